@@ -1,0 +1,52 @@
+"""Everything around Google's AudioSet: tag, embed, evaluate, train.
+
+>>> import audioset
+>>> model = audioset.load_model("yamnet")            # doctest: +SKIP
+>>> model.predict_file("street.wav").top(3)          # doctest: +SKIP
+
+Names are imported when they are first used, so ``import audioset`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from audioset.audio import read_audio as read_audio
+    from audioset.errors import AudioSetError as AudioSetError
+    from audioset.events import Event as Event
+    from audioset.frontend import FrontendSpec as FrontendSpec
+    from audioset.labels import LabelSet as LabelSet
+    from audioset.limits import LIMITS as LIMITS
+    from audioset.limits import Limits as Limits
+    from audioset.predict import Model as Model
+    from audioset.predict import Prediction as Prediction
+    from audioset.predict import load_model as load_model
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "LIMITS": "limits",
+    "Limits": "limits",
+    "read_audio": "audio",
+    "AudioSetError": "errors",
+    "Event": "events",
+    "FrontendSpec": "frontend",
+    "LabelSet": "labels",
+    "Model": "predict",
+    "Prediction": "predict",
+    "load_model": "predict",
+}
+
+__all__ = [*_HOME, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'audioset' has no attribute {name!r}")
+    return getattr(import_module(f"audioset.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

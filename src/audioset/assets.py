@@ -1,0 +1,293 @@
+"""Published files: where they are, what they must hash to, and how they get here.
+
+A file is looked for in the folders of ``AUDIOSET_ASSETS``, then in the cache, and fetched last. What is
+fetched has the published hash or does not get its name.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import http.client
+import logging
+import os
+import shutil
+import ssl
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from audioset.errors import AssetError, OutputError, UsageError
+
+logger = logging.getLogger(__name__)
+
+CHUNK_BYTES = 1 << 18
+TIMEOUT_S = 30
+ATTEMPTS = 5
+RETRIED_STATUS = frozenset((408, 425, 429, 500, 502, 503, 504))
+NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ssl.SSLError)
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Asset:
+    """One published file.
+
+    Attributes
+    ----------
+    name : str
+        File name, here and in the cache.
+    url : str
+    sha256 : str
+    n_bytes : int
+    licence : str
+    """
+
+    name: str
+    url: str
+    sha256: str
+    n_bytes: int
+    licence: str
+
+
+ASSETS = {
+    asset.name: asset
+    for asset in (
+        Asset(
+            "yamnet.h5",
+            "https://storage.googleapis.com/audioset/yamnet.h5",
+            "13c3308955bbfaef262f175ac9c40e47b134573a93984f009220dd7cc12a1744",
+            15_296_092,
+            "Apache-2.0",
+        ),
+        Asset(
+            "yamnet_class_map.csv",
+            "https://raw.githubusercontent.com/tensorflow/models/master/research/audioset/yamnet/yamnet_class_map.csv",
+            "cdf24d193e196d9e95912a2667051ae203e92a2ba09449218ccb40ef787c6df2",
+            14_096,
+            "Apache-2.0",
+        ),
+    )
+}
+
+
+def find_asset(name: str) -> Path | None:
+    """Path of an asset that is on this machine, or None. Opens no connection.
+
+    Parameters
+    ----------
+    name : str
+        A key of ``ASSETS``.
+
+    Raises
+    ------
+    UsageError
+        If there is no such asset.
+    """
+    _asset(name)
+    candidates = [Path(folder) / name for folder in _asset_folders()]
+    candidates.append(cache_folder() / "assets" / name)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def get_asset(name: str) -> Path:
+    """Path of an asset, fetched into the cache if it is not on this machine.
+
+    Raises
+    ------
+    AssetError
+        If it cannot be fetched; the message says where to put the file by hand.
+    """
+    return find_asset(name) or fetch(_asset(name), cache_folder() / "assets")
+
+
+def fetch(asset: Asset, folder: Path) -> Path:
+    """Download an asset: resumed where it stopped, checked, and only then given its name.
+
+    Several processes that ask at once share one download.
+
+    Parameters
+    ----------
+    asset : Asset
+    folder : Path
+        Where the file goes; made if need be.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    AssetError
+        No connection, a refusal, or bytes that are not the published ones.
+    OutputError
+        The folder cannot be written, or the disk is full.
+    """
+    import filelock
+
+    target = folder / asset.name
+    if os.environ.get("AUDIOSET_OFFLINE"):
+        raise AssetError(_by_hand(asset, "AUDIOSET_OFFLINE is set, so nothing is downloaded"))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(folder / f"{asset.name}.lock"):
+            if not target.is_file():
+                part = folder / f"{asset.name}.part"
+                _fetch_part(asset, part)
+                _check_hash(asset, part)
+                part.replace(target)
+    except AssetError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{asset.name} cannot be written to {folder}: {error.strerror or error}") from error
+    return target
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=1)
+def cache_folder() -> Path:
+    """Folder for downloads, converted weights and compiled models.
+
+    ``AUDIOSET_CACHE`` if set, else the platform's cache folder. Where that cannot be written, a temporary
+    folder that lasts as long as the process, with one warning.
+    """
+    import platformdirs
+
+    folder = Path(os.environ.get("AUDIOSET_CACHE") or platformdirs.user_cache_dir("audioset", appauthor=False))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        temporary = Path(tempfile.mkdtemp(prefix="audioset-"))
+        atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+        logger.warning(
+            "the cache folder %s cannot be written (%s): models are prepared again at every start. "
+            "Next step: set AUDIOSET_CACHE to a folder of yours",
+            folder,
+            error.strerror,
+        )
+        return temporary
+    return folder
+
+
+def _asset(name: str) -> Asset:
+    if name not in ASSETS:
+        raise UsageError(f"there is no asset {name!r}; expected one of {', '.join(ASSETS)}")
+    return ASSETS[name]
+
+
+def _asset_folders() -> list[str]:
+    return [folder for folder in os.environ.get("AUDIOSET_ASSETS", "").split(os.pathsep) if folder]
+
+
+def _fetch_part(asset: Asset, part: Path) -> None:
+    """Complete ``part``, going on after a broken connection as long as attempts last."""
+    with _progress_bar(asset) as progress:
+        for attempt in range(ATTEMPTS):
+            try:
+                _receive(asset, part, progress)
+                return
+            except urllib.error.HTTPError as error:
+                failure = f"the server answered {error.code} {error.reason}"
+                if error.code not in RETRIED_STATUS:
+                    raise AssetError(_by_hand(asset, failure)) from error
+                pause_s = _retry_after_s(error.headers.get("Retry-After"), 2.0**attempt)
+            except NETWORK_ERRORS as error:
+                failure = str(getattr(error, "reason", error))
+                pause_s = 2.0**attempt
+            if attempt < ATTEMPTS - 1:
+                logger.info("%s: %s; trying again in %.0f s", asset.name, failure, pause_s)
+                time.sleep(pause_s)
+    raise AssetError(_by_hand(asset, f"{failure} ({ATTEMPTS} attempts)"))
+
+
+def _receive(asset: Asset, part: Path, progress: Progress) -> None:
+    """One request: append to ``part`` what it lacks, or start it again if the server does not resume."""
+    n_have = part.stat().st_size if part.exists() else 0
+    if n_have == asset.n_bytes:
+        return
+    if n_have > asset.n_bytes:
+        part.unlink()
+        n_have = 0
+    request = urllib.request.Request(asset.url, headers={"User-Agent": "audioset"})
+    if n_have:
+        request.add_header("Range", f"bytes={n_have}-")
+    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+        resumes = response.status == 206
+        n_have = n_have if resumes else 0
+        progress(n_have)
+        with part.open("ab" if resumes else "wb") as file:
+            while n_have <= asset.n_bytes and (chunk := response.read(CHUNK_BYTES)):
+                file.write(chunk)
+                n_have += len(chunk)
+                progress(n_have)
+    if n_have < asset.n_bytes:
+        raise ConnectionError(f"the connection closed after {n_have:,} of {asset.n_bytes:,} bytes")
+
+
+def _check_hash(asset: Asset, part: Path) -> None:
+    n_bytes, sha256 = part.stat().st_size, hash_file(part)
+    if sha256 != asset.sha256:
+        part.unlink()
+        raise AssetError(
+            _by_hand(
+                asset,
+                f"the {n_bytes:,} bytes from {asset.url} have the hash {sha256}; expected {asset.n_bytes:,} bytes "
+                f"with {asset.sha256}. They were deleted. Likely cause: a login or error page, or a newer file",
+            )
+        )
+
+
+def _by_hand(asset: Asset, failure: str) -> str:
+    folder = next(iter(_asset_folders()), "a folder of yours")
+    return (
+        f"{asset.name} ({asset.n_bytes / 1e6:.1f} MB) is needed and is not on this machine; {failure}. "
+        f"Next step: download {asset.url} on a machine that can, put the file into {folder}, and set "
+        f"AUDIOSET_ASSETS to that folder; or put it into {cache_folder() / 'assets'}"
+    )
+
+
+def _retry_after_s(header: str | None, default: float) -> float:
+    return min(60.0, float(header)) if header and header.isdigit() else default
+
+
+def _progress_bar(asset: Asset) -> AbstractContextManager[Progress]:
+    """A bar on stderr where a person watches; else nothing."""
+    if not sys.stderr.isatty():
+        return nullcontext(lambda n_done: None)
+    return _RichBar(asset)
+
+
+class _RichBar(AbstractContextManager[Progress]):
+    def __init__(self, asset: Asset) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        self._bar = RichProgress(*columns, console=Console(stderr=True))
+        self._task = self._bar.add_task(asset.name, total=asset.n_bytes)
+
+    def __enter__(self) -> Progress:
+        self._bar.start()
+        return lambda n_done: self._bar.update(self._task, completed=n_done)
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()

@@ -1,0 +1,90 @@
+"""One family of errors. Every message says what arrived, what was expected, and what to do next."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class AudioSetError(Exception):
+    """Root of every error that this package raises on purpose.
+
+    Attributes
+    ----------
+    code : str
+        Stable identifier of the kind of failure, as written in error rows.
+    exit_code : int
+        What the command line exits with when this error ends a run.
+    """
+
+    default_code: ClassVar[str] = "error"
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code or self.default_code
+
+
+class UsageError(AudioSetError, ValueError):
+    """An argument has a value that the function or command does not accept."""
+
+    default_code = "usage"
+    exit_code = 2
+
+
+class AudioError(AudioSetError, ValueError):
+    """Audio that cannot be read or used. ``docs/audio.md`` lists the codes."""
+
+    default_code = "decode_failed"
+    exit_code = 3
+
+
+class NoInputError(AudioSetError, ValueError):
+    """The inputs name no audio at all."""
+
+    default_code = "no_input"
+    exit_code = 4
+
+
+class AssetError(AudioSetError, OSError):
+    """A weight or label file is missing, cannot be fetched, or is not the published one."""
+
+    default_code = "asset"
+    exit_code = 5
+
+    def __str__(self) -> str:
+        # OSError formats its arguments as errno pairs; the message is the one argument here.
+        return str(self.args[0])
+
+
+class WeightsError(AudioSetError, ValueError):
+    """A weight file does not hold the tensors that the network needs."""
+
+    default_code = "weights"
+    exit_code = 5
+
+
+class EngineError(AudioSetError, RuntimeError):
+    """An inference engine or a precision is not available on this machine."""
+
+    default_code = "engine"
+
+
+class MissingExtraError(AudioSetError, ImportError):
+    """A function needs a package that ``pip install audioset`` leaves out."""
+
+    default_code = "missing_extra"
+
+    def __init__(self, purpose: str, package: str, extra: str) -> None:
+        super().__init__(
+            f'{purpose} needs the package {package}, which is not installed. Next step: pip install "audioset[{extra}]"'
+        )
+
+
+class OutputError(AudioSetError, OSError):
+    """Results cannot be written: the disk is full, or the place does not allow it."""
+
+    default_code = "output"
+    exit_code = 7
+
+    def __str__(self) -> str:
+        return str(self.args[0])

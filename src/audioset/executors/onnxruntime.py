@@ -1,0 +1,62 @@
+"""Run an ONNX graph with ONNX Runtime (an extra)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from audioset.errors import EngineError, MissingExtraError
+from audioset.networks.ops import Outputs
+
+FloatArray = np.ndarray[Any, np.dtype[np.float32]]
+
+
+class OnnxRuntimeEngine:
+    """A session that ``n_threads`` threads may call at once, each on one core.
+
+    Parameters
+    ----------
+    graph : Path
+        ONNX model with the input ``patches``.
+    precision : {"f32"}
+    n_threads : int
+    cache_folder : Path
+        Not used: ONNX Runtime optimises this graph in less time than it takes to read it back.
+
+    Raises
+    ------
+    MissingExtraError
+        ONNX Runtime is not installed.
+    EngineError
+        Another precision, or a graph that does not load.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(self, graph: Path, precision: str, n_threads: int, cache_folder: Path) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise MissingExtraError('engine="onnxruntime"', "onnxruntime", "onnxruntime") from error
+        if precision != "f32":
+            raise EngineError(
+                f'engine="onnxruntime" runs in f32 only; {precision} is asked for. Next step: engine="openvino"',
+                code="precision",
+            )
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1  # the parallelism is in the calls
+        options.log_severity_level = 4
+        try:
+            self._session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its exceptions share no public base class
+            raise EngineError(f"ONNX Runtime cannot load {graph}: {error}") from error
+        self.n_threads = n_threads
+        self._output_names = [output.name for output in self._session.get_outputs()]
+
+    def __call__(self, patches: FloatArray) -> Outputs[FloatArray]:
+        """Run the network; parameters and result as ``OpenVinoEngine``."""
+        inputs = {"patches": np.ascontiguousarray(patches)}
+        values = dict(zip(self._output_names, self._session.run(self._output_names, inputs), strict=True))
+        return Outputs(embeddings=values["embeddings"], scores=values.get("scores"))

@@ -1,0 +1,215 @@
+"""The table of models: which network, frontend, labels and files belong to a name."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from audioset import __version__, assets
+from audioset.errors import OutputError, UsageError, WeightsError
+from audioset.frontend import YAMNET, FrontendSpec
+from audioset.networks.ops import Network, parameter_shapes
+from audioset.networks.yamnet import yamnet
+from audioset.weights.keras_h5 import read_keras_h5
+from audioset.weights.model_folder import (
+    CARD_NAME,
+    ModelCard,
+    read_card,
+    read_weights,
+    write_atomically,
+    write_model_folder,
+)
+
+logger = logging.getLogger(__name__)
+
+FloatArray = np.ndarray[Any, np.dtype[np.float32]]
+WeightReader = Callable[[Path, Mapping[str, tuple[int, ...]]], dict[str, FloatArray]]
+
+NETWORKS: dict[str, Network] = {"yamnet": yamnet}
+FRONTENDS: dict[str, FrontendSpec] = {"yamnet": YAMNET}
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One published model.
+
+    Attributes
+    ----------
+    name : str
+    network, frontend, labels : str
+        Keys of ``NETWORKS`` and ``FRONTENDS``, and the name of a label set.
+    weights : str
+        Asset with the published checkpoint.
+    reader : function
+        Reads that checkpoint.
+    summary, source : str
+        One line for people; where the original is.
+    mean_ap : float
+        Published mean average precision on the AudioSet evaluation set.
+    n_parameters : int
+    """
+
+    name: str
+    network: str
+    frontend: str
+    labels: str
+    weights: str
+    reader: WeightReader
+    summary: str
+    source: str
+    mean_ap: float
+    n_parameters: int
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+MODELS = {
+    model.name: model
+    for model in (
+        ModelSpec(
+            name="yamnet",
+            network="yamnet",
+            arguments={"n_classes": 521},
+            frontend="yamnet",
+            labels="yamnet-521",
+            weights="yamnet.h5",
+            reader=read_keras_h5,
+            summary="MobileNet v1 on 0.96 s patches; 521 classes; embeddings of 1,024",
+            source="https://github.com/tensorflow/models/tree/master/research/audioset/yamnet",
+            mean_ap=0.306,  # its README, on 20,366 evaluation clips
+            n_parameters=3_751_369,
+        ),
+    )
+}
+
+
+def find_model(name: str) -> ModelSpec:
+    """The row of a published model.
+
+    Raises
+    ------
+    UsageError
+        If there is none of that name; the message lists the names.
+    """
+    if name not in MODELS:
+        near = difflib.get_close_matches(name, MODELS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UsageError(
+            f"there is no model {name!r}{hint} Expected one of {', '.join(MODELS)}, or a folder with {CARD_NAME}"
+        )
+    return MODELS[name]
+
+
+def prepare_model(name: str, weights: Path | None = None) -> tuple[ModelCard, Path]:
+    """Card of a model, and the path of its ONNX graph, which is made once and kept in the cache.
+
+    Parameters
+    ----------
+    name : str
+        A published model, or the path of a model folder.
+    weights : Path, optional
+        A checkpoint of the user's own, in the published format.
+
+    Returns
+    -------
+    card : ModelCard
+    graph : Path
+        Input ``patches``, outputs ``embeddings`` and ``scores``.
+
+    Raises
+    ------
+    UsageError, AssetError, WeightsError, OutputError
+    """
+    folder = Path(name)
+    if (folder / CARD_NAME).is_file():
+        if weights is not None:
+            raise UsageError(f"{folder} is a model folder and brings its own weights; leave out weights={weights}")
+    else:
+        folder = _converted_folder(find_model(name), weights)
+    card = read_card(folder)
+    graph = assets.cache_folder() / "graphs" / f"{_fingerprint(folder / 'model.safetensors')}.onnx"
+    if not graph.is_file():
+        data = _make_graph(folder, card)
+        _write(lambda: write_atomically(graph, data))
+    return card, graph
+
+
+def network_shapes(card: ModelCard) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every parameter of a card's network."""
+    frontend = find_frontend(card)
+    return parameter_shapes(_find_network(card), (frontend.patch_frames, frontend.n_mels), card.arguments)
+
+
+def find_frontend(card: ModelCard) -> FrontendSpec:
+    """The frontend that a card names."""
+    if card.frontend not in FRONTENDS:
+        raise WeightsError(f"the model's frontend is {card.frontend!r}; expected one of {', '.join(FRONTENDS)}")
+    return FRONTENDS[card.frontend]
+
+
+def _find_network(card: ModelCard) -> Network:
+    if card.network not in NETWORKS:
+        raise WeightsError(f"the model's network is {card.network!r}; expected one of {', '.join(NETWORKS)}")
+    return NETWORKS[card.network]
+
+
+def _converted_folder(spec: ModelSpec, weights: Path | None) -> Path:
+    """Model folder in the cache with the checkpoint's weights, converted at first use."""
+    checkpoint = weights or assets.get_asset(spec.weights)
+    if not checkpoint.is_file():
+        raise WeightsError(f"the weights {checkpoint} are not a file; expected a checkpoint like {spec.weights}")
+    folder = assets.cache_folder() / "models" / f"{spec.name}-{_fingerprint(checkpoint)}"
+    if not (folder / CARD_NAME).is_file():
+        card = _make_card(spec, checkpoint)
+        tensors = spec.reader(checkpoint, network_shapes(card))
+        _write(lambda: write_model_folder(folder, card, tensors))
+    if weights is None and not read_card(folder).source["is_published"]:
+        logger.warning("%s is not the published file (its SHA-256 differs); it is used as it is", checkpoint)
+    return folder
+
+
+def _make_card(spec: ModelSpec, checkpoint: Path) -> ModelCard:
+    asset = assets.ASSETS[spec.weights]
+    try:
+        sha256 = assets.hash_file(checkpoint)
+    except OSError as error:
+        raise WeightsError(f"the weights {checkpoint} cannot be read: {error.strerror or error}") from error
+    return ModelCard(
+        network=spec.network,
+        arguments=spec.arguments,
+        frontend=spec.frontend,
+        labels=spec.labels,
+        licence=asset.licence,
+        source={"file": checkpoint.name, "sha256": sha256, "is_published": sha256 == asset.sha256, "url": asset.url},
+    )
+
+
+def _make_graph(folder: Path, card: ModelCard) -> bytes:
+    from audioset.executors.onnx import network_to_onnx
+
+    frontend = find_frontend(card)
+    weights = read_weights(folder, network_shapes(card))
+    return network_to_onnx(_find_network(card), weights, (frontend.patch_frames, frontend.n_mels), card.arguments)
+
+
+def _fingerprint(path: Path) -> str:
+    """Identity of a file's contents and of the code that converts it, without reading the file."""
+    status = path.stat()
+    identity = f"{path.resolve()}:{status.st_size}:{status.st_mtime_ns}:{__version__}"
+    return hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def _write(write: Callable[[], None]) -> None:
+    try:
+        write()
+    except OSError as error:
+        raise OutputError(
+            f"the cache {assets.cache_folder()} cannot be written: {error.strerror or error}. "
+            "Next step: free some space, or set AUDIOSET_CACHE to another folder"
+        ) from error

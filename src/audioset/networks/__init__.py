@@ -1,0 +1,1 @@
+"""Published networks, each written once as a function over the primitives of ``ops``."""

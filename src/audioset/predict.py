@@ -1,0 +1,301 @@
+"""Tag and embed audio: ``load_model``, ``Model`` and ``Prediction``."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from audioset import assets
+from audioset.audio import mono_blocks, open_audio, resample_blocks, waveform_to_mono
+from audioset.decoders import Array, AudioSource
+from audioset.errors import UsageError
+from audioset.events import Event, scores_to_events
+from audioset.executors.onnxruntime import OnnxRuntimeEngine
+from audioset.executors.openvino import OpenVinoEngine
+from audioset.frontend import FrontendSpec, Slab, log_mel, patches, slabs
+from audioset.labels import LabelSet
+from audioset.limits import LIMITS, Limits
+from audioset.models import find_frontend, prepare_model
+from audioset.networks.ops import Outputs
+from audioset.weights.model_folder import ModelCard
+
+logger = logging.getLogger(__name__)
+
+FloatArray = np.ndarray[Any, np.dtype[np.float32]]
+SecondsArray = np.ndarray[Any, np.dtype[np.float64]]
+Task = TypeVar("Task")
+Value = TypeVar("Value")
+
+SLAB_PATCHES = 64  # computed at once, 31 s of audio: fewer hand-overs between threads than with less
+SLABS_AHEAD = 4  # slabs in flight for each engine thread, so that none of them ever waits
+PRECISIONS = ("f32", "bf16")
+
+
+class Engine(Protocol):
+    """A compiled network; up to ``n_threads`` threads may call it at once."""
+
+    name: str
+    n_threads: int
+
+    def __init__(self, graph: Path, precision: str, n_threads: int, cache_folder: Path) -> None: ...
+
+    def __call__(self, patches: FloatArray) -> Outputs[FloatArray]:
+        """Run the network on patches (n_patches, n_frames, n_mels)."""
+        ...
+
+
+ENGINES: dict[str, type[Engine]] = {"openvino": OpenVinoEngine, "onnxruntime": OnnxRuntimeEngine}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says about a piece of audio, patch by patch.
+
+    Attributes
+    ----------
+    scores : ndarray, shape (n_patches, n_classes), float32, or None
+        In [0, 1], independent for each class; None for a model that only embeds.
+    embeddings : ndarray, shape (n_patches, embedding_size), float32
+    log_mel : ndarray, shape (n_frames, n_mels), float32
+        What the network saw, before it was cut into patches.
+    start_s, end_s : ndarray, shape (n_patches,), float64
+        Seconds from the start of the audio. The last patch may reach past the end of the audio: what the
+        network saw there was padding.
+    duration_s : float
+        Seconds from the start of the audio to its end.
+    labels : LabelSet
+        What the columns of ``scores`` mean.
+    """
+
+    scores: FloatArray | None
+    embeddings: FloatArray
+    log_mel: FloatArray
+    start_s: SecondsArray
+    end_s: SecondsArray
+    duration_s: float
+    labels: LabelSet
+
+    def top(self, n: int = 5) -> list[tuple[str, float]]:
+        """The ``n`` labels with the highest mean score over the clip, best first: [(name, score)]."""
+        means = self._scores().mean(axis=0, dtype=np.float64)
+        return [(self.labels.names[index], float(means[index])) for index in top_indices(means, n)]
+
+    def events(self, threshold: float = 0.5) -> list[Event]:
+        """Stretches in which a label's score stays at or above a threshold, by onset.
+
+        Events end with the audio, not with the padding of the last patch.
+        """
+        end_s = np.minimum(self.end_s, self.duration_s)
+        return scores_to_events(self._scores(), self.start_s, end_s, self.labels, threshold)
+
+    def _scores(self) -> FloatArray:
+        if self.scores is None:
+            raise UsageError("this model only embeds: it has no scores. Next step: choose a tagger, such as yamnet")
+        return self.scores
+
+
+class Model:
+    """A published or trained network with its frontend and labels, ready to run. See ``load_model``.
+
+    Attributes
+    ----------
+    card : ModelCard
+        Where it comes from.
+    frontend : FrontendSpec
+    labels : LabelSet
+    engine : Engine
+    """
+
+    def __init__(self, card: ModelCard, engine: Engine) -> None:
+        self.card = card
+        self.engine = engine
+        self.frontend: FrontendSpec = find_frontend(card)
+        self.labels = LabelSet.load(card.labels)
+
+    def predict(self, waveform: Array, sample_rate: int, *, hop_s: float | None = None) -> Prediction:
+        """Tag and embed samples.
+
+        Parameters
+        ----------
+        waveform : ndarray, shape (n_samples,) or (n_samples, n_channels)
+            Floats in [-1, 1], or int16 or int32 PCM, which is scaled. Channels are averaged.
+        sample_rate : int
+            Hz. Other rates than the model's are resampled (soxr, high quality).
+        hop_s : float, optional
+            Seconds between patches, a multiple of 0.01. Default: the published 0.48.
+
+        Returns
+        -------
+        Prediction
+
+        Raises
+        ------
+        AudioError
+            If the samples cannot be used: wrong shape or dtype, none at all, NaN or infinite.
+        """
+        mono = waveform_to_mono(waveform)
+        return join_predictions(self._predict_stream([mono], sample_rate, hop_s))
+
+    def predict_file(self, source: AudioSource, *, hop_s: float | None = None, limits: Limits = LIMITS) -> Prediction:
+        """Decode, mix down, resample, tag and embed one file, in this process.
+
+        The audio is never in memory as a whole; the result is: 1.5 MB for each minute. For recordings
+        of many hours, use ``predict_blocks``.
+
+        Parameters
+        ----------
+        source : path, bytes, or binary file
+        hop_s : float, optional
+            Seconds between patches.
+        limits : Limits
+            What the file may cost.
+
+        Returns
+        -------
+        Prediction
+
+        Raises
+        ------
+        AudioError
+            If the file cannot be read or used.
+        """
+        return join_predictions(self.predict_blocks(source, hop_s=hop_s, limits=limits))
+
+    def predict_blocks(
+        self, source: AudioSource, *, hop_s: float | None = None, limits: Limits = LIMITS
+    ) -> Iterator[Prediction]:
+        """As ``predict_file``, yielding consecutive parts as they are done: any length in constant memory."""
+        with open_audio(source, limits) as reader:
+            blocks = mono_blocks(reader, self.frontend.sample_rate)
+            yield from self._predict_stream(blocks, self.frontend.sample_rate, hop_s)
+        for warning in reader.warnings:
+            logger.warning("%s: %s", source if isinstance(source, (str, os.PathLike)) else "audio", warning)
+
+    def _predict_stream(
+        self, blocks: Iterable[FloatArray], sample_rate: int, hop_s: float | None
+    ) -> Iterator[Prediction]:
+        hop_frames = self.frontend.hop_frames(hop_s)
+        resampled = resample_blocks(blocks, sample_rate, self.frontend.sample_rate)
+        pieces = slabs(resampled, self.frontend, hop_frames, SLAB_PATCHES)
+        # Features are computed in the caller's thread: in the engine's threads they would fight for the
+        # interpreter lock at every numpy call.
+        tasks = ((slab, log_mel(slab.waveform, self.frontend)) for slab in pieces)
+        return map_in_order(lambda task: self._predict_slab(*task, hop_frames), tasks, self.engine.n_threads)
+
+    def _predict_slab(self, slab: Slab, features: FloatArray, hop_frames: int) -> Prediction:
+        outputs = self.engine(patches(features, self.frontend, hop_frames))
+        return self.assemble(slab, features, outputs, hop_frames)
+
+    def assemble(self, slab: Slab, features: FloatArray, outputs: Outputs[FloatArray], hop_frames: int) -> Prediction:
+        """One slab's part of a prediction, from its log-mel spectrogram and what the network made of it."""
+        frame_s = self.frontend.hop_samples, self.frontend.sample_rate
+        first_frames = (slab.first_patch + np.arange(slab.n_patches)) * hop_frames
+        return Prediction(
+            scores=outputs.scores,
+            embeddings=outputs.embeddings,
+            log_mel=features[: slab.n_frames],
+            start_s=first_frames * frame_s[0] / frame_s[1],
+            end_s=(first_frames + self.frontend.patch_frames) * frame_s[0] / frame_s[1],
+            duration_s=slab.end_sample / self.frontend.sample_rate,
+            labels=self.labels,
+        )
+
+
+def load_model(
+    name: str | os.PathLike[str],
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    precision: str = "f32",
+    engine: str = "openvino",
+    n_threads: int | None = None,
+) -> Model:
+    """Load a published model, or a model folder.
+
+    Parameters
+    ----------
+    name : str or path
+        ``"yamnet"``, or a folder with ``model.json`` and ``model.safetensors``.
+    weights : path, optional
+        A checkpoint of your own in the published format. Default: the published file, looked for in the
+        folders of ``AUDIOSET_ASSETS``, then in the cache, then downloaded.
+    precision : {"f32", "bf16"}
+        bf16 is several times faster on processors that have it, and moves scores by up to 0.06.
+    engine : {"openvino", "onnxruntime"}
+    n_threads : int, optional
+        Cores to use. Default: all that this process may use.
+
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    UsageError
+        An unknown name, precision or engine.
+    AssetError, WeightsError
+        The weights are missing, cannot be fetched, or are not this network's.
+    EngineError, MissingExtraError
+        The engine or the precision is not available here.
+    """
+    check_choice("precision", precision, PRECISIONS)
+    check_choice("engine", engine, tuple(ENGINES))
+    card, graph = prepare_model(os.fspath(name), Path(weights) if weights is not None else None)
+    return Model(card, ENGINES[engine](graph, precision, n_threads or available_cores(), assets.cache_folder()))
+
+
+def join_predictions(parts: Iterable[Prediction]) -> Prediction:
+    """One prediction from the consecutive parts of a stream."""
+    parts = list(parts)
+    scores = [part.scores for part in parts if part.scores is not None]
+    return replace(
+        parts[-1],
+        scores=np.concatenate(scores) if scores else None,
+        embeddings=np.concatenate([part.embeddings for part in parts]),
+        log_mel=np.concatenate([part.log_mel for part in parts]),
+        start_s=np.concatenate([part.start_s for part in parts]),
+        end_s=np.concatenate([part.end_s for part in parts]),
+    )
+
+
+def map_in_order(function: Callable[[Task], Value], tasks: Iterable[Task], n_threads: int) -> Iterator[Value]:
+    """``map`` over several threads: results in order, and never more than a few tasks ahead.
+
+    The caller's thread makes the tasks; the others run them.
+    """
+    pool = ThreadPoolExecutor(n_threads, thread_name_prefix="audioset")
+    running: deque[Future[Value]] = deque()
+    try:
+        for task in tasks:
+            running.append(pool.submit(function, task))
+            if len(running) > SLABS_AHEAD * n_threads:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def top_indices(scores: np.ndarray[Any, Any], n: int) -> Sequence[int]:
+    """Indices of the ``n`` highest scores, best first; equal scores in the order of the labels."""
+    return [int(index) for index in np.argsort(-scores, kind="stable")[: max(0, n)]]
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Refuse a value that is not among the choices."""
+    if value not in choices:
+        raise UsageError(f"{name} is {value!r}; expected one of {', '.join(choices)}")

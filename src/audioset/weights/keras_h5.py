@@ -1,0 +1,129 @@
+"""Read Keras HDF5 weights without Keras, and without following anything out of the file.
+
+HDF5 links and virtual datasets can name other files on the reader's machine, and a dataset of a few
+bytes can claim terabytes. Neither is needed for weights, so both are refused by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from audioset.errors import WeightsError
+
+FloatArray = np.ndarray[Any, np.dtype[np.float32]]
+
+# Older and newer savings of the same network differ in the name of its last layer.
+LAYER_ALIASES = {"logits": ("logits", "dense")}
+MAX_DEPTH = 12  # published files nest four to seven groups
+
+
+def read_keras_h5(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, FloatArray]:
+    """Read exactly the tensors that a network needs.
+
+    Parameters
+    ----------
+    path : Path
+        Weights saved by Keras 2 (``save_weights`` or ``save``) as HDF5.
+    shapes : mapping of str to tuple of int
+        What the network needs, as ``networks.ops.parameter_shapes`` gives it: ``"layer1/conv/kernel"``
+        and so on.
+
+    Returns
+    -------
+    dict of str to ndarray, float32
+        The same names in the same order.
+
+    Raises
+    ------
+    WeightsError
+        Not an HDF5 file, a link or virtual dataset, a missing or additional layer, or a wrong shape or
+        dtype; the message names the tensor.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            root = file["model_weights"] if file.get("model_weights", getclass=True) is h5py.Group else file
+            datasets = dict(_datasets(root, path))
+            return _match(datasets, shapes, path)
+    except OSError as error:
+        raise WeightsError(
+            f"{path} cannot be read as HDF5 ({error}). Likely cause: an unfinished download or another format. "
+            "Next step: audioset models pull"
+        ) from error
+
+
+def _datasets(group: Any, path: Path, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """Every weight below a group under its published name, ``optimizer_weights`` left out."""
+    import h5py
+
+    if depth > MAX_DEPTH:
+        raise WeightsError(f"{path}: groups are nested more than {MAX_DEPTH} deep at {prefix!r}; this is no Keras file")
+    for key in group:
+        name = f"{prefix}{key}"
+        link = group.get(key, getlink=True)
+        if not isinstance(link, h5py.HardLink):
+            kind = "an external link" if isinstance(link, h5py.ExternalLink) else "a soft link"
+            target = getattr(link, "filename", link.path)
+            raise WeightsError(f"{path}: {name!r} is {kind} to {target!r}; weights must be in the file itself")
+        item = group[key]
+        if isinstance(item, h5py.Group):
+            if name != "optimizer_weights":
+                yield from _datasets(item, path, f"{name}/", depth + 1)
+        else:
+            _check_stored_here(item, name, path)
+            yield _published_name(name), item
+
+
+def _check_stored_here(dataset: Any, name: str, path: Path) -> None:
+    if dataset.is_virtual or dataset.external:
+        raise WeightsError(
+            f"{path}: {name!r} is a virtual or external dataset, which reads other files; weights must be in the "
+            "file itself"
+        )
+    if dataset.dtype.kind != "f":
+        raise WeightsError(f"{path}: {name!r} has dtype {dataset.dtype}; expected floating-point weights")
+    if dataset.nbytes > max(path.stat().st_size, dataset.id.get_storage_size()):
+        raise WeightsError(
+            f"{path}: {name!r} claims {dataset.nbytes:,} bytes, more than the whole file holds; expected plain weights"
+        )
+
+
+def _published_name(name: str) -> str:
+    """``layer1/conv/layer1/conv/kernel:0`` is Keras for ``layer1/conv/kernel``."""
+    *parts, last = name.split(":")[0].split("/")
+    half = len(parts) // 2
+    layer = parts[half:] if parts[:half] == parts[half:] else parts
+    return "/".join((*layer, last))
+
+
+def _match(datasets: dict[str, Any], shapes: Mapping[str, tuple[int, ...]], path: Path) -> dict[str, FloatArray]:
+    weights: dict[str, FloatArray] = {}
+    for name, shape in shapes.items():
+        layer, _, parameter = name.rpartition("/")
+        aliases = [f"{alias}/{parameter}" for alias in LAYER_ALIASES.get(layer, (layer,))]
+        found = next((alias for alias in aliases if alias in datasets), None)
+        if found is None:
+            raise WeightsError(
+                f"{path} has no tensor {' or '.join(map(repr, aliases))}; it has {len(datasets)} tensors, such as "
+                f"{', '.join(sorted(datasets)[:3]) or 'none'}. Likely cause: weights of another network"
+            )
+        dataset = datasets.pop(found)
+        if dataset.shape != shape:
+            raise WeightsError(
+                f"{path}: {found!r} has shape {dataset.shape}; expected {shape}. Likely cause: weights of another "
+                "network, or trained for another number of classes"
+            )
+        weights[name] = np.asarray(dataset[()], np.float32)
+        if not np.isfinite(weights[name]).all():
+            raise WeightsError(f"{path}: {found!r} holds NaN or infinite values; expected finite weights")
+    if datasets:
+        raise WeightsError(
+            f"{path} has {len(datasets)} tensors that the network does not know, such as {sorted(datasets)[0]!r}. "
+            "Likely cause: weights of another network"
+        )
+    return weights

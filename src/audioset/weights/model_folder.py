@@ -1,0 +1,126 @@
+"""A model folder: ``model.safetensors`` with the weights, ``model.json`` with everything else."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+
+from audioset.errors import WeightsError
+
+FloatArray = np.ndarray[Any, np.dtype[np.float32]]
+
+WEIGHTS_NAME = "model.safetensors"
+CARD_NAME = "model.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What ``model.json`` says.
+
+    Attributes
+    ----------
+    network : str
+        Name of a network in ``audioset.models``.
+    arguments : dict
+        Its keyword arguments.
+    frontend : str
+        Name of a frontend in ``audioset.models``.
+    labels : str
+        Name of a label set.
+    licence : str
+    source : dict
+        Where the weights come from: ``file``, ``sha256``, ``url``, ``is_published``.
+    """
+
+    network: str
+    arguments: dict[str, Any]
+    frontend: str
+    labels: str
+    licence: str
+    source: dict[str, Any]
+    format: int = FORMAT
+
+
+def write_model_folder(folder: Path, card: ModelCard, weights: Mapping[str, FloatArray]) -> None:
+    """Write a model folder. The card comes last, so a folder that has one is complete.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if need be; files of the same names are replaced.
+    card : ModelCard
+    weights : mapping of str to float32 ndarray
+    """
+    from safetensors.numpy import save
+
+    contiguous = {name: np.ascontiguousarray(value) for name, value in weights.items()}
+    write_atomically(folder / WEIGHTS_NAME, save(contiguous))
+    write_atomically(folder / CARD_NAME, json.dumps(asdict(card), indent=2).encode())
+
+
+def read_card(folder: Path) -> ModelCard:
+    """Read ``model.json``.
+
+    Raises
+    ------
+    WeightsError
+        If it is missing, is not JSON, or lacks a field.
+    """
+    path = folder / CARD_NAME
+    try:
+        values = json.loads(path.read_bytes())
+        known = {field.name for field in fields(ModelCard)}
+        card = ModelCard(**{key: value for key, value in values.items() if key in known})
+    except OSError as error:
+        raise WeightsError(f"{folder} is not a model folder: {CARD_NAME} cannot be read ({error.strerror})") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{path} is not the card of a model: {error}") from error
+    if card.format != FORMAT:
+        raise WeightsError(
+            f"{path} has format {card.format!r}; this version reads format {FORMAT}. Next step: update audioset"
+        )
+    return card
+
+
+def read_weights(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, FloatArray]:
+    """Read ``model.safetensors`` and check it against what the network needs.
+
+    Raises
+    ------
+    WeightsError
+        A damaged file, a missing tensor or a wrong shape; the message names it.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    path = folder / WEIGHTS_NAME
+    try:
+        weights = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path} cannot be read as safetensors: {error}") from error
+    for name, shape in shapes.items():
+        if name not in weights:
+            raise WeightsError(f"{path} has no tensor {name!r}, which the network needs")
+        if weights[name].shape != shape:
+            raise WeightsError(f"{path}: {name!r} has shape {weights[name].shape}; expected {shape}")
+    return {name: weights[name].astype(np.float32, copy=False) for name in shapes}
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file under a temporary name and then give it its own: nobody ever sees a part of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid4().hex[:8]}")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
