@@ -227,10 +227,10 @@ def slabs(blocks: Iterable[FloatArray], spec: FrontendSpec, hop_frames: int, sla
     for block in blocks:
         pending.append(block)
         n_seen += len(block)
-        if n_seen - first_patch * hop_frames * spec.hop_samples < size:
+        if n_seen - first_patch * hop_frames * spec.hop_samples <= size:
             continue
         rest = np.concatenate(pending)
-        while len(rest) >= size:
+        while len(rest) > size:  # not >=: the last slab has more frames of its own, and this could be the last
             end = first_patch * hop_frames * spec.hop_samples + size
             yield Slab(rest[:size], first_patch, slab_patches, slab_hop_frames, end)
             rest = rest[slab_hop:]
@@ -240,11 +240,11 @@ def slabs(blocks: Iterable[FloatArray], spec: FrontendSpec, hop_frames: int, sla
     n_all = n_patches(n_seen, spec, hop_frames)
     while first_patch < n_all:
         count = min(slab_patches, n_all - first_patch)
-        n_frames = (count - 1) * hop_frames + spec.patch_frames
+        is_last = first_patch + count == n_all
+        n_frames = (count - 1) * hop_frames + spec.patch_frames if is_last else slab_hop_frames
         waveform = rest[: spec.samples(n_frames)]
         waveform = np.pad(waveform, (0, spec.samples(n_frames) - len(waveform)))
-        is_last = first_patch + count == n_all
-        yield Slab(waveform, first_patch, count, n_frames if is_last else slab_hop_frames, n_seen)
+        yield Slab(waveform, first_patch, count, n_frames, n_seen)
         rest = rest[slab_hop:]
         first_patch += slab_patches
 

@@ -109,13 +109,16 @@ class Model:
     ----------
     card : ModelCard
         Where it comes from.
+    graph : Path
+        Its ONNX graph: input ``patches``, outputs ``embeddings`` and ``scores``.
     frontend : FrontendSpec
     labels : LabelSet
     engine : Engine
     """
 
-    def __init__(self, card: ModelCard, engine: Engine) -> None:
+    def __init__(self, card: ModelCard, graph: Path, engine: Engine) -> None:
         self.card = card
+        self.graph = graph
         self.engine = engine
         self.frontend: FrontendSpec = find_frontend(card)
         self.labels = LabelSet.load(card.labels)
@@ -248,7 +251,8 @@ def load_model(
     check_choice("precision", precision, PRECISIONS)
     check_choice("engine", engine, tuple(ENGINES))
     card, graph = prepare_model(os.fspath(name), Path(weights) if weights is not None else None)
-    return Model(card, ENGINES[engine](graph, precision, n_threads or available_cores(), assets.cache_folder()))
+    compiled = ENGINES[engine](graph, precision, n_threads or available_cores(), assets.cache_folder())
+    return Model(card, graph, compiled)
 
 
 def join_predictions(parts: Iterable[Prediction]) -> Prediction:

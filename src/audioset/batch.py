@@ -1,0 +1,405 @@
+"""Many files: workers decode, the network runs here on batches filled across files, order is kept.
+
+Decoding, resampling and features happen in long-lived worker processes (``worker.py``). The network runs in
+this process, on patches of whichever files are ready. Results come in the order of the inputs, and a file
+that fails, crashes its decoder or hangs becomes one error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from audioset.errors import AudioError, AudioSetError, EngineError
+from audioset.frontend import Slab, patches
+from audioset.limits import LIMITS, Limits
+from audioset.networks.ops import Outputs
+from audioset.predict import SLAB_PATCHES, SLABS_AHEAD, Model, Prediction, available_cores, join_predictions
+from audioset.worker import Message, WorkerConfig, read_message, slab_from_fields
+
+FloatArray = np.ndarray[Any, np.dtype[np.float32]]
+
+BATCH_PATCHES = 64
+BUFFER_BYTES = 48_000_000  # results that wait for an earlier file; beyond, only that file goes on
+MESSAGES_AHEAD = 4  # decoded slabs that wait for the network, for each worker
+FILES_PER_WORKER = 2_000  # then a fresh process takes over, so that no decoder's leak adds up
+WAIT_S = 0.1
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one file.
+
+    Attributes
+    ----------
+    path : str
+        As it was given.
+    prediction : Prediction or None
+        None where there is an error.
+    error : AudioSetError or None
+        With a stable ``code``.
+    warnings : tuple of str
+        What the file promised and did not keep.
+    """
+
+    path: str
+    prediction: Prediction | None
+    error: AudioSetError | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Part(Result):
+    """A piece of a file's result. The last one of each file has no prediction: it says how it went."""
+
+    is_last: bool = False
+
+
+def tag_files(
+    paths: Iterable[str | os.PathLike[str]],
+    model: Model,
+    *,
+    hop_s: float | None = None,
+    limits: Limits = LIMITS,
+    n_workers: int | None = None,
+) -> Iterator[Result]:
+    """Tag and embed many files, one result for each, in the order given.
+
+    Parameters
+    ----------
+    paths : iterable of path
+    model : Model
+    hop_s : float, optional
+        Seconds between patches.
+    limits : Limits
+        What one file may cost.
+    n_workers : int, optional
+        Decoding processes; default one for each core.
+
+    Yields
+    ------
+    Result
+        A prediction or an error, never an exception for a single file.
+    """
+    parts: list[Prediction] = []
+    for part in predict_parts(paths, model, hop_s=hop_s, limits=limits, n_workers=n_workers):
+        if part.prediction is not None:
+            parts.append(part.prediction)
+        if part.is_last:
+            prediction = None if part.error else join_predictions(parts)
+            yield Result(part.path, prediction, part.error, part.warnings)
+            parts = []
+
+
+def predict_parts(
+    paths: Iterable[str | os.PathLike[str]],
+    model: Model,
+    *,
+    hop_s: float | None = None,
+    limits: Limits = LIMITS,
+    n_workers: int | None = None,
+) -> Iterator[Part]:
+    """As ``tag_files``, in parts: any number of files of any length in constant memory.
+
+    Yields
+    ------
+    Part
+        For each file in order: its predictions, piece by piece, and one last part that says how it went.
+        A file that fails in the middle has yielded what came before.
+    """
+    hop_frames = model.frontend.hop_frames(hop_s)
+    config = WorkerConfig(model.frontend, limits, hop_frames, SLAB_PATCHES)
+    run = _Run(iter(paths), model, config, n_workers or available_cores())
+    try:
+        yield from run.parts()
+    finally:
+        run.close()
+
+
+@dataclass
+class _File:
+    """One input on its way through."""
+
+    path: str
+    parts: deque[Prediction] = field(default_factory=deque)
+    n_computing: int = 0
+    is_decoded: bool = False
+    error: AudioSetError | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def is_done(self) -> bool:
+        return self.is_decoded and self.n_computing == 0
+
+
+class _Worker:
+    """A decoding process and the thread that listens to it."""
+
+    def __init__(self, config: WorkerConfig, wake: threading.Event) -> None:
+        self.file: _File | None = None
+        self.n_files = 0
+        self._stall_s = config.limits.worker_stall_s
+        self._wake = wake
+        self._messages: queue.Queue[Message | None] = queue.Queue(MESSAGES_AHEAD)
+        self._is_ready = False
+        self._is_closing = False
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", "from audioset.worker import main; main()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+        self._heard_at = time.monotonic()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+        self._write(config.to_json())
+
+    def start(self, file: _File) -> None:
+        """Hand over the next file."""
+        self.file = file
+        self.n_files += 1
+        self._heard_at = time.monotonic()
+        self._write(json.dumps(file.path))
+
+    def next_message(self) -> Message | None:
+        """The next message, or None where there is none yet. A worker that is gone says ``failed``."""
+        try:
+            message = self._messages.get_nowait()
+        except queue.Empty:
+            return self._stalled_message()
+        if message is None:
+            return self._death_message()
+        if message[0]["kind"] == "ready":
+            self._is_ready = True
+            return self.next_message()
+        return message
+
+    @property
+    def is_alive(self) -> bool:
+        return not self._is_closing and self._process.poll() is None
+
+    def close(self) -> None:
+        """End the process now."""
+        self._is_closing = True
+        self._process.kill()
+        self._process.wait()
+        while self._listener.is_alive():  # it may wait for room in the queue
+            try:
+                self._messages.get(timeout=0.01)
+            except queue.Empty:
+                continue
+        for pipe in (self._process.stdin, self._process.stdout):
+            try:
+                if pipe:
+                    pipe.close()
+            except OSError:  # what was not yet written is not wanted any more
+                continue
+
+    def _write(self, line: str) -> None:
+        try:
+            if self._process.stdin:
+                self._process.stdin.write(line.encode() + b"\n")
+                self._process.stdin.flush()
+        except OSError:  # it has died; the listener says so
+            return
+
+    def _listen(self) -> None:
+        while True:
+            message = read_message(self._process.stdout) if self._process.stdout else None
+            self._heard_at = time.monotonic()
+            self._messages.put(message)
+            self._heard_at = time.monotonic()  # waiting for room in the queue is not the worker's fault
+            self._wake.set()
+            if message is None:
+                return
+
+    def _stalled_message(self) -> Message | None:
+        if self.file is None or time.monotonic() - self._heard_at < self._stall_s or not self._messages.empty():
+            return None
+        self.close()
+        return _failure(
+            "timeout",
+            f"the decoder delivered nothing for {self._stall_s:g} s (--worker-stall-s) and was stopped. "
+            "Likely cause: a damaged file that sends the decoder round in circles, or a disk that does not answer",
+        )
+
+    def _death_message(self) -> Message:
+        status = self._process.wait()
+        self.close()
+        if not self._is_ready:
+            raise EngineError(
+                f"the decoding process cannot start: {sys.executable} ended with status {status}. "
+                "Next step: audioset doctor",
+                code="worker",
+            )
+        if status == -getattr(signal, "SIGXCPU", 0):
+            return _failure(
+                "timeout", f"the decoder computed for {self._stall_s:g} s (--worker-stall-s) without a result"
+            )
+        cause = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
+        return _failure(
+            "worker_died",
+            f"the decoder process ended with {cause}. Likely cause: a damaged file that crashes the decoder; "
+            "all other files go on",
+        )
+
+
+class _Run:
+    """The loop that joins workers, network and consumer. All its state belongs to the consumer's thread."""
+
+    def __init__(self, paths: Iterator[str | os.PathLike[str]], model: Model, config: WorkerConfig, n_workers: int):
+        self._paths = paths
+        self._model = model
+        self._config = config
+        self._n_workers = n_workers
+        self._wake = threading.Event()
+        self._workers: list[_Worker] = []
+        self._files: deque[_File] = deque()  # in order; the first one's results are the consumer's next
+        self._batch: list[tuple[_File, Slab, FloatArray]] = []
+        self._computing: deque[tuple[Future[list[Prediction]], list[_File]]] = deque()
+        self._pool = ThreadPoolExecutor(model.engine.n_threads, thread_name_prefix="audioset")
+        self._n_waiting_bytes = 0  # of results that the consumer has not had yet
+        self._more = True
+
+    def parts(self) -> Iterator[Part]:
+        while True:
+            self._start_files()
+            if not self._files:
+                return
+            has_news = self._receive()
+            if len(self._batch) and (not has_news or self._n_batch_patches() >= BATCH_PATCHES):
+                self._compute()
+            has_news |= self._collect()
+            yield from self._finished_parts()
+            if not has_news:
+                self._wake.wait(WAIT_S)
+                self._wake.clear()
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.close()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _start_files(self) -> None:
+        """Give every free worker a file, unless too many results wait already."""
+        for worker in [worker for worker in self._workers if worker.file is None]:
+            if worker.n_files >= FILES_PER_WORKER or not worker.is_alive:
+                worker.close()
+                self._workers.remove(worker)
+        free = deque(worker for worker in self._workers if worker.file is None)
+        while self._more and (free or len(self._workers) < self._n_workers) and self._n_waiting_bytes < BUFFER_BYTES:
+            path = next(self._paths, None)
+            if path is None:
+                self._more = False
+                return
+            if not free:
+                free.append(_Worker(self._config, self._wake))
+                self._workers.append(free[0])
+            file = _File(os.fspath(path))
+            self._files.append(file)
+            free.popleft().start(file)
+
+    def _receive(self) -> bool:
+        """Take one message from each worker that may go on; whether there was any."""
+        is_full = self._n_waiting_bytes >= BUFFER_BYTES
+        has_news = False
+        for worker in self._workers:
+            file = worker.file
+            if file is None or (is_full and file is not self._files[0]):
+                continue
+            message = worker.next_message()
+            if message is not None:
+                has_news = True
+                self._handle(worker, file, message)
+        return has_news
+
+    def _handle(self, worker: _Worker, file: _File, message: Message) -> None:
+        fields, payload = message
+        if fields["kind"] == "slab":
+            features = np.frombuffer(payload, np.float32).reshape(-1, self._config.frontend.n_mels)
+            self._batch.append((file, slab_from_fields(fields), features))
+            file.n_computing += 1
+            return
+        worker.file = None
+        file.is_decoded = True
+        if fields["kind"] == "done":
+            file.warnings = tuple(fields["warnings"])
+        else:
+            file.error = AudioError(fields["message"], code=fields["code"])
+
+    def _n_batch_patches(self) -> int:
+        return sum(slab.n_patches for _, slab, _ in self._batch)
+
+    def _compute(self) -> None:
+        """Send the batch to the network; if too much is under way already, wait for the oldest."""
+        batch, self._batch = self._batch, []
+        future = self._pool.submit(self._predict_batch, [(slab, features) for _, slab, features in batch])
+        future.add_done_callback(lambda _: self._wake.set())
+        self._computing.append((future, [file for file, _, _ in batch]))
+        if len(self._computing) > SLABS_AHEAD * self._model.engine.n_threads:
+            self._deliver()
+
+    def _predict_batch(self, batch: list[tuple[Slab, FloatArray]]) -> list[Prediction]:
+        hop_frames = self._config.hop_frames
+        cut = [patches(features, self._config.frontend, hop_frames) for _, features in batch]
+        outputs = self._model.engine(cut[0] if len(cut) == 1 else np.concatenate(cut))
+        starts = np.cumsum([0] + [slab.n_patches for slab, _ in batch])
+        return [
+            self._model.assemble(slab, features, _rows(outputs, start, start + slab.n_patches), hop_frames)
+            for (slab, features), start in zip(batch, starts, strict=False)
+        ]
+
+    def _collect(self) -> bool:
+        """Take over what the network has finished; whether there was anything."""
+        has_news = False
+        while self._computing and self._computing[0][0].done():
+            self._deliver()
+            has_news = True
+        return has_news
+
+    def _deliver(self) -> None:
+        future, files = self._computing.popleft()
+        for file, part in zip(files, future.result(), strict=True):
+            file.parts.append(part)
+            file.n_computing -= 1
+            self._n_waiting_bytes += _n_bytes(part)
+
+    def _finished_parts(self) -> Iterator[Part]:
+        """Results of the first file, and of those behind it once it is done."""
+        while self._files:
+            file = self._files[0]
+            while file.parts:
+                part = file.parts.popleft()
+                self._n_waiting_bytes -= _n_bytes(part)
+                yield Part(file.path, part)
+            if not file.is_done:
+                return
+            self._files.popleft()
+            yield Part(file.path, None, file.error, file.warnings, is_last=True)
+
+
+def _rows(outputs: Outputs[FloatArray], start: int, stop: int) -> Outputs[FloatArray]:
+    scores = None if outputs.scores is None else outputs.scores[start:stop]
+    return Outputs(embeddings=outputs.embeddings[start:stop], scores=scores)
+
+
+def _n_bytes(prediction: Prediction) -> int:
+    scores = 0 if prediction.scores is None else prediction.scores.nbytes
+    return scores + prediction.embeddings.nbytes + prediction.log_mel.nbytes
+
+
+def _failure(code: str, message: str) -> Message:
+    return {"kind": "failed", "code": code, "message": message}, b""

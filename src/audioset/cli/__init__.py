@@ -1,0 +1,73 @@
+"""The ``audioset`` command: one file for each group of commands, imported when it is called."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from importlib import import_module
+
+import click
+
+from audioset import __version__
+from audioset.errors import AudioSetError
+
+# command -> (module, one line for the list of commands)
+COMMANDS = {
+    "tag": ("tag", "Say what is heard in audio files."),
+    "embed": ("embed", "Write the embeddings of audio files."),
+    "models": ("models", "List, describe, fetch and check the published models."),
+    "doctor": ("doctor", "Show what works here, and how exactly."),
+}
+INTERRUPTED = 130
+
+
+class _LazyGroup(click.Group):
+    """A group that imports a command only when it runs: ``--help`` answers at once."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"audioset.cli.{COMMANDS[cmd_name][0]}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+
+@click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="audioset")
+def cli() -> None:
+    r"""Tag and embed audio with the published AudioSet models: exact, fast, offline.
+
+    \b
+    Examples:
+      audioset tag dog.wav
+      audioset tag recordings/ --format csv --output tags.csv
+      audioset embed recordings/ --output embeddings.parquet
+
+    Results go to standard output, everything else to standard error. Exit codes: 0 all done, 2 wrong
+    usage, 3 some inputs failed, 4 no input, 5 weights missing or wrong, 7 results cannot be written.
+    """
+
+
+def main() -> None:
+    """Run the command line; errors become one line and an exit code."""
+    logging.basicConfig(format="audioset: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    try:
+        sys.exit(cli.main(prog_name="audioset", standalone_mode=False))
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except AudioSetError as error:
+        click.echo(f"audioset: {error}", err=True)
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("audioset: stopped", err=True)
+        sys.exit(INTERRUPTED)

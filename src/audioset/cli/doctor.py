@@ -1,0 +1,128 @@
+"""``audioset doctor``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from audioset.cli.options import model_options
+from audioset.errors import AudioSetError
+
+
+@click.command(short_help="Show what works here, and how exactly.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@model_options
+def doctor(as_json: bool, **options: Any) -> int:
+    """Show versions, engines, codecs, cache and limits of this installation, and measure its exactness.
+
+    Exits with 1 if a measurement is beyond its bound, with 5 if the weights are not here.
+    """
+    sections = {title: describe() for title, describe in SECTIONS.items()}
+    sections["parity"], exit_code = _parity(options)
+    if as_json:
+        click.echo(json.dumps(sections, indent=2))
+    else:
+        for title, rows in sections.items():
+            click.echo(click.style(title, bold=True))
+            for name, value in rows.items():
+                click.echo(f"  {name:44s} {value}")
+    return exit_code
+
+
+def _machine() -> dict[str, Any]:
+    import platform
+
+    import numpy as np
+
+    from audioset import __version__
+    from audioset.predict import available_cores
+
+    return {
+        "audioset": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "system": platform.platform(),
+        "cores": available_cores(),
+    }
+
+
+def _engines() -> dict[str, Any]:
+    import openvino
+
+    core = openvino.Core()
+    engines = {
+        "openvino": openvino.__version__.split("-")[0],
+        "processor": core.get_property("CPU", "FULL_DEVICE_NAME"),
+        "processor features": " ".join(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
+    }
+    return {**engines, "onnxruntime": _version("onnxruntime", "onnxruntime")}
+
+
+def _codecs() -> dict[str, Any]:
+    import av
+    import soundfile
+    import soxr
+
+    from audioset.decoders import known_formats
+
+    ffmpeg = av.library_versions["libavcodec"]
+    return {
+        "libsndfile": soundfile.__libsndfile_version__,
+        "libavcodec (FFmpeg)": ".".join(map(str, ffmpeg)),
+        "soxr": soxr.__version__,
+        "formats": ", ".join(known_formats()),
+    }
+
+
+def _extras() -> dict[str, Any]:
+    return {name: _version(name, extra) for name, extra in (("pyarrow", "data"), ("matplotlib", "plot"))}
+
+
+def _version(package: str, extra: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return f'not installed: pip install "audioset[{extra}]"'
+
+
+def _files() -> dict[str, Any]:
+    from audioset.assets import ASSETS, cache_folder, find_asset
+
+    cache = cache_folder()
+    n_bytes = sum(path.stat().st_size for path in cache.rglob("*") if path.is_file())
+    found = {name: str(find_asset(name) or "not on this machine") for name in ASSETS}
+    return {"cache": f"{cache} ({n_bytes / 1e6:.1f} MB)", **found}
+
+
+def _limits() -> dict[str, Any]:
+    from audioset.limits import LIMITS
+
+    return asdict(LIMITS)
+
+
+SECTIONS: dict[str, Callable[[], dict[str, Any]]] = {
+    "machine": _machine,
+    "engines": _engines,
+    "codecs": _codecs,
+    "extras": _extras,
+    "files": _files,
+    "limits": _limits,
+}
+
+
+def _parity(options: dict[str, Any]) -> tuple[dict[str, str], int]:
+    from audioset.checks import parity_report
+    from audioset.predict import load_model
+
+    try:
+        model = load_model(options["model"], weights=options["weights"], engine=options["engine"])
+        checks = list(parity_report(model))
+    except AudioSetError as error:
+        return {"not measured": str(error)}, error.exit_code
+    return {check.name: check.text for check in checks}, int(not all(check.is_ok for check in checks))

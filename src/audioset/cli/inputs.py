@@ -1,0 +1,86 @@
+"""Which files a command line means: files, folders, globs, and ``-`` for standard input."""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from audioset.errors import NoInputError
+
+# Inside folders only files with these endings, in any case, are audio; a file that is named is always read.
+EXTENSIONS = frozenset(
+    (
+        *(".wav", ".wave", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".caf"),
+        *(".m4a", ".m4b", ".mp4", ".m4v", ".mov", ".aac", ".3gp", ".webm", ".mkv", ".mka", ".avi", ".flv", ".ogv"),
+        *(".wma", ".wmv", ".asf", ".ts", ".m2ts", ".mpg", ".mpeg"),
+    )
+)
+STDIN = "-"
+
+
+@dataclass(frozen=True)
+class Input:
+    """One recording: where its bytes are, and what it is called in results."""
+
+    path: str
+    shown: str
+
+
+@contextmanager
+def open_inputs(arguments: Sequence[str]) -> Iterator[list[Input]]:
+    """All recordings that the arguments name, each once, in the order given; folders sorted.
+
+    Standard input is kept in a temporary file, because most formats cannot be decoded without seeking.
+
+    Raises
+    ------
+    NoInputError
+        If that is none at all; the message says what was looked for.
+    """
+    with tempfile.TemporaryDirectory(prefix="audioset-") as folder:
+        inputs: dict[str, Input] = {}
+        for argument in arguments:
+            for path in _paths(argument):
+                inputs.setdefault(path, Input(path, path))
+            if argument == STDIN:
+                inputs[STDIN] = Input(_spool_stdin(Path(folder)), STDIN)
+        if not inputs:
+            raise NoInputError(
+                f"no audio in {', '.join(arguments)}. Looked for files ending in {' '.join(sorted(EXTENSIONS))}, "
+                "in folders below too. Next step: name the files themselves if they end otherwise"
+            )
+        yield list(inputs.values())
+
+
+def _paths(argument: str) -> Iterator[str]:
+    if argument == STDIN:
+        return
+    if Path(argument).is_dir():
+        yield from _walk(argument)
+    elif glob.has_magic(argument) and not Path(argument).exists():
+        yield from sorted(path for path in glob.glob(argument, recursive=True) if not Path(path).is_dir())
+    else:
+        yield argument
+
+
+def _walk(folder: str) -> Iterator[str]:
+    """Audio files below a folder; hidden ones, such as macOS resource forks, are left out."""
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if Path(name).suffix.lower() in EXTENSIONS and not name.startswith("."):
+                yield os.path.join(parent, name)  # noqa: PTH118 - "./x.wav" stays as it was given
+
+
+def _spool_stdin(folder: Path) -> str:
+    path = folder / "stdin"
+    with path.open("wb") as file:
+        shutil.copyfileobj(sys.stdin.buffer, file)
+    return str(path)

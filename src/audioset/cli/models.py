@@ -1,0 +1,99 @@
+"""``audioset models``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+
+@click.group(short_help="List, describe, fetch and check the published models.")
+def models() -> None:
+    """List, describe, fetch and check the published models."""
+
+
+@models.command("list")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def list_models(as_json: bool) -> None:
+    """List all models and whether their weights are on this machine."""
+    from audioset.models import MODELS
+
+    records = [_record(name) for name in MODELS]
+    if as_json:
+        click.echo(json.dumps(records, indent=2))
+        return
+    for record in records:
+        where = record["path"] or f"not here; {record['n_bytes'] / 1e6:.1f} MB: audioset models pull {record['name']}"
+        click.echo(f"{record['name']:10s} mAP {record['mean_ap']:.3f}  {record['summary']}")
+        click.echo(f"{'':10s} {where}")
+
+
+@models.command()
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def info(name: str, as_json: bool) -> None:
+    """Describe the model NAME: network, frontend, labels, weights, licence, source."""
+    record = _record(name)
+    if as_json:
+        click.echo(json.dumps(record, indent=2))
+        return
+    for key, value in record.items():
+        click.echo(f"{key:14s} {value if value is not None else 'not on this machine'}")
+
+
+@models.command()
+@click.argument("names", nargs=-1, required=True)
+def pull(names: tuple[str, ...]) -> None:
+    """Fetch the weights of the models NAMES, if they are not on this machine, and convert them."""
+    from audioset.models import find_model, prepare_model
+
+    for name in names:
+        find_model(name)
+        card, graph = prepare_model(name)
+        click.echo(f"{name}: {card.source['file']} {'as published' if card.source['is_published'] else 'of your own'}")
+        click.echo(f"{'':{len(name)}}  ready in {graph.parent.parent}")
+
+
+@models.command()
+@click.argument("names", nargs=-1)
+def verify(names: tuple[str, ...]) -> None:
+    """Check the weights of the models NAMES (all by default): hash, tensors and a run on three signals."""
+    from audioset.assets import ASSETS, get_asset, hash_file
+    from audioset.checks import parity_report
+    from audioset.models import MODELS, find_model
+    from audioset.predict import load_model
+
+    for name in names or tuple(MODELS):
+        asset = ASSETS[find_model(name).weights]
+        path = get_asset(asset.name)
+        is_published = hash_file(path) == asset.sha256
+        click.echo(f"{name}: {path}")
+        click.echo(f"  hash     {'the published one' if is_published else 'not the published one: a file of your own'}")
+        model = load_model(name)
+        click.echo("  tensors  all there, in the right shapes, finite")
+        for check in parity_report(model):
+            click.echo(f"  {check.name:40s} {check.text}")
+
+
+def _record(name: str) -> dict[str, Any]:
+    from audioset.assets import ASSETS, find_asset
+    from audioset.models import FRONTENDS, find_model
+
+    model = find_model(name)
+    asset, path = ASSETS[model.weights], find_asset(model.weights)
+    return {
+        "name": model.name,
+        "summary": model.summary,
+        "mean_ap": model.mean_ap,
+        "n_parameters": model.n_parameters,
+        "sample_rate": FRONTENDS[model.frontend].sample_rate,
+        "labels": model.labels,
+        "weights": asset.name,
+        "path": str(path) if path else None,
+        "n_bytes": asset.n_bytes,
+        "sha256": asset.sha256,
+        "url": asset.url,
+        "licence": asset.licence,
+        "source": model.source,
+    }

@@ -1,0 +1,108 @@
+"""``audioset tag``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import click
+
+from audioset.cli.options import model_options, run_options, take_limits
+
+FORMATS = ("table", "json", "jsonl", "csv", "parquet", "audacity", "raven")
+
+
+@click.command(short_help="Say what is heard in audio files.")
+@click.argument("inputs", nargs=-1, required=True)
+@click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Labels for each row, at most.")
+@click.option("--threshold", type=click.FloatRange(0, 1), default=0.0, help="Leave out labels that score less.")
+@click.option("--per-patch", is_flag=True, help="A row for each patch instead of each file.")
+@click.option("--format", "format_name", type=click.Choice(FORMATS), help="Default: by --output's suffix, or table.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw one file: waveform, log-mel, classes over time.")
+@model_options
+@run_options
+def tag(**options: Any) -> int:
+    r"""Say what is heard in INPUTS: files, folders, globs, or - for standard input.
+
+    Scores are independent for each label, from 0 to 1; a file's score is the mean over its patches.
+
+    \b
+    Examples:
+      audioset tag dog.wav --plot dog.png
+      audioset tag recordings/ --top 3 --format csv --output tags.csv
+      audioset tag street.wav --per-patch --threshold 0.3 --format audacity > street.txt
+    """
+    from audioset.cli.inputs import open_inputs
+    from audioset.cli.run import Run
+
+    plot = options.pop("plot")
+    with open_inputs(options.pop("inputs")) as inputs:
+        if plot and len(inputs) != 1:
+            raise click.UsageError(f"--plot draws one recording; the inputs are {len(inputs)}.")
+        run = Run(inputs, take_limits(options), options)
+        choose = _Choice(options["top"], options["threshold"])
+        make_rows = _patch_rows if options["per_patch"] else _file_rows
+        with closing(make_rows(run, choose)) as rows:
+            n_failed = run.write(rows, FORMATS)
+        if plot and not n_failed:
+            _plot(run, inputs[0].path, inputs[0].shown, plot)
+    return 3 if n_failed else 0
+
+
+class _Choice:
+    """Which labels of a score vector a row shows."""
+
+    def __init__(self, top: int, threshold: float) -> None:
+        self._top = top
+        self._threshold = threshold
+
+    def tags(self, scores: Any, labels: Any) -> tuple[Any, ...]:
+        from audioset.formats.rows import Tag
+        from audioset.predict import top_indices
+
+        return tuple(
+            Tag(labels.ids[index], labels.names[index], float(scores[index]))
+            for index in top_indices(scores, self._top)
+            if scores[index] >= self._threshold
+        )
+
+
+def _file_rows(run: Any, choose: _Choice) -> Iterator[Any]:
+    """One row a file, with mean scores that are summed as the parts come."""
+    import numpy as np
+
+    total: Any = 0.0
+    n_patches, duration_s = 0, 0.0
+    for shown, part in run.parts():
+        if part.prediction is not None:
+            total = total + part.prediction.scores.sum(axis=0, dtype=np.float64)
+            n_patches += len(part.prediction.scores)
+            duration_s = part.prediction.duration_s
+        if part.is_last:
+            tags = () if part.error else choose.tags(total / n_patches, run.model.labels)
+            yield run.row(shown, 0.0, duration_s, tags, duration_s, part)
+            total, n_patches, duration_s = 0.0, 0, 0.0
+
+
+def _patch_rows(run: Any, choose: _Choice) -> Iterator[Any]:
+    """One row a patch, as soon as it is known; a file that fails ends with a row that says so."""
+    for shown, part in run.parts():
+        prediction = part.prediction
+        if prediction is not None:
+            for start_s, end_s, scores in zip(prediction.start_s, prediction.end_s, prediction.scores, strict=True):
+                tags = choose.tags(scores, prediction.labels)
+                yield run.row(shown, float(start_s), float(end_s), tags, prediction.duration_s, part)
+        elif part.error:
+            yield run.row(shown, 0.0, 0.0, (), None, part)
+
+
+def _plot(run: Any, path: str, shown: str, target: Path) -> None:
+    from audioset.audio import read_audio
+    from audioset.batch import tag_files
+    from audioset.plots import plot_prediction
+
+    waveform, sample_rate = read_audio(path, mono=True, limits=run.limits)
+    (result,) = tag_files([path], run.model, hop_s=run.hop_s, limits=run.limits)
+    plot_prediction(result.prediction, waveform, sample_rate, target, title=shown)

@@ -1,0 +1,167 @@
+"""The process that decodes: it may crash, hang or run out of memory, and costs nobody but one file.
+
+Decoders have open memory bugs and print what they like, so commands run them here: with limits on memory
+and processor time, with standard output and error closed, and with nothing but a pipe to the parent.
+
+The parent writes lines of JSON, first a ``WorkerConfig`` and then one path a line. The worker answers each
+path with messages: ``slab`` with a log-mel spectrogram, any number of times, and ``done`` or ``failed``.
+A message is two lengths, that many bytes of JSON, and that many bytes of float32 samples.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import struct
+import sys
+import threading
+from dataclasses import asdict, dataclass
+from typing import IO, Any
+
+import numpy as np
+
+from audioset.audio import mono_blocks, open_audio
+from audioset.errors import AudioSetError
+from audioset.frontend import FrontendSpec, Slab, log_mel, slabs
+from audioset.limits import Limits
+
+HEADER = struct.Struct("<II")
+Message = tuple[dict[str, Any], bytes]
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """What a worker needs to know before its first file."""
+
+    frontend: FrontendSpec
+    limits: Limits
+    hop_frames: int
+    slab_patches: int
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, line: str) -> WorkerConfig:
+        """Inverse of ``to_json``."""
+        values = json.loads(line)
+        return cls(
+            FrontendSpec(**values["frontend"]),
+            Limits(**values["limits"]),
+            values["hop_frames"],
+            values["slab_patches"],
+        )
+
+
+def write_message(pipe: IO[bytes], fields: dict[str, Any], samples: Any = b"") -> None:
+    """Send one message; ``samples`` is bytes or a contiguous array."""
+    text = json.dumps(fields).encode()
+    payload = memoryview(samples).cast("B")
+    pipe.write(HEADER.pack(len(text), len(payload)))
+    pipe.write(text)
+    pipe.write(payload)
+    pipe.flush()
+
+
+def read_message(pipe: IO[bytes]) -> Message | None:
+    """Receive one message, or None where the other side is gone."""
+    header = pipe.read(HEADER.size)
+    if len(header) < HEADER.size:
+        return None
+    n_text, n_payload = HEADER.unpack(header)
+    text, payload = pipe.read(n_text), pipe.read(n_payload)
+    if len(text) < n_text or len(payload) < n_payload:
+        return None
+    return json.loads(text), payload
+
+
+def main() -> None:
+    """Serve one parent until it closes the pipe."""
+    results = os.fdopen(os.dup(1), "wb")
+    _close_output()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_read_lines, args=(lines,), daemon=True).start()
+    config = WorkerConfig.from_json(lines.get())
+    _limit_memory(config.limits)
+    write_message(results, {"kind": "ready"})
+    while True:
+        _serve_file(json.loads(lines.get()), config, results)
+
+
+def _serve_file(path: str, config: WorkerConfig, results: IO[bytes]) -> None:
+    try:
+        with open_audio(path, config.limits) as reader:
+            blocks = mono_blocks(reader, config.frontend.sample_rate)
+            for slab in slabs(blocks, config.frontend, config.hop_frames, config.slab_patches):
+                _limit_cpu(config.limits)
+                write_message(results, _slab_fields(slab), log_mel(slab.waveform, config.frontend))
+            write_message(results, {"kind": "done", "warnings": reader.warnings})
+    except AudioSetError as error:
+        write_message(results, {"kind": "failed", "code": error.code, "message": str(error)})
+    except MemoryError:
+        message = (
+            f"decoding needs more than the {config.limits.worker_memory_mb:,} MiB of one worker "
+            "(--worker-memory-mb). Likely cause: a damaged header"
+        )
+        write_message(results, {"kind": "failed", "code": "out_of_memory", "message": message})
+    except Exception as error:  # the boundary of the process: whatever a decoder throws becomes a row
+        message = f"the decoder failed with {type(error).__name__}: {error}"
+        write_message(results, {"kind": "failed", "code": "decode_failed", "message": message})
+
+
+def _slab_fields(slab: Slab) -> dict[str, Any]:
+    fields = {name: value for name, value in vars(slab).items() if name != "waveform"}
+    return {"kind": "slab", **fields}
+
+
+def slab_from_fields(fields: dict[str, Any]) -> Slab:
+    """The slab of a ``slab`` message, without its samples."""
+    return Slab(np.zeros(0, np.float32), **{name: value for name, value in fields.items() if name != "kind"})
+
+
+def _read_lines(lines: queue.SimpleQueue[str]) -> None:
+    """Pass the parent's lines on; end the process when the parent is gone, whatever it is doing."""
+    for line in sys.stdin:
+        lines.put(line)
+    os._exit(0)
+
+
+def _close_output() -> None:
+    """Point standard output and error at nothing: native libraries write to both."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 1)
+    os.dup2(nothing, 2)
+
+
+def _limit_memory(limits: Limits) -> None:
+    if sys.platform == "win32":
+        return
+    import resource
+
+    _lower_limit(resource.RLIMIT_CORE, 0)
+    _lower_limit(resource.RLIMIT_AS, limits.worker_memory_mb << 20)
+
+
+def _limit_cpu(limits: Limits) -> None:
+    """Allow so much processor time until the next slab; the kernel ends the process after that."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    _lower_limit(resource.RLIMIT_CPU, int(usage.ru_utime + usage.ru_stime + limits.worker_stall_s) + 1)
+
+
+def _lower_limit(kind: int, value: int) -> None:
+    import resource
+
+    _, hard = resource.getrlimit(kind)
+    resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""What every test shares: no network, a cache of its own, the reference data, and models that compile once."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from audioset import Model, load_model
+from audioset.errors import EngineError
+from audioset.models import NETWORKS
+from audioset.networks.ops import parameter_shapes
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+ASSETS = Path(
+    os.environ.get("AUDIOSET_ASSETS", "").split(os.pathsep)[0] or Path(__file__).parents[2] / "shared" / "assets"
+)
+YAMNET_SHAPES = parameter_shapes(NETWORKS["yamnet"], (96, 64), {"n_classes": 521})
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let sockets reach this machine only."""
+    connect = socket.socket.connect
+
+    def connect_to_loopback(self: socket.socket, address: Any) -> None:
+        if self.family != getattr(socket, "AF_UNIX", None) and address[0] not in LOOPBACK:
+            raise AssertionError(f"a test opens a connection to {address}")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect_to_loopback)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One temporary cache for the whole run, so that each model compiles once."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AUDIOSET_CACHE", str(folder))
+        patch.setenv("AUDIOSET_ASSETS", str(ASSETS))
+        patch.delenv("AUDIOSET_OFFLINE", raising=False)
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def assets_folder() -> Path:
+    """Folder of the published files."""
+    if not (ASSETS / "yamnet.h5").is_file():
+        pytest.skip(f"no reference weights: {ASSETS} has no yamnet.h5 (set AUDIOSET_ASSETS to a folder that has)")
+    return ASSETS
+
+
+@pytest.fixture(scope="session")
+def reference() -> dict[str, dict[str, np.ndarray]]:
+    """Stored outputs of Google's YAMNet: ``reference["dog_975ms"]["scores"]``."""
+    path = ASSETS.parent / "reference" / "yamnet_reference.npz"
+    if not path.is_file():
+        pytest.skip(f"no reference outputs: there is no {path}")
+    cases: dict[str, dict[str, np.ndarray]] = {}
+    with np.load(path) as arrays:
+        for key, value in arrays.items():
+            case, quantity = key.split("/")
+            cases.setdefault(case, {})[quantity] = value
+    return cases
+
+
+@pytest.fixture(scope="session")
+def yamnet(assets_folder: Path) -> Model:
+    """YAMNet with the reference weights, in float32 on OpenVINO."""
+    return load_model("yamnet")
+
+
+@pytest.fixture(scope="session")
+def yamnet_onnxruntime(assets_folder: Path) -> Model:
+    """The same on ONNX Runtime."""
+    pytest.importorskip("onnxruntime")
+    return load_model("yamnet", engine="onnxruntime")
+
+
+@pytest.fixture(scope="session")
+def yamnet_bf16(assets_folder: Path) -> Model:
+    """The same on OpenVINO in bfloat16."""
+    try:
+        return load_model("yamnet", precision="bf16")
+    except EngineError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def random_weights() -> dict[str, np.ndarray]:
+    """Weights of YAMNet's shapes that keep its activations in a sensible range."""
+    rng = np.random.default_rng(0)
+    return {name: _random_tensor(rng, name, shape) for name, shape in YAMNET_SHAPES.items()}
+
+
+@pytest.fixture(scope="session")
+def random_checkpoint(random_weights: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The random weights as a Keras file."""
+    path = tmp_path_factory.mktemp("weights") / "random.h5"
+    with h5py.File(path, "w") as file:
+        for name, value in random_weights.items():
+            file[keras_name(name)] = value
+    return path
+
+
+@pytest.fixture(scope="session")
+def model(random_checkpoint: Path) -> Model:
+    """YAMNet with random weights, for what does not depend on the published ones."""
+    return load_model("yamnet", weights=random_checkpoint, n_threads=2)
+
+
+def keras_name(name: str) -> str:
+    """Where Keras 2 puts a tensor: ``layer1/conv/kernel`` is ``layer1/conv/layer1/conv/kernel:0``."""
+    layer = name.rpartition("/")[0]
+    return f"{layer}/{name}:0"
+
+
+def _random_tensor(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    if name.endswith("variance"):
+        return np.ones(shape, np.float32)
+    if name.endswith(("bias", "beta", "mean")):
+        return np.zeros(shape, np.float32)
+    fan_in = np.prod(shape[:-1])
+    return rng.normal(0, np.sqrt(2 / fan_in), shape).astype(np.float32)
