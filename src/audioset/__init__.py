@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from audioset.audio import read_audio as read_audio
+    from audioset.batch import Result as Result
+    from audioset.batch import tag_files as tag_files
     from audioset.errors import AudioSetError as AudioSetError
     from audioset.events import Event as Event
     from audioset.frontend import FrontendSpec as FrontendSpec
@@ -31,6 +33,8 @@ _HOME = {
     "Limits": "limits",
     "read_audio": "audio",
     "AudioSetError": "errors",
+    "Result": "batch",
+    "tag_files": "batch",
     "Event": "events",
     "FrontendSpec": "frontend",
     "LabelSet": "labels",

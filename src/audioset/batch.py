@@ -60,6 +60,12 @@ class Result:
     error: AudioSetError | None = None
     warnings: tuple[str, ...] = ()
 
+    def require(self) -> Prediction:
+        """The prediction; where there is none, its error is raised."""
+        if self.prediction is None:
+            raise self.error or AudioError(f"{self.path} has no prediction")
+        return self.prediction
+
 
 @dataclass(frozen=True)
 class Part(Result):

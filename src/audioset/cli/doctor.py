@@ -29,7 +29,7 @@ def doctor(as_json: bool, **options: Any) -> int:
         for title, rows in sections.items():
             click.echo(click.style(title, bold=True))
             for name, value in rows.items():
-                click.echo(f"  {name:44s} {value}")
+                click.echo(f"  {name:46s} {value}")
     return exit_code
 
 

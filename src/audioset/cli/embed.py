@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from typing import Any
 
 import click
 
 from audioset.cli.options import model_options, run_options, take_limits
-
-FORMATS = ("jsonl", "npz", "parquet")
+from audioset.formats import EMBED_FORMATS, EmbeddingRow
 
 
 @click.command(short_help="Write the embeddings of audio files.")
 @click.argument("inputs", nargs=-1, required=True)
-@click.option("--format", "format_name", type=click.Choice(FORMATS), help="Default: by --output's suffix, or jsonl.")
+@format_option(EMBED_FORMATS)
 @model_options
 @run_options
 def embed(**options: Any) -> int:
@@ -32,26 +31,17 @@ def embed(**options: Any) -> int:
 
     with open_inputs(options.pop("inputs")) as inputs:
         run = Run(inputs, take_limits(options), options)
-        with closing(_rows(run, options["model"])) as rows:
-            n_failed = run.write(rows, FORMATS)
+        with closing(_rows(run)) as rows:
+            n_failed = run.write(rows, EMBED_FORMATS)
     return 3 if n_failed else 0
 
 
-def _rows(run: Any, model: str) -> Iterator[Any]:
+def _rows(run: Any) -> Generator[EmbeddingRow, None, None]:
     """One row for each part of a file, so that the longest recording fits in memory."""
-    import numpy as np
-
-    from audioset.formats.rows import EmbeddingRow
-
-    nothing = np.zeros(0)
     for shown, part in run.parts():
         prediction = part.prediction
         if prediction is not None:
-            yield EmbeddingRow(
-                shown, prediction.start_s, prediction.end_s, prediction.embeddings, prediction.duration_s, model
-            )
+            start_s, end_s, embeddings = prediction.start_s, prediction.end_s, prediction.embeddings
+            yield EmbeddingRow(shown, start_s, end_s, embeddings, prediction.duration_s, run.name)
         elif part.error:
-            empty = np.zeros((0, 0), np.float32)
-            yield EmbeddingRow(
-                shown, nothing, nothing, empty, None, model, part.warnings, part.error.code, str(part.error)
-            )
+            yield EmbeddingRow.failed(shown, part.error, run.name)

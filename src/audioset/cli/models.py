@@ -73,7 +73,7 @@ def verify(names: tuple[str, ...]) -> None:
         model = load_model(name)
         click.echo("  tensors  all there, in the right shapes, finite")
         for check in parity_report(model):
-            click.echo(f"  {check.name:40s} {check.text}")
+            click.echo(f"  {check.name:46s} {check.text}")
 
 
 def _record(name: str) -> dict[str, Any]:

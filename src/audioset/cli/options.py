@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +15,13 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 ENGINES = ("openvino", "onnxruntime")
 PRECISIONS = ("f32", "bf16")
+
+
+def format_option(formats: Mapping[str, Any]) -> Callable[[Command], Command]:
+    """``--format``: one of the keys, the first of which is the default."""
+    choices = tuple(formats)
+    text = f"Default: by the suffix of --output, or {choices[0]}."
+    return click.option("--format", "format_name", type=click.Choice(choices), help=text)
 
 
 def model_options(command: Command) -> Command:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,7 @@ from audioset.batch import Part, predict_parts
 from audioset.cli.inputs import Input
 from audioset.cli.progress import Progress
 from audioset.errors import UsageError
-from audioset.formats import SUFFIXES, make_writer
-from audioset.formats.output import open_output
-from audioset.formats.rows import Row, Tag, printable
+from audioset.formats import SUFFIXES, Row, Stream, Writer, make_writer, open_output, printable
 from audioset.limits import Limits
 from audioset.predict import Model, load_model
 
@@ -38,6 +35,7 @@ class Run:
     def __init__(self, inputs: Sequence[Input], limits: Limits, options: dict[str, Any]) -> None:
         self.limits = limits
         self.hop_s: float | None = options["hop_s"]
+        self.name: str = options["model"]
         self._inputs = inputs
         self._options = options
         self._progress: Progress | None = None
@@ -46,7 +44,7 @@ class Run:
     def model(self) -> Model:
         """The model, loaded when it is first needed."""
         return load_model(
-            self._options["model"],
+            self.name,
             weights=self._options["weights"],
             precision=self._options["precision"],
             engine=self._options["engine"],
@@ -68,16 +66,7 @@ class Run:
                     self._progress.finish_file(shown, part.error, part.warnings)
                 shown = printable(next(names, self._inputs[-1]).shown)
 
-    def row(
-        self, shown: str, start_s: float, end_s: float, tags: tuple[Tag, ...], duration_s: float | None, part: Part
-    ) -> Row:
-        """The row for a stretch of a file, or for its error."""
-        row = Row(shown, start_s, end_s, tags, duration_s, self._options["model"], part.warnings)
-        if part.error is None:
-            return row
-        return replace(row, start_s=0.0, end_s=0.0, duration_s=None, error_code=part.error.code, error=str(part.error))
-
-    def write(self, rows: Iterable[Any], formats: Sequence[str]) -> int:
+    def write(self, rows: Iterable[Any], formats: Mapping[str, Callable[[Stream], Writer[Any]]]) -> int:
         """Write all rows where the options say; the number of files that failed."""
         target: str | None = self._options["output"]
         format_name = self._format(target, formats)
@@ -96,24 +85,23 @@ class Run:
         with progress:
             if is_folder:
                 base = os.path.commonpath([Path(item.path).resolve().parent for item in self._inputs])
-                _write_folder(rows, format_name, Path(str(target)), base)
+                _write_folder(rows, formats[format_name], Path(str(target)), base)
             else:
-                with open_output(target) as stream, _closing(make_writer(format_name, stream)) as writer:
+                with open_output(target) as stream, closing(make_writer(format_name, stream, formats)) as writer:
                     for row in rows:
                         writer.write(row)
         return progress.n_failed
 
-    def _format(self, target: str | None, formats: Sequence[str]) -> str:
+    def _format(self, target: str | None, formats: Iterable[str]) -> str:
         chosen: str | None = self._options["format_name"]
-        chosen = chosen or SUFFIXES.get(Path(target or "").suffix.lower(), formats[0])
+        chosen = chosen or SUFFIXES.get(Path(target or "").suffix.lower(), next(iter(formats)))
         if chosen not in formats:
-            raise UsageError(
-                f"--output {target} means {chosen}, which this command does not write: {', '.join(formats)}"
-            )
+            known = ", ".join(formats)
+            raise UsageError(f"--output {target} means {chosen}, which this command does not write; expected {known}")
         return chosen
 
 
-def _write_folder(rows: Iterable[Row], format_name: str, folder: Path, base: str) -> None:
+def _write_folder(rows: Iterable[Row], make: Callable[[Stream], Writer[Row]], folder: Path, base: str) -> None:
     """One file for each recording, placed in ``folder`` as the recording is in ``base``."""
     with ExitStack() as stack:
         current, writer = None, None
@@ -123,20 +111,7 @@ def _write_folder(rows: Iterable[Row], format_name: str, folder: Path, base: str
                 path = folder / os.path.relpath(Path(row.path).resolve(), base)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 stream = stack.enter_context(open_output(path.with_name(f"{path.name}.txt")))
-                writer = stack.enter_context(_closing(make_writer(format_name, stream)))
+                writer = stack.enter_context(closing(make(stream)))
                 current = row.path
             if writer:
                 writer.write(row)
-
-
-class _closing:  # noqa: N801 - a context manager in the style of contextlib's
-    """Close a writer at the end, also after an error, so that what is written is complete in itself."""
-
-    def __init__(self, writer: Any) -> None:
-        self._writer = writer
-
-    def __enter__(self) -> Any:
-        return self._writer
-
-    def __exit__(self, *error: object) -> None:
-        self._writer.close()

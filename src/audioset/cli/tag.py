@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,7 @@ from typing import Any
 import click
 
 from audioset.cli.options import model_options, run_options, take_limits
-
-FORMATS = ("table", "json", "jsonl", "csv", "parquet", "audacity", "raven")
+from audioset.formats import TAG_FORMATS, Row, Tag
 
 
 @click.command(short_help="Say what is heard in audio files.")
@@ -19,7 +18,7 @@ FORMATS = ("table", "json", "jsonl", "csv", "parquet", "audacity", "raven")
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Labels for each row, at most.")
 @click.option("--threshold", type=click.FloatRange(0, 1), default=0.0, help="Leave out labels that score less.")
 @click.option("--per-patch", is_flag=True, help="A row for each patch instead of each file.")
-@click.option("--format", "format_name", type=click.Choice(FORMATS), help="Default: by --output's suffix, or table.")
+@format_option(TAG_FORMATS)
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw one file: waveform, log-mel, classes over time.")
 @model_options
 @run_options
@@ -45,7 +44,7 @@ def tag(**options: Any) -> int:
         choose = _Choice(options["top"], options["threshold"])
         make_rows = _patch_rows if options["per_patch"] else _file_rows
         with closing(make_rows(run, choose)) as rows:
-            n_failed = run.write(rows, FORMATS)
+            n_failed = run.write(rows, TAG_FORMATS)
         if plot and not n_failed:
             _plot(run, inputs[0].path, inputs[0].shown, plot)
     return 3 if n_failed else 0
@@ -59,7 +58,6 @@ class _Choice:
         self._threshold = threshold
 
     def tags(self, scores: Any, labels: Any) -> tuple[Any, ...]:
-        from audioset.formats.rows import Tag
         from audioset.predict import top_indices
 
         return tuple(
@@ -69,7 +67,7 @@ class _Choice:
         )
 
 
-def _file_rows(run: Any, choose: _Choice) -> Iterator[Any]:
+def _file_rows(run: Any, choose: _Choice) -> Generator[Row, None, None]:
     """One row a file, with mean scores that are summed as the parts come."""
     import numpy as np
 
@@ -81,28 +79,31 @@ def _file_rows(run: Any, choose: _Choice) -> Iterator[Any]:
             n_patches += len(part.prediction.scores)
             duration_s = part.prediction.duration_s
         if part.is_last:
-            tags = () if part.error else choose.tags(total / n_patches, run.model.labels)
-            yield run.row(shown, 0.0, duration_s, tags, duration_s, part)
+            if part.error:
+                yield Row.failed(shown, part.error, run.name)
+            else:
+                tags = choose.tags(total / n_patches, run.model.labels)
+                yield Row(shown, 0.0, duration_s, tags, duration_s, run.name, part.warnings)
             total, n_patches, duration_s = 0.0, 0, 0.0
 
 
-def _patch_rows(run: Any, choose: _Choice) -> Iterator[Any]:
+def _patch_rows(run: Any, choose: _Choice) -> Generator[Row, None, None]:
     """One row a patch, as soon as it is known; a file that fails ends with a row that says so."""
     for shown, part in run.parts():
         prediction = part.prediction
         if prediction is not None:
             for start_s, end_s, scores in zip(prediction.start_s, prediction.end_s, prediction.scores, strict=True):
                 tags = choose.tags(scores, prediction.labels)
-                yield run.row(shown, float(start_s), float(end_s), tags, prediction.duration_s, part)
+                yield Row(shown, float(start_s), float(end_s), tags, prediction.duration_s, run.name)
         elif part.error:
-            yield run.row(shown, 0.0, 0.0, (), None, part)
+            yield Row.failed(shown, part.error, run.name)
 
 
-def _plot(run: Any, path: str, shown: str, target: Path) -> None:
+def _plot(run: Run, path: str, shown: str, target: Path) -> None:
     from audioset.audio import read_audio
     from audioset.batch import tag_files
     from audioset.plots import plot_prediction
 
     waveform, sample_rate = read_audio(path, mono=True, limits=run.limits)
     (result,) = tag_files([path], run.model, hop_s=run.hop_s, limits=run.limits)
-    plot_prediction(result.prediction, waveform, sample_rate, target, title=shown)
+    plot_prediction(result.require(), waveform, sample_rate, target, title=shown)

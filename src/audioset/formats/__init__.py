@@ -1,0 +1,79 @@
+"""Output formats: one small file for each, and one table of rows that all of them write.
+
+>>> from audioset.formats import TAG_FORMATS, make_writer, open_output
+>>> with open_output("tags.csv") as stream, closing(make_writer("csv", stream, TAG_FORMATS)) as writer:
+...     writer.write(row)  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from audioset.errors import UsageError
+from audioset.formats.audacity import AudacityWriter
+from audioset.formats.csv_lines import CsvWriter
+from audioset.formats.json_array import JsonWriter
+from audioset.formats.jsonl import EmbeddingJsonlWriter, JsonlWriter
+from audioset.formats.npz import NpzWriter
+from audioset.formats.output import Output as Output
+from audioset.formats.output import Stream as Stream
+from audioset.formats.output import open_output as open_output
+from audioset.formats.parquet import EmbeddingParquetWriter, ParquetWriter
+from audioset.formats.raven import RavenWriter
+from audioset.formats.rows import EmbeddingRow as EmbeddingRow
+from audioset.formats.rows import Row as Row
+from audioset.formats.rows import Tag as Tag
+from audioset.formats.rows import Writer as Writer
+from audioset.formats.rows import printable as printable
+from audioset.formats.table import TableWriter
+
+AnyRow = TypeVar("AnyRow")
+
+TAG_FORMATS: dict[str, Callable[[Stream], Writer[Row]]] = {
+    "table": TableWriter,
+    "json": JsonWriter,
+    "jsonl": JsonlWriter,
+    "csv": CsvWriter,
+    "parquet": ParquetWriter,
+    "audacity": AudacityWriter,
+    "raven": RavenWriter,
+}
+
+EMBED_FORMATS: dict[str, Callable[[Stream], Writer[EmbeddingRow]]] = {
+    "npz": NpzWriter,
+    "parquet": EmbeddingParquetWriter,
+    "jsonl": EmbeddingJsonlWriter,
+}
+
+# What an output's name says about its format. ".txt" says nothing: Audacity, Raven and the table all use it.
+SUFFIXES = {".json": "json", ".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet", ".npz": "npz"}
+
+
+def make_writer(name: str, stream: Stream, formats: Mapping[str, Callable[[Stream], Writer[AnyRow]]]) -> Writer[AnyRow]:
+    """A writer of the format ``name``.
+
+    Parameters
+    ----------
+    name : str
+        A key of ``formats``.
+    stream : binary stream
+        From ``open_output``, or any other that can be written to.
+    formats : mapping
+        ``TAG_FORMATS`` or ``EMBED_FORMATS``.
+
+    Returns
+    -------
+    Writer
+        ``write(row)`` each row, then ``close()`` once, also after an error.
+
+    Raises
+    ------
+    UsageError
+        If there is no such format.
+    MissingExtraError
+        If the format needs a package that is not installed.
+    """
+    if name not in formats:
+        raise UsageError(f"format is {name!r}; expected one of {', '.join(formats)}")
+    return formats[name](stream)

@@ -1,0 +1,42 @@
+"""CSV: one line for each label, UTF-8, quoted as RFC 4180 says."""
+
+from __future__ import annotations
+
+import re
+
+from audioset.formats.output import Stream
+from audioset.formats.rows import CELLS, Cell, Row, flat_cells
+
+# Not the csv module: before Python 3.13 it leaves a lone carriage return unquoted, and then cannot read it back.
+NEEDS_QUOTES = re.compile('[",\r\n]')
+
+
+class CsvWriter:
+    """A header, then a line for each label; one line without label for a row that has none."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._stream.write(_line(CELLS))
+
+    def write(self, row: Row) -> None:
+        """Write the row's lines."""
+        self._stream.write(b"".join(map(_line, flat_cells(row))))
+
+    def close(self) -> None:
+        """Nothing is left to write."""
+
+
+def decimal(value: float) -> str:
+    """A number to six decimals, without those that say nothing: ``0.48``."""
+    return f"{value:.6f}".rstrip("0").rstrip(".")
+
+
+def _line(cells: tuple[Cell, ...]) -> bytes:
+    return (",".join(map(_quoted, cells)) + "\n").encode("utf-8")
+
+
+def _quoted(cell: Cell) -> str:
+    if cell is None:
+        return ""
+    text = cell if isinstance(cell, str) else decimal(cell)
+    return '"' + text.replace('"', '""') + '"' if NEEDS_QUOTES.search(text) else text

@@ -1,0 +1,88 @@
+"""JSON Lines: one record a line, for programs that read while this one writes."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from audioset.formats.output import Stream
+from audioset.formats.rows import EmbeddingRow, Row
+
+if TYPE_CHECKING:
+    from audioset.formats.rows import FloatArray
+
+DECIMALS = 6
+FLOAT32_DIGITS = 9  # significant; enough to read the same float32 back
+
+
+class JsonlWriter:
+    """One line for each row."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def write(self, row: Row) -> None:
+        """Write one record."""
+        self._stream.write(record_to_json(row_to_record(row)) + b"\n")
+
+    def close(self) -> None:
+        """Nothing is left to write."""
+
+
+class EmbeddingJsonlWriter:
+    """One line for each patch, and one for each recording that failed."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def write(self, row: EmbeddingRow) -> None:
+        """Write one record for each patch."""
+        if row.error_code is not None:
+            self._write_record(row, 0.0, 0.0, None)
+            return
+        for start_s, end_s, values in zip(row.start_s, row.end_s, row.embeddings, strict=True):
+            self._write_record(row, float(start_s), float(end_s), _short_floats(values))
+
+    def close(self) -> None:
+        """Nothing is left to write."""
+
+    def _write_record(self, row: EmbeddingRow, start_s: float, end_s: float, values: list[float] | None) -> None:
+        record = _record(row, start_s, end_s, {"embedding": values})
+        self._stream.write(record_to_json(record) + b"\n")
+
+
+def row_to_record(row: Row) -> dict[str, Any]:
+    """A row as JSON's own types."""
+    tags = [
+        {"label_id": tag.label_id, "label": tag.label, "score": round(float(tag.score), DECIMALS)} for tag in row.tags
+    ]
+    return _record(row, row.start_s, row.end_s, {"tags": tags})
+
+
+def record_to_json(record: dict[str, Any]) -> bytes:
+    """One line of plain ASCII. NaN and infinities, which are not JSON, are refused."""
+    return json.dumps(record, allow_nan=False).encode("ascii")
+
+
+def _record(row: Row | EmbeddingRow, start_s: float, end_s: float, contents: dict[str, Any]) -> dict[str, Any]:
+    error = None if row.error_code is None else {"code": row.error_code, "message": row.error}
+    return {
+        "path": row.path,
+        "start_s": round(float(start_s), DECIMALS),
+        "end_s": round(float(end_s), DECIMALS),
+        "duration_s": None if row.duration_s is None else round(float(row.duration_s), DECIMALS),
+        "model": row.model,
+        **contents,
+        "warnings": list(row.warnings),
+        "error": error,
+    }
+
+
+def _short_floats(values: FloatArray) -> list[float]:
+    """float32 values as the shortest floats that read back the same; plain conversion writes twice the digits."""
+    import numpy as np
+
+    exact = values.astype(np.float64)
+    scale = 10.0 ** (FLOAT32_DIGITS - 1 - np.floor(np.log10(np.maximum(np.abs(exact), 1e-30))))
+    short: list[float] = (np.round(exact * scale) / scale).tolist()
+    return short

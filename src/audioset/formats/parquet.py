@@ -1,0 +1,139 @@
+"""Parquet: the columns of CSV with their types, in row groups of bounded size. Readable once it is closed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from audioset.errors import MissingExtraError
+from audioset.formats.output import Stream
+from audioset.formats.rows import CELLS, EmbeddingRow, Row, flat_cells
+
+if TYPE_CHECKING:
+    from audioset.formats.rows import FloatArray
+
+LINES_PER_GROUP = 65_536
+PATCHES_PER_GROUP = 8_192  # 32 MiB of 1024 float32
+TYPES = {"start_s": "float64", "end_s": "float64", "duration_s": "float64", "rank": "int32", "score": "float32"}
+
+
+class ParquetWriter:
+    """One line for each label; one without label for a row that has none."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._groups = _RowGroups(stream)
+        self._lines: list[tuple[Any, ...]] = []
+
+    def write(self, row: Row) -> None:
+        """Keep the row's lines until there are enough for a row group."""
+        self._lines += [(*cells, row.duration_s) for cells in flat_cells(row)]
+        if len(self._lines) >= LINES_PER_GROUP:
+            self._flush()
+
+    def close(self) -> None:
+        """Write the last row group and the footer."""
+        self._flush()
+        self._groups.close()
+
+    def _flush(self) -> None:
+        names = (*CELLS, "duration_s")
+        columns = zip(*self._lines, strict=True) if self._lines else ((),) * len(names)
+        self._groups.write({name: _column(name, cells) for name, cells in zip(names, columns, strict=True)})
+        self._lines = []
+
+
+class EmbeddingParquetWriter:
+    """One line for each patch, and one with an embedding of NaN for each recording that failed.
+
+    NaN and not null: pyarrow before 26 cannot read a column of fixed-size lists where one is null.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self._groups = _RowGroups(stream)
+        self._rows: list[EmbeddingRow] = []
+        self._n_patches = 0
+        self._size = 0
+
+    def write(self, row: EmbeddingRow) -> None:
+        """Keep the row until there are enough patches for a row group."""
+        self._rows.append(row)
+        self._n_patches += len(row.embeddings)
+        self._size = max(self._size, row.embeddings.shape[1])
+        if self._n_patches >= PATCHES_PER_GROUP:
+            self._flush()
+
+    def close(self) -> None:
+        """Write the last row group and the footer."""
+        self._flush()
+        self._groups.close()
+
+    def _flush(self) -> None:
+        lines = [line for row in self._rows for line in _patch_lines(row)]
+        names = ("path", "start_s", "end_s", "model", "error_code", "error")
+        columns = zip(*lines, strict=True) if lines else ((),) * len(names)
+        table = {name: _column(name, cells) for name, cells in zip(names, columns, strict=True)}
+        embedding = _embedding_column([_patch_embeddings(row, self._size) for row in self._rows], self._size)
+        self._groups.write({name: table.get(name, embedding) for name in (*names[:3], "embedding", *names[3:])})
+        self._rows, self._n_patches = [], 0
+
+
+class _RowGroups:
+    """A Parquet file on a stream, one row group for each write; the first one fixes the columns' types."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._pyarrow = _pyarrow()
+        self._stream = stream
+        self._file: Any = None
+
+    def write(self, columns: dict[str, Any]) -> None:
+        table = self._pyarrow.table(columns)
+        if self._file is None:
+            parquet = self._pyarrow.parquet
+            self._file = parquet.ParquetWriter(self._stream, table.schema, compression="zstd")
+        if len(table):
+            self._file.write_table(table)
+
+    def close(self) -> None:
+        try:
+            self._file.close()
+        finally:
+            self._file.is_open = False  # else it tries again when it is collected
+
+
+def _patch_lines(row: EmbeddingRow) -> list[tuple[Any, ...]]:
+    about = (row.model, row.error_code, row.error)
+    if row.error_code is not None:
+        return [(row.path, 0.0, 0.0, *about)]
+    return [
+        (row.path, start_s, end_s, *about)
+        for start_s, end_s in zip(row.start_s.tolist(), row.end_s.tolist(), strict=True)
+    ]
+
+
+def _patch_embeddings(row: EmbeddingRow, size: int) -> FloatArray:
+    import numpy as np
+
+    return row.embeddings if row.error_code is None else np.full((1, size), np.nan, np.float32)
+
+
+def _embedding_column(blocks: list[FloatArray], size: int) -> Any:
+    """Column of lists of ``size`` float32; of empty lists where no recording gave an embedding."""
+    import numpy as np
+
+    pyarrow = _pyarrow()
+    if size == 0:
+        return pyarrow.array([[] for _ in blocks], pyarrow.list_(pyarrow.float32()))
+    values = np.concatenate(blocks or [np.zeros((0, size), np.float32)], dtype=np.float32)
+    return pyarrow.FixedSizeListArray.from_arrays(values.ravel(), size)
+
+
+def _column(name: str, cells: Any) -> Any:
+    return _pyarrow().array(cells, TYPES.get(name, "string"))
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingExtraError("Parquet output", "pyarrow", "data") from error
+    return pyarrow

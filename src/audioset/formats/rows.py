@@ -1,0 +1,170 @@
+"""The one table that every format writes: rows of labels, and rows of embeddings."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from audioset.errors import AudioSetError
+
+    FloatArray = np.ndarray[Any, np.dtype[np.float32]]
+    SecondsArray = np.ndarray[Any, np.dtype[np.float64]]
+
+RowT = TypeVar("RowT", contravariant=True)
+Cell = str | float | None
+
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+CELLS = ("path", "start_s", "end_s", "rank", "label_id", "label", "score", "model", "error_code", "error")
+
+
+class Writer(Protocol[RowT]):
+    """What every format offers. ``close`` completes the file, but leaves the stream open."""
+
+    def write(self, row: RowT, /) -> None:
+        """Write one row; what a flat format has to say about it reaches the stream at once."""
+        ...
+
+    def close(self) -> None:
+        """Write what is left. Call it once, also after an error: the rows so far then make a valid file."""
+        ...
+
+
+@dataclass(frozen=True)
+class Tag:
+    """One label with its score in [0, 1]."""
+
+    label_id: str
+    label: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """Labels of one stretch of one recording, or what went wrong with it.
+
+    Attributes
+    ----------
+    path : str
+        Made ``printable``, as are the warnings and the error.
+    start_s, end_s : float
+        Seconds from the start of the recording.
+    tags : tuple of Tag
+        Best first.
+    duration_s : float or None
+        Of the recording, as far as it is known; None where it cannot be read.
+    model : str
+    warnings : tuple of str
+    error_code, error : str or None
+        Both or neither.
+    """
+
+    path: str
+    start_s: float
+    end_s: float
+    tags: tuple[Tag, ...]
+    duration_s: float | None
+    model: str
+    warnings: tuple[str, ...] = ()
+    error_code: str | None = None
+    error: str | None = None
+
+    def __post_init__(self) -> None:
+        _make_printable(self)
+
+    @classmethod
+    def failed(cls, path: str | os.PathLike[str], error: AudioSetError, model: str) -> Row:
+        """The row of a recording that could not be used."""
+        return cls(printable(path), 0.0, 0.0, (), None, model, (), error.code, str(error))
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddingRow:
+    """Embeddings of consecutive patches of one recording, or what went wrong with it.
+
+    The consecutive parts of a long recording may come as several rows. An error row has no patches.
+
+    Attributes
+    ----------
+    path : str
+        Made ``printable``, as are the warnings and the error.
+    start_s, end_s : ndarray, shape (n_patches,), float64
+        Seconds from the start of the recording.
+    embeddings : ndarray, shape (n_patches, embedding_size), float32
+    duration_s : float or None
+        Of the recording, as far as it is known; None where it cannot be read.
+    model : str
+    warnings : tuple of str
+    error_code, error : str or None
+        Both or neither.
+    """
+
+    path: str
+    start_s: SecondsArray
+    end_s: SecondsArray
+    embeddings: FloatArray
+    duration_s: float | None
+    model: str
+    warnings: tuple[str, ...] = ()
+    error_code: str | None = None
+    error: str | None = None
+
+    def __post_init__(self) -> None:
+        _make_printable(self)
+
+    @classmethod
+    def failed(cls, path: str | os.PathLike[str], error: AudioSetError, model: str) -> EmbeddingRow:
+        """The row of a recording that could not be used."""
+        import numpy as np
+
+        none = np.zeros(0)
+        embeddings = np.zeros((0, 0), np.float32)
+        return cls(printable(path), none, none, embeddings, None, model, (), error.code, str(error))
+
+
+def printable(path: str | os.PathLike[str]) -> str:
+    r"""A path as text that any strict parser takes.
+
+    Bytes that are not UTF-8 become escapes such as ``\xff``. Control characters stay: each format escapes
+    them as it must.
+    """
+    return LONE_SURROGATE.sub(lambda match: _escape(ord(match[0])), os.fspath(path))
+
+
+def one_line(text: str) -> str:
+    r"""Text that moves no cursor and ends no line: what cannot be printed is escaped, such as ``\n``."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def flat_cells(row: Row) -> Iterator[tuple[Cell, ...]]:
+    """One tuple of ``CELLS`` for each tag; one without label for a row without tags, so that no file vanishes."""
+    before, after = (row.path, row.start_s, row.end_s), (row.model, row.error_code, row.error)
+    for rank, tag in enumerate(row.tags, start=1):
+        yield (*before, rank, tag.label_id, tag.label, tag.score, *after)
+    if not row.tags:
+        yield (*before, None, None, None, None, *after)
+
+
+def clipped_end_s(row: Row) -> float:
+    """End of the row in seconds, not past the end of its recording, nor before the row's start."""
+    return row.end_s if row.duration_s is None else max(row.start_s, min(row.end_s, row.duration_s))
+
+
+def _make_printable(row: Row | EmbeddingRow) -> None:
+    clean = {
+        "path": printable(row.path),
+        "warnings": tuple(map(printable, row.warnings)),
+        "error": None if row.error is None else printable(row.error),
+    }
+    for name, value in clean.items():
+        object.__setattr__(row, name, value)
+
+
+def _escape(surrogate: int) -> str:
+    r"""``\xff`` for a byte that Python smuggles through a name (PEP 383), ``\ud800`` for any other."""
+    return f"\\x{surrogate - 0xDC00:02x}" if 0xDC80 <= surrogate <= 0xDCFF else f"\\u{surrogate:04x}"
