@@ -12,6 +12,7 @@ import http.client
 import logging
 import os
 import shutil
+import socket
 import ssl
 import sys
 import tempfile
@@ -210,7 +211,10 @@ def _fetch_part(asset: Asset, part: Path) -> None:
                     raise AssetError(_by_hand(asset, failure)) from error
                 pause_s = _retry_after_s(error.headers.get("Retry-After"), 2.0**attempt)
             except NETWORK_ERRORS as error:
-                failure = str(getattr(error, "reason", error))
+                reason = getattr(error, "reason", error)
+                if isinstance(reason, socket.gaierror):  # no network at all: waiting does not help
+                    raise AssetError(_by_hand(asset, f"there is no connection ({reason.strerror})")) from error
+                failure = str(reason)
                 pause_s = 2.0**attempt
             if attempt < ATTEMPTS - 1:
                 logger.info("%s: %s; trying again in %.0f s", asset.name, failure, pause_s)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from audioset.errors import UsageError
+
+
+def _limit(default: float, description: str) -> Any:
+    return field(default=default, metadata={"description": description})
 
 
 @dataclass(frozen=True)
@@ -24,21 +29,21 @@ class Limits:
     worker_memory_mb : int
         Address space of one worker process, MiB (POSIX).
     worker_stall_s : float
-        A worker that delivers nothing for this long, in wall or processor time, is killed.
+        A worker that delivers nothing for this long, in wall or processor time, is stopped.
     """
 
-    max_seconds: float = 48 * 3600
-    max_channels: int = 64
-    min_sample_rate: int = 1_000
-    max_sample_rate: int = 768_000
-    max_expansion: float = 2_000
-    worker_memory_mb: int = 2_048
-    worker_stall_s: float = 60
+    max_seconds: float = _limit(172_800.0, "Longest audio, in seconds.")
+    max_channels: int = _limit(64, "Most channels.")
+    min_sample_rate: int = _limit(1_000, "Lowest sample rate, in Hz.")
+    max_sample_rate: int = _limit(768_000, "Highest sample rate, in Hz.")
+    max_expansion: float = _limit(2_000.0, "Most decoded bytes for each byte of file.")
+    worker_memory_mb: int = _limit(2_048, "Memory of one decoding process, in MiB.")
+    worker_stall_s: float = _limit(60.0, "Seconds without a result after which a decoder is stopped.")
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            if not getattr(self, field.name) > 0:
-                raise UsageError(f"the limit {field.name} is {getattr(self, field.name)}; expected a number above 0")
+        for limit in fields(self):
+            if not getattr(self, limit.name) > 0:
+                raise UsageError(f"the limit {limit.name} is {getattr(self, limit.name)}; expected a number above 0")
 
 
 LIMITS = Limits()

@@ -85,7 +85,7 @@ class Prediction:
 
     def top(self, n: int = 5) -> list[tuple[str, float]]:
         """The ``n`` labels with the highest mean score over the clip, best first: [(name, score)]."""
-        means = self._scores().mean(axis=0, dtype=np.float64)
+        means = self.require_scores().mean(axis=0, dtype=np.float64)
         return [(self.labels.names[index], float(means[index])) for index in top_indices(means, n)]
 
     def events(self, threshold: float = 0.5) -> list[Event]:
@@ -94,9 +94,10 @@ class Prediction:
         Events end with the audio, not with the padding of the last patch.
         """
         end_s = np.minimum(self.end_s, self.duration_s)
-        return scores_to_events(self._scores(), self.start_s, end_s, self.labels, threshold)
+        return scores_to_events(self.require_scores(), self.start_s, end_s, self.labels, threshold)
 
-    def _scores(self) -> FloatArray:
+    def require_scores(self) -> FloatArray:
+        """``scores``; for a model that only embeds, an error that says so."""
         if self.scores is None:
             raise UsageError("this model only embeds: it has no scores. Next step: choose a tagger, such as yamnet")
         return self.scores

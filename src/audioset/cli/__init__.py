@@ -42,7 +42,7 @@ class _LazyGroup(click.Group):
 @click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="audioset")
 def cli() -> None:
-    r"""Tag and embed audio with the published AudioSet models: exact, fast, offline.
+    """Tag and embed audio with the published AudioSet models: exact, fast, offline.
 
     \b
     Examples:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import closing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from audioset.cli.options import model_options, run_options, take_limits
+from audioset.cli.options import format_option, model_options, run_options, take_limits
 from audioset.formats import EMBED_FORMATS, EmbeddingRow
+
+if TYPE_CHECKING:
+    from audioset.cli.run import Run
 
 
 @click.command(short_help="Write the embeddings of audio files.")
-@click.argument("inputs", nargs=-1, required=True)
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUTS...")
 @format_option(EMBED_FORMATS)
 @model_options
 @run_options
 def embed(**options: Any) -> int:
-    r"""Write one embedding for each patch of INPUTS: files, folders, globs, or - for standard input.
+    """Write one embedding for each patch of INPUTS: files, folders, globs, or - for standard input.
 
     \b
     Examples:
@@ -36,7 +39,7 @@ def embed(**options: Any) -> int:
     return 3 if n_failed else 0
 
 
-def _rows(run: Any) -> Generator[EmbeddingRow, None, None]:
+def _rows(run: Run) -> Generator[EmbeddingRow, None, None]:
     """One row for each part of a file, so that the longest recording fits in memory."""
     for shown, part in run.parts():
         prediction = part.prediction

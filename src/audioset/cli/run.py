@@ -14,6 +14,7 @@ from audioset.cli.inputs import Input
 from audioset.cli.progress import Progress
 from audioset.errors import UsageError
 from audioset.formats import SUFFIXES, Row, Stream, Writer, make_writer, open_output, printable
+from audioset.formats.output import explain_os_errors
 from audioset.limits import Limits
 from audioset.predict import Model, load_model
 
@@ -76,11 +77,9 @@ class Run:
                 f"--output {target} is a folder; only {' and '.join(PER_RECORDING)} write one file for each "
                 f"recording, and the format is {format_name}. Next step: name a file"
             )
-        progress = Progress(
-            len(self._inputs),
-            is_quiet=self._options["quiet"],
-            shows_errors=format_name != "table" or target is not None,
-        )
+        _ = self.model  # what is wrong with it is said before any output is opened
+        shows_errors = format_name != "table" or target is not None
+        progress = Progress(len(self._inputs), is_quiet=self._options["quiet"], shows_errors=shows_errors)
         self._progress = progress
         with progress:
             if is_folder:
@@ -109,7 +108,8 @@ def _write_folder(rows: Iterable[Row], make: Callable[[Stream], Writer[Row]], fo
             if row.path != current:
                 stack.close()
                 path = folder / os.path.relpath(Path(row.path).resolve(), base)
-                path.parent.mkdir(parents=True, exist_ok=True)
+                with explain_os_errors(str(path.parent)):
+                    path.parent.mkdir(parents=True, exist_ok=True)
                 stream = stack.enter_context(open_output(path.with_name(f"{path.name}.txt")))
                 writer = stack.enter_context(closing(make(stream)))
                 current = row.path

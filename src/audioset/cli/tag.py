@@ -5,25 +5,37 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from audioset.cli.options import model_options, run_options, take_limits
+from audioset.cli.options import format_option, model_options, run_options, take_limits
 from audioset.formats import TAG_FORMATS, Row, Tag
+
+if TYPE_CHECKING:
+    from audioset.cli.run import Run
 
 
 @click.command(short_help="Say what is heard in audio files.")
-@click.argument("inputs", nargs=-1, required=True)
-@click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Labels for each row, at most.")
-@click.option("--threshold", type=click.FloatRange(0, 1), default=0.0, help="Leave out labels that score less.")
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUTS...")
+@click.option(
+    "--top", metavar="N", type=click.IntRange(1), default=5, show_default=True, help="Labels for each row, at most."
+)
+@click.option(
+    "--threshold", metavar="T", type=click.FloatRange(0, 1), default=0.0, help="Leave out labels that score less."
+)
 @click.option("--per-patch", is_flag=True, help="A row for each patch instead of each file.")
 @format_option(TAG_FORMATS)
-@click.option("--plot", type=click.Path(path_type=Path), help="Draw one file: waveform, log-mel, classes over time.")
+@click.option(
+    "--plot",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Draw one file: waveform, log-mel, classes over time.",
+)
 @model_options
 @run_options
 def tag(**options: Any) -> int:
-    r"""Say what is heard in INPUTS: files, folders, globs, or - for standard input.
+    """Say what is heard in INPUTS: files, folders, globs, or - for standard input.
 
     Scores are independent for each label, from 0 to 1; a file's score is the mean over its patches.
 
@@ -67,7 +79,7 @@ class _Choice:
         )
 
 
-def _file_rows(run: Any, choose: _Choice) -> Generator[Row, None, None]:
+def _file_rows(run: Run, choose: _Choice) -> Generator[Row, None, None]:
     """One row a file, with mean scores that are summed as the parts come."""
     import numpy as np
 
@@ -75,8 +87,9 @@ def _file_rows(run: Any, choose: _Choice) -> Generator[Row, None, None]:
     n_patches, duration_s = 0, 0.0
     for shown, part in run.parts():
         if part.prediction is not None:
-            total = total + part.prediction.scores.sum(axis=0, dtype=np.float64)
-            n_patches += len(part.prediction.scores)
+            scores = part.prediction.require_scores()
+            total = total + scores.sum(axis=0, dtype=np.float64)
+            n_patches += len(scores)
             duration_s = part.prediction.duration_s
         if part.is_last:
             if part.error:
@@ -87,12 +100,13 @@ def _file_rows(run: Any, choose: _Choice) -> Generator[Row, None, None]:
             total, n_patches, duration_s = 0.0, 0, 0.0
 
 
-def _patch_rows(run: Any, choose: _Choice) -> Generator[Row, None, None]:
+def _patch_rows(run: Run, choose: _Choice) -> Generator[Row, None, None]:
     """One row a patch, as soon as it is known; a file that fails ends with a row that says so."""
     for shown, part in run.parts():
         prediction = part.prediction
         if prediction is not None:
-            for start_s, end_s, scores in zip(prediction.start_s, prediction.end_s, prediction.scores, strict=True):
+            columns = (prediction.start_s, prediction.end_s, prediction.require_scores())
+            for start_s, end_s, scores in zip(*columns, strict=True):
                 tags = choose.tags(scores, prediction.labels)
                 yield Row(shown, float(start_s), float(end_s), tags, prediction.duration_s, run.name)
         elif part.error:
@@ -106,4 +120,4 @@ def _plot(run: Run, path: str, shown: str, target: Path) -> None:
 
     waveform, sample_rate = read_audio(path, mono=True, limits=run.limits)
     (result,) = tag_files([path], run.model, hop_s=run.hop_s, limits=run.limits)
-    plot_prediction(result.require(), waveform, sample_rate, target, title=shown)
+    plot_prediction(result.require(), waveform, sample_rate, target, title=Path(shown).name)
