@@ -100,11 +100,11 @@ def write_format(path: Path, sample_rate: int = LOSSY_RATE, seconds: float = 1.0
     return path
 
 
-def av_bytes(samples: np.ndarray, sample_rate: int, container: str, codec: str) -> bytes:
+def av_bytes(samples: np.ndarray, sample_rate: int, container: str, codec: str, **options: str) -> bytes:
     """A file that FFmpeg writes, as bytes; ``samples`` is (n, 1 or 2)."""
     file = io.BytesIO()
     layout = "mono" if samples.shape[1] == 1 else "stereo"
-    with av.open(file, "w", format=container) as output:
+    with av.open(file, "w", format=container, options=options) as output:
         stream = output.add_stream(codec, rate=sample_rate, layout=layout)
         stream.bit_rate = 128_000
         frame = av.AudioFrame.from_ndarray(samples.reshape(1, -1), format="flt", layout=layout)
@@ -121,6 +121,18 @@ def _frames(frame: av.AudioFrame, stream: av.AudioStream) -> list[av.AudioFrame]
     """The sound in frames of the size and sample format that the encoder takes."""
     resampler = av.AudioResampler(stream.format, stream.layout, stream.rate, stream.frame_size or None)
     return [*resampler.resample(frame), *resampler.resample(None)]
+
+
+def streamed_flac(samples: np.ndarray, sample_rate: int = 16_000) -> bytes:
+    """FLAC as it comes out of a pipe: the header says 0 samples, which stands for unknown."""
+    return with_flac_length(wav_bytes(samples, sample_rate, "PCM_16", "FLAC"), 0)
+
+
+def with_flac_length(flac: bytes, n_samples: int) -> bytes:
+    """The same file with another number of samples in its header."""
+    start = len(b"fLaC") + 4 + 10  # magic, block header, sizes of blocks and frames
+    packed = int.from_bytes(flac[start : start + 8], "big") >> 36 << 36 | n_samples
+    return flac[:start] + packed.to_bytes(8, "big") + flac[start + 8 :]
 
 
 def silent_film() -> bytes:

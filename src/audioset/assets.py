@@ -35,6 +35,8 @@ ATTEMPTS = 5
 RETRIED_STATUS = frozenset((408, 425, 429, 500, 502, 503, 504))
 NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ssl.SSLError)
 
+WRONG_FILE = "Likely cause: a login or error page, or a newer file"
+
 Progress = Callable[[int], None]
 
 
@@ -207,6 +209,8 @@ def _fetch_part(asset: Asset, part: Path) -> None:
                 return
             except urllib.error.HTTPError as error:
                 failure = f"the server answered {error.code} {error.reason}"
+                if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+                    part.unlink(missing_ok=True)  # the beginning of something else
                 if error.code not in RETRIED_STATUS:
                     raise AssetError(_by_hand(asset, failure)) from error
                 pause_s = _retry_after_s(error.headers.get("Retry-After"), 2.0**attempt)
@@ -236,9 +240,12 @@ def _receive(asset: Asset, part: Path, progress: Progress) -> None:
     with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
         resumes = response.status == 206
         n_have = n_have if resumes else 0
+        if response.length is not None and n_have + response.length != asset.n_bytes:
+            offer = f"the server offers {n_have + response.length:,} bytes; expected {asset.n_bytes:,}"
+            raise AssetError(_by_hand(asset, f"{offer}. {WRONG_FILE}"))
         progress(n_have)
         with part.open("ab" if resumes else "wb") as file:
-            while n_have <= asset.n_bytes and (chunk := response.read(CHUNK_BYTES)):
+            while n_have <= asset.n_bytes and (chunk := response.read1(CHUNK_BYTES)):
                 file.write(chunk)
                 n_have += len(chunk)
                 progress(n_have)
@@ -254,7 +261,7 @@ def _check_hash(asset: Asset, part: Path) -> None:
             _by_hand(
                 asset,
                 f"the {n_bytes:,} bytes from {asset.url} have the hash {sha256}; expected {asset.n_bytes:,} bytes "
-                f"with {asset.sha256}. They were deleted. Likely cause: a login or error page, or a newer file",
+                f"with {asset.sha256}. They were deleted. {WRONG_FILE}",
             )
         )
 

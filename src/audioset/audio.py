@@ -19,7 +19,8 @@ FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
 RESAMPLER_QUALITY = "HQ"  # soxr's; scores move with the resampler, so it is pinned
 FULL_SCALE = {np.dtype(np.int16): 2.0**15, np.dtype(np.int32): 2.0**31}
-MAX_SAMPLE = 2.0**31  # integers stored as floats reach this; anything above overflows float32 features
+MAX_SAMPLE = np.float32(2**31)  # integers stored as floats reach this; anything above overflows float32 features
+RATES_HZ = (1, 10_000_000)  # beyond these the resampler takes all memory, or never ends
 
 
 def open_audio(source: AudioSource, limits: Limits = LIMITS) -> AudioReader:
@@ -78,11 +79,13 @@ def read_audio(
     ------
     AudioError
         As ``open_audio``, and ``no_samples``, ``non_finite``, ``out_of_range``, ``expansion``.
+    UsageError
+        If ``sample_rate`` is no rate.
     """
     with open_audio(source, limits) as reader:
         to_float = _to_mono if mono else _to_float
         blocks = (to_float(block) for block in checked_blocks(reader))
-        rate = sample_rate or reader.sample_rate
+        rate = reader.sample_rate if sample_rate is None else sample_rate
         waveform = np.concatenate(list(resample_blocks(blocks, reader.sample_rate, rate)))
     return waveform, rate
 
@@ -111,6 +114,7 @@ def waveform_to_mono(waveform: Array) -> FloatArray:
         ``shape``, ``dtype``, ``no_samples``, ``non_finite`` or ``out_of_range``.
     """
     waveform = np.asarray(waveform)
+    waveform = waveform.astype(waveform.dtype.newbyteorder("="), copy=False)
     if waveform.ndim not in (1, 2):
         raise AudioError(
             f"waveform has shape {waveform.shape}; expected (n_samples,) or (n_samples, n_channels)", code="shape"
@@ -138,7 +142,15 @@ def resample_blocks(blocks: Iterable[FloatArray], sample_rate: int, new_sample_r
     The samples that come out are the same, bit for bit, however the input is cut into blocks.
 
     Source: soxr 0.1.3 (libsoxr), quality ``HQ``; the original uses resampy, whose scores differ by the filter.
+
+    Raises
+    ------
+    UsageError
+        If a rate is not between 1 Hz and 10 MHz.
     """
+    for rate in (sample_rate, new_sample_rate):
+        if not RATES_HZ[0] <= rate <= RATES_HZ[1]:
+            raise UsageError(f"the sample rate is {rate} Hz; expected {RATES_HZ[0]:,} to {RATES_HZ[1]:,} Hz")
     if sample_rate == new_sample_rate:
         yield from blocks
         return
@@ -174,8 +186,8 @@ def checked_blocks(reader: AudioReader) -> Iterator[Array]:
         yield block
     if n_frames == 0:
         raise AudioError(
-            f"the {reader.container} file is intact but holds no samples. Likely cause: a recording that was "
-            "stopped before it began",
+            f"the {reader.container} file holds no samples. Likely cause: a recording that was stopped before it "
+            "began, or a file that was cut after its header",
             code="no_samples",
         )
 
@@ -189,13 +201,28 @@ def _open_file(source: AudioSource) -> tuple[BinaryIO, int]:
         file, n_bytes = _open_path(Path(source))
     elif hasattr(source, "read") and hasattr(source, "seek"):
         file = source
-        n_bytes = file.seek(0, os.SEEK_END)
-        file.seek(0)
+        n_bytes = _rewind(file)
     else:
         raise UsageError(f"audio source is a {type(source).__name__}; expected a path, bytes, or an open binary file")
     if n_bytes == 0:
         raise AudioError("the file is empty (0 bytes)", code="empty_file")
     return file, n_bytes
+
+
+def _rewind(file: BinaryIO) -> int:
+    """Go to the start of the caller's file; its size in bytes."""
+    try:
+        n_bytes = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        is_binary = isinstance(file.read(0), bytes)
+    except (OSError, ValueError) as error:  # a pipe, a closed file, a file for writing
+        raise AudioError(
+            f"the open file cannot be read from its start: {error}. Next step: pass its contents as bytes",
+            code="unreadable",
+        ) from error
+    if not is_binary:
+        raise UsageError('the audio source is a file opened as text; expected open(path, "rb")')
+    return n_bytes
 
 
 def _open_path(path: Path) -> tuple[BinaryIO, int]:

@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, BinaryIO, Protocol, Union
@@ -65,7 +66,17 @@ CONTAINERS = (
     Container("MPEG-PS", ((0, b"\x00\x00\x01\xba"),), "mpeg"),
 )
 MP3 = Container("MP3", ())
+# Written to a pipe, so without a length. libsndfile cannot read such FLAC; of such MP3 it guesses the length from
+# the first frame's bit rate, and stops there.
+STREAMED_FLAC = Container("FLAC", (), "flac")
+STREAMED_MP3 = Container("MP3", (), "mp3")
+MP3_LENGTH = re.compile(b"Xing|Info|VBRI")
 AAC = Container("AAC", (), "aac")
+
+# How libsndfile's log reports chunks of samples (W64 and RF64: of everything) that reach past the end of the file.
+CUT_CHUNK = re.compile(r"^ *(?:data|SSND|riff|Riff size) : (\d+) \(should be (\d+)\)$", re.MULTILINE)
+# Writers to a pipe cannot go back to the header. They put sizes in these ranges there, and mean none.
+STREAMED_SIZES = (range(0x7FFF_0000, 0x8000_0001), range(0xFFFF_0000, 0x1_0000_0000))
 
 # Encodings that libsndfile may decode here. Those left out (ADPCM, GSM and kin) carry its open memory bugs.
 SUBTYPES = re.compile(r"PCM_.*|FLOAT|DOUBLE|ULAW|ALAW|ALAC_.*|VORBIS|OPUS|MPEG_LAYER_.*")
@@ -122,15 +133,22 @@ def sniff_container(file: BinaryIO, n_bytes: int) -> Container:
     file.seek(0)
     for container in CONTAINERS:
         if all(head[at : at + len(magic)] == magic for at, magic in container.signature):
-            return container
+            return STREAMED_FLAC if container.name == "FLAC" and _flac_length(head) == 0 else container
     if len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0:  # MPEG audio sync; layer 0 is AAC's
-        return MP3 if head[1] & 0x06 else AAC
+        if not head[1] & 0x06:
+            return AAC
+        return MP3 if MP3_LENGTH.search(head) else STREAMED_MP3
     start = head[:24].decode("latin-1").encode("unicode_escape").decode("ascii")
     raise AudioError(
         f"the file ({n_bytes:,} bytes) begins with '{start}', which is no audio format known here. Likely cause: "
         f"text, a playlist or an unfinished download under an audio file's name. Known: {', '.join(known_formats())}",
         code="not_audio",
     )
+
+
+def _flac_length(head: bytes) -> int:
+    """Samples that a FLAC header promises: 36 bits of STREAMINFO, 0 for unknown."""
+    return int.from_bytes(head[21:26], "big") & 0xF_FFFF_FFFF
 
 
 def known_formats() -> list[str]:
@@ -267,9 +285,9 @@ class _SoundFileReader(_Reader):
                 f"{self._sound.frames / self.sample_rate:.1f} s that its header promises"
             )
             return
-        promises = re.findall(r": (\d+) \(should be (\d+)\)", self._sound.extra_info)
-        promised, present = (int(number) for number in promises[-1]) if promises else (0, 0)
-        if present < promised < 0xFFFF_0000:  # writers that stream put the largest size there and mean none
+        cuts = CUT_CHUNK.findall(self._sound.extra_info)
+        promised, present = (int(number) for number in cuts[-1]) if cuts else (0, 0)
+        if present < promised and not any(promised in sizes for sizes in STREAMED_SIZES):
             self.warnings.append(
                 f"truncated: holds {present:,} of the {promised:,} bytes of samples that its header promises"
             )
@@ -296,8 +314,11 @@ class _FFmpegReader(_Reader):
 
         super().__init__(file, source, container, n_bytes, limits)
         self._library_error = av.error.FFmpegError
+        self._n_decoded = 0
+        # Titles need not be UTF-8; PyAV 19 knows that by itself.
+        options = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
         self._input = _ffmpeg_call(
-            lambda: av.open(file, mode="r", format=container.ffmpeg_format, metadata_errors="replace"),
+            lambda: av.open(file, mode="r", format=container.ffmpeg_format, **options),
             av.error.FFmpegError,
             f"the {container.name} file cannot be opened",
         )
@@ -305,6 +326,12 @@ class _FFmpegReader(_Reader):
             if not self._input.streams.audio:
                 raise AudioError(f"the {container.name} file has no audio stream", code="no_audio_stream")
             self._stream = self._input.streams.audio[0]
+            if self._stream.codec_context is None:
+                raise AudioError(
+                    f"the {container.name} file's audio has an encoding that is not known here. "
+                    "Next step: convert it to WAV",
+                    code="unsupported_format",
+                )
             self.sample_rate, self.n_channels = self._stream.sample_rate or 0, self._stream.channels or 0
             _check_stream(self.n_channels, self.sample_rate, (self._input.duration or 0) / av.time_base, limits)
         except BaseException:
@@ -316,32 +343,55 @@ class _FFmpegReader(_Reader):
 
         converter = av.AudioResampler(format="flt")  # only the sample format changes
         pending: list[Array] = []
-        n_pending = n_frames = 0
-        frames = self._input.decode(self._stream)
-        while True:
-            frame = _ffmpeg_call(
-                lambda: next(frames, None),
-                self._library_error,
-                f"decoding the {self.container} file stopped after {n_frames / self.sample_rate:.1f} s",
-            )
-            if frame is None:
-                break
+        n_pending = 0
+        for frame in self._frames():
             if (frame.sample_rate, len(frame.layout.channels)) != (self.sample_rate, self.n_channels):
                 raise AudioError(
                     f"the stream changes from {self.n_channels} channels at {self.sample_rate} Hz to "
-                    f"{len(frame.layout.channels)} at {frame.sample_rate} Hz after {n_frames / self.sample_rate:.1f} s;"
+                    f"{len(frame.layout.channels)} at {frame.sample_rate} Hz after {self._decoded_s():.1f} s;"
                     " expected one format throughout. Next step: convert the file to WAV",
                     code="unsupported_format",
                 )
             for converted in converter.resample(frame):
                 pending.append(converted.to_ndarray().reshape(-1, self.n_channels))
                 n_pending += len(pending[-1])
-            n_frames += frame.samples
+            self._n_decoded += frame.samples
             if n_pending >= BLOCK_FRAMES:
                 yield np.concatenate(pending)
                 pending, n_pending = [], 0
         if pending:
             yield np.concatenate(pending)
+
+    def _frames(self) -> Iterator[Any]:
+        """Decoded frames. A packet that cannot be decoded is a cut file if it is the last one, else an error."""
+        failure: AudioError | None = None
+        for packet in self._packets():
+            if failure and packet.size:  # the packet that ends the stream has no bytes
+                raise failure
+            try:
+                frames = self._call(packet.decode)
+            except AudioError as error:
+                failure = error
+            else:
+                yield from frames
+        if failure and not self._n_decoded:
+            raise failure
+        if failure:
+            self.warnings.append(f"truncated: ends in the middle of a packet, after {self._decoded_s():.1f} s")
+
+    def _packets(self) -> Iterator[Any]:
+        packets = self._input.demux(self._stream)
+        # PyAV raises IndexError after the last packet if a stream had appeared midway, as MPEG-TS allows.
+        with suppress(IndexError):
+            while (packet := self._call(lambda: next(packets, None))) is not None:
+                yield packet
+
+    def _call(self, call: Callable[[], Any]) -> Any:
+        failure = f"decoding the {self.container} file stopped after {self._decoded_s():.1f} s"
+        return _ffmpeg_call(call, self._library_error, failure)
+
+    def _decoded_s(self) -> float:
+        return self._n_decoded / self.sample_rate
 
     def close(self) -> None:
         self._input.close()

@@ -26,7 +26,7 @@ DOTS_PER_INCH = 120
 PANEL_HEIGHTS = (1, 1.6, 2)
 MAX_COLUMNS = 3_000  # more than the picture has pixels
 TICKS_HZ = {200: "200", 500: "500", 1000: "1k", 2000: "2k", 4000: "4k", 7000: "7k"}
-TICKS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14_400)
+TICKS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14_400)
 MAX_TICKS = 12
 INK, LINE = "#333333", "#3b528b"
 
@@ -166,15 +166,15 @@ def _draw_scale(panel: Any, image: Any, label: str) -> None:
 def _patch_edges_s(prediction: Prediction) -> Array:
     """Where one patch's colour gives way to the next: between their middles, as patches overlap."""
     middles = (prediction.start_s + prediction.end_s) / 2
-    edges = np.concatenate([[0.0], (middles[1:] + middles[:-1]) / 2, [prediction.duration_s]])
-    return np.minimum(edges, prediction.duration_s)
+    edges: Array = np.concatenate([[0.0], (middles[1:] + middles[:-1]) / 2, [prediction.duration_s]])
+    return edges.clip(max=prediction.duration_s)
 
 
 def _draw_time_axis(panel: Any, duration_s: float) -> None:
     step = next((step for step in TICKS_S if duration_s / step <= MAX_TICKS), TICKS_S[-1])
     ticks = np.arange(0, duration_s + step / 1000, step)
     in_seconds = duration_s < 120
-    n_decimals = 1 if step < 1 else 0
+    n_decimals = 0 if step >= 1 else 1 if step >= 0.1 else 2
     panel.set_xticks(ticks, [f"{tick:.{n_decimals}f}" if in_seconds else clock(tick, 0) for tick in ticks])
     panel.set_xlim(0, duration_s)
     panel.set_xlabel("time (s)" if in_seconds else "time")

@@ -151,7 +151,7 @@ class Model:
     def predict_file(self, source: AudioSource, *, hop_s: float | None = None, limits: Limits = LIMITS) -> Prediction:
         """Decode, mix down, resample, tag and embed one file, in this process.
 
-        The audio is never in memory as a whole; the result is: 1.5 MB for each minute. For recordings
+        The audio is never in memory as a whole; the result is: 2.3 MB for each minute. For recordings
         of many hours, use ``predict_blocks``.
 
         Parameters

@@ -17,6 +17,7 @@ import signal
 import struct
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import IO, Any
 
@@ -160,7 +161,8 @@ def _lower_limit(kind: int, value: int) -> None:
     import resource
 
     _, hard = resource.getrlimit(kind)
-    resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
+    with suppress(ValueError, OSError):  # macOS has no limit on address space; the parent's clock still holds
+        resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
 
 
 if __name__ == "__main__":

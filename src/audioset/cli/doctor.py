@@ -9,13 +9,14 @@ from typing import Any
 
 import click
 
-from audioset.cli.options import model_options
+from audioset.cli.options import model_option, weights_option
 from audioset.errors import AudioSetError
 
 
 @click.command(short_help="Show what works here, and how exactly.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-@model_options
+@model_option
+@weights_option
 def doctor(as_json: bool, **options: Any) -> int:
     """Show versions, engines, codecs, cache and limits of this installation, and measure its exactness.
 
@@ -121,7 +122,7 @@ def _parity(options: dict[str, Any]) -> tuple[dict[str, str], int]:
     from audioset.predict import load_model
 
     try:
-        model = load_model(options["model"], weights=options["weights"], engine=options["engine"])
+        model = load_model(options["model"], weights=options["weights"])
         checks = list(parity_report(model))
     except AudioSetError as error:
         return {"not measured": str(error)}, error.exit_code

@@ -57,13 +57,17 @@ def pull(names: tuple[str, ...]) -> None:
 
 @models.command()
 @click.argument("names", nargs=-1)
-def verify(names: tuple[str, ...]) -> None:
-    """Check the weights of the models NAMES (all by default): hash, tensors and a run on three signals."""
+def verify(names: tuple[str, ...]) -> int:
+    """Check the weights of the models NAMES (all by default): hash, tensors and a run on three signals.
+
+    Exits with 1 if a measurement is beyond its bound.
+    """
     from audioset.assets import ASSETS, get_asset, hash_file
     from audioset.checks import parity_report
     from audioset.models import MODELS, find_model
     from audioset.predict import load_model
 
+    is_ok = True
     for name in names or tuple(MODELS):
         asset = ASSETS[find_model(name).weights]
         path = get_asset(asset.name)
@@ -74,10 +78,12 @@ def verify(names: tuple[str, ...]) -> None:
         click.echo("  tensors  all there, in the right shapes, finite")
         for check in parity_report(model):
             click.echo(f"  {check.name:46s} {check.text}")
+            is_ok &= check.is_ok
+    return 0 if is_ok else 1
 
 
 def _record(name: str) -> dict[str, Any]:
-    from audioset.assets import ASSETS, find_asset
+    from audioset.assets import ASSETS, find_asset, hash_file
     from audioset.models import FRONTENDS, find_model
 
     model = find_model(name)
@@ -91,6 +97,7 @@ def _record(name: str) -> dict[str, Any]:
         "labels": model.labels,
         "weights": asset.name,
         "path": str(path) if path else None,
+        "is_published": hash_file(path) == asset.sha256 if path else None,
         "n_bytes": asset.n_bytes,
         "sha256": asset.sha256,
         "url": asset.url,

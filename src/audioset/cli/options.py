@@ -13,9 +13,16 @@ from audioset.limits import LIMITS, Limits
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+model_option = click.option(
+    "--model", metavar="NAME", default="yamnet", show_default=True, help="Name, or a model folder."
+)
+weights_option = click.option(
+    "--weights", metavar="FILE", type=click.Path(path_type=Path), help="A checkpoint of your own."
+)
+
 MODEL_OPTIONS = (
-    click.option("--model", metavar="NAME", default="yamnet", show_default=True, help="Name, or a model folder."),
-    click.option("--weights", metavar="FILE", type=click.Path(path_type=Path), help="A checkpoint of your own."),
+    model_option,
+    weights_option,
     click.option("--engine", type=click.Choice(["openvino", "onnxruntime"]), default="openvino", show_default=True),
     click.option(
         "--precision",
@@ -38,7 +45,7 @@ RUN_OPTIONS = (
             metavar="N",
             type=type(getattr(LIMITS, limit.name)),
             default=getattr(LIMITS, limit.name),
-            show_default=f"{getattr(LIMITS, limit.name):g}" if limit.type == "float" else True,
+            show_default=True,
             help=limit.metadata["description"],
         )
         for limit in fields(Limits)

@@ -16,7 +16,7 @@ from audioset.errors import UsageError
 from audioset.formats import SUFFIXES, Row, Stream, Writer, make_writer, open_output, printable
 from audioset.formats.output import explain_os_errors
 from audioset.limits import Limits
-from audioset.predict import Model, load_model
+from audioset.predict import Model, Prediction, load_model
 
 PER_RECORDING = ("audacity", "raven")  # formats that can be one file for each recording, in a folder
 
@@ -40,6 +40,7 @@ class Run:
         self._inputs = inputs
         self._options = options
         self._progress: Progress | None = None
+        self.kept: list[Prediction] | None = None  # a list, if the predictions are wanted after the run
 
     @cached_property
     def model(self) -> Model:
@@ -59,13 +60,19 @@ class Run:
         paths = [item.path for item in self._inputs]
         workers = self._options["workers"]
         for part in predict_parts(paths, self.model, hop_s=self.hop_s, limits=self.limits, n_workers=workers):
-            if part.prediction is not None and self._progress:
-                self._progress.advance(part.prediction.duration_s)
+            if part.prediction is not None:
+                self._note(part.prediction)
             yield shown, part
             if part.is_last:
                 if self._progress:
                     self._progress.finish_file(shown, part.error, part.warnings)
                 shown = printable(next(names, self._inputs[-1]).shown)
+
+    def _note(self, prediction: Prediction) -> None:
+        if self._progress:
+            self._progress.advance(prediction.duration_s)
+        if self.kept is not None:
+            self.kept.append(prediction)
 
     def write(self, rows: Iterable[Any], formats: Mapping[str, Callable[[Stream], Writer[Any]]]) -> int:
         """Write all rows where the options say; the number of files that failed."""
@@ -74,8 +81,13 @@ class Run:
         is_folder = target is not None and (target.endswith("/") or Path(target).is_dir())
         if is_folder and format_name not in PER_RECORDING:
             raise UsageError(
-                f"--output {target} is a folder; only {' and '.join(PER_RECORDING)} write one file for each "
-                f"recording, and the format is {format_name}. Next step: name a file"
+                f"--output {target} is a folder, and {format_name} is one file for all recordings. "
+                f"Next step: name a file, such as {Path(str(target)) / f'results.{format_name}'}"
+            )
+        if format_name == "audacity" and not is_folder and len(self._inputs) > 1:
+            raise UsageError(
+                f"Audacity labels belong to one recording, and the inputs are {len(self._inputs)}. "
+                "Next step: --output FOLDER/, for one file each"
             )
         _ = self.model  # what is wrong with it is said before any output is opened
         shows_errors = format_name != "table" or target is not None

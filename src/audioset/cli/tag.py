@@ -13,6 +13,7 @@ from audioset.cli.options import format_option, model_options, run_options, take
 from audioset.formats import TAG_FORMATS, Row, Tag
 
 if TYPE_CHECKING:
+    from audioset.cli.inputs import Input
     from audioset.cli.run import Run
 
 
@@ -54,11 +55,12 @@ def tag(**options: Any) -> int:
             raise click.UsageError(f"--plot draws one recording; the inputs are {len(inputs)}.")
         run = Run(inputs, take_limits(options), options)
         choose = _Choice(options["top"], options["threshold"])
+        run.kept = [] if plot else None
         make_rows = _patch_rows if options["per_patch"] else _file_rows
         with closing(make_rows(run, choose)) as rows:
             n_failed = run.write(rows, TAG_FORMATS)
         if plot and not n_failed:
-            _plot(run, inputs[0].path, inputs[0].shown, plot)
+            _plot(run, inputs[0], plot)
     return 3 if n_failed else 0
 
 
@@ -113,11 +115,12 @@ def _patch_rows(run: Run, choose: _Choice) -> Generator[Row, None, None]:
             yield Row.failed(shown, part.error, run.name)
 
 
-def _plot(run: Run, path: str, shown: str, target: Path) -> None:
+def _plot(run: Run, recording: Input, target: Path) -> None:
+    """Draw what the run has found. A worker has decoded the recording without harm, so now this process may."""
     from audioset.audio import read_audio
-    from audioset.batch import tag_files
     from audioset.plots import plot_prediction
+    from audioset.predict import join_predictions
 
-    waveform, sample_rate = read_audio(path, mono=True, limits=run.limits)
-    (result,) = tag_files([path], run.model, hop_s=run.hop_s, limits=run.limits)
-    plot_prediction(result.require(), waveform, sample_rate, target, title=Path(shown).name)
+    waveform, sample_rate = read_audio(recording.path, mono=True, limits=run.limits)
+    prediction = join_predictions(run.kept or [])
+    plot_prediction(prediction, waveform, sample_rate, target, title=Path(recording.shown).name)

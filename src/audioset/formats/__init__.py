@@ -1,6 +1,6 @@
 """Output formats: one small file for each, and one table of rows that all of them write.
 
->>> from audioset.formats import TAG_FORMATS, make_writer, open_output
+>>> from contextlib import closing
 >>> with open_output("tags.csv") as stream, closing(make_writer("csv", stream, TAG_FORMATS)) as writer:
 ...     writer.write(row)  # doctest: +SKIP
 """
@@ -30,6 +30,7 @@ from audioset.formats.table import TableWriter
 
 AnyRow = TypeVar("AnyRow")
 
+# In both tables, the first format is the default.
 TAG_FORMATS: dict[str, Callable[[Stream], Writer[Row]]] = {
     "table": TableWriter,
     "json": JsonWriter,
@@ -41,9 +42,9 @@ TAG_FORMATS: dict[str, Callable[[Stream], Writer[Row]]] = {
 }
 
 EMBED_FORMATS: dict[str, Callable[[Stream], Writer[EmbeddingRow]]] = {
+    "jsonl": EmbeddingJsonlWriter,
     "npz": NpzWriter,
     "parquet": EmbeddingParquetWriter,
-    "jsonl": EmbeddingJsonlWriter,
 }
 
 # What an output's name says about its format. ".txt" says nothing: Audacity, Raven and the table all use it.

@@ -132,7 +132,7 @@ def _file_output(target: Path) -> Iterator[Output]:
         is_device = target.exists() and not target.is_file() and not target.is_dir()
         final = target if is_device else Path(os.path.realpath(target))  # a link stays a link
         partial = final if is_device else final.with_name(final.name + ".partial")
-        _check_place(final, name)
+        _check_place(final)
         file = partial.open("wb")
     try:
         yield Output(file, name, folder=None if is_device else final.parent)
@@ -148,7 +148,7 @@ def _file_output(target: Path) -> Iterator[Output]:
             partial.replace(final)
 
 
-def _check_place(path: Path, name: str) -> None:
+def _check_place(path: Path) -> None:
     """Find out now what would otherwise fail when the work is done."""
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "it is a folder")

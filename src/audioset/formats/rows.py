@@ -43,6 +43,9 @@ class Tag:
     label: str
     score: float
 
+    def __post_init__(self) -> None:
+        _make_printable(self)
+
 
 @dataclass(frozen=True)
 class Row:
@@ -51,7 +54,7 @@ class Row:
     Attributes
     ----------
     path : str
-        Made ``printable``, as are the warnings and the error.
+        Made ``printable``, as are all texts.
     start_s, end_s : float
         Seconds from the start of the recording.
     tags : tuple of Tag
@@ -92,7 +95,7 @@ class EmbeddingRow:
     Attributes
     ----------
     path : str
-        Made ``printable``, as are the warnings and the error.
+        Made ``printable``, as are all texts.
     start_s, end_s : ndarray, shape (n_patches,), float64
         Seconds from the start of the recording.
     embeddings : ndarray, shape (n_patches, embedding_size), float32
@@ -138,6 +141,8 @@ def printable(path: str | os.PathLike[str]) -> str:
 
 def one_line(text: str) -> str:
     r"""Text that moves no cursor and ends no line: what cannot be printed is escaped, such as ``\n``."""
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
@@ -155,14 +160,13 @@ def clipped_end_s(row: Row) -> float:
     return row.end_s if row.duration_s is None else max(row.start_s, min(row.end_s, row.duration_s))
 
 
-def _make_printable(row: Row | EmbeddingRow) -> None:
-    clean = {
-        "path": printable(row.path),
-        "warnings": tuple(map(printable, row.warnings)),
-        "error": None if row.error is None else printable(row.error),
-    }
-    for name, value in clean.items():
-        object.__setattr__(row, name, value)
+def _make_printable(row: Tag | Row | EmbeddingRow) -> None:
+    """Do it for every text of a frozen row: whatever fails to encode in one would end the run."""
+    for name, value in vars(row).items():
+        if isinstance(value, str):
+            object.__setattr__(row, name, printable(value))
+        elif name == "warnings":
+            object.__setattr__(row, name, tuple(map(printable, value)))
 
 
 def _escape(surrogate: int) -> str:

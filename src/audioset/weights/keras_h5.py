@@ -47,10 +47,11 @@ def read_keras_h5(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str
 
     try:
         with h5py.File(path, "r") as file:
-            root = file["model_weights"] if file.get("model_weights", getclass=True) is h5py.Group else file
-            datasets = dict(_datasets(root, path))
-            return _match(datasets, shapes, path)
-    except OSError as error:
+            root = _item(file, "model_weights", path) if "model_weights" in list(file) else file
+            return _match(dict(_datasets(root, path)), shapes, path)
+    except WeightsError:
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:  # h5py's, for damage of all kinds
         raise WeightsError(
             f"{path} cannot be read as HDF5 ({error}). Likely cause: an unfinished download or another format. "
             "Next step: audioset models pull"
@@ -65,18 +66,28 @@ def _datasets(group: Any, path: Path, prefix: str = "", depth: int = 0) -> Itera
         raise WeightsError(f"{path}: groups are nested more than {MAX_DEPTH} deep at {prefix!r}; this is no Keras file")
     for key in group:
         name = f"{prefix}{key}"
-        link = group.get(key, getlink=True)
-        if not isinstance(link, h5py.HardLink):
-            kind = "an external link" if isinstance(link, h5py.ExternalLink) else "a soft link"
-            target = getattr(link, "filename", link.path)
-            raise WeightsError(f"{path}: {name!r} is {kind} to {target!r}; weights must be in the file itself")
-        item = group[key]
+        item = _item(group, key, path, prefix)
         if isinstance(item, h5py.Group):
             if name != "optimizer_weights":
                 yield from _datasets(item, path, f"{name}/", depth + 1)
         else:
             _check_stored_here(item, name, path)
             yield _published_name(name), item
+
+
+def _item(group: Any, key: str, path: Path, prefix: str = "") -> Any:
+    """A group or dataset that is in the file itself."""
+    import h5py
+
+    name, link = f"{prefix}{key}", group.get(key, getlink=True)
+    if isinstance(link, (h5py.SoftLink, h5py.ExternalLink)):
+        kind = "an external link" if isinstance(link, h5py.ExternalLink) else "a soft link"
+        target = getattr(link, "filename", link.path)
+        raise WeightsError(f"{path}: {name!r} is {kind} to {target!r}; weights must be in the file itself")
+    item = group[key]
+    if not isinstance(item, (h5py.Group, h5py.Dataset)):
+        raise WeightsError(f"{path}: {name!r} is neither a group nor a tensor; expected a Keras file")
+    return item
 
 
 def _check_stored_here(dataset: Any, name: str, path: Path) -> None:
@@ -118,7 +129,8 @@ def _match(datasets: dict[str, Any], shapes: Mapping[str, tuple[int, ...]], path
                 f"{path}: {found!r} has shape {dataset.shape}; expected {shape}. Likely cause: weights of another "
                 "network, or trained for another number of classes"
             )
-        weights[name] = np.asarray(dataset[()], np.float32)
+        with np.errstate(over="ignore"):  # becomes infinite, which is refused below
+            weights[name] = np.asarray(dataset[()], np.float32)
         if not np.isfinite(weights[name]).all():
             raise WeightsError(f"{path}: {found!r} holds NaN or infinite values; expected finite weights")
     if datasets:

@@ -1,0 +1,357 @@
+"""Published files: found on this machine, or fetched whole and right, whatever the server does."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import logging
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from types import SimpleNamespace
+from urllib.parse import urlparse
+
+import numpy as np
+import pytest
+
+from audioset import assets
+from audioset.assets import ASSETS, Asset, cache_folder, fetch, find_asset, get_asset, hash_file
+from audioset.errors import AssetError, OutputError, UsageError
+
+CONTENT = np.random.default_rng(0).bytes(600_000)
+ASSET = Asset("thing.bin", "set by the server fixture", hashlib.sha256(CONTENT).hexdigest(), len(CONTENT), "CC0")
+FETCH_IN_PROCESS = """
+import sys
+from pathlib import Path
+from audioset.assets import Asset, fetch
+fetch(Asset("thing.bin", sys.argv[1], sys.argv[2], int(sys.argv[3]), "CC0"), Path(sys.argv[4]))
+"""
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Answers each request as the next entry of ``server.script`` says; the last entry stays."""
+
+    def do_GET(self):
+        server = self.server
+        server.ranges.append(self.headers.get("Range"))
+        step = server.script.pop(0) if len(server.script) > 1 else server.script[0]
+        getattr(self, f"answer_{step[0]}")(*step[1:])
+
+    def answer_good(self, body=CONTENT, n_sent=None, pause_s=0.0):
+        """The body, from the byte asked for; ``n_sent`` cuts the connection early."""
+        asked = re.match(r"bytes=(\d+)-", self.headers.get("Range") or "")
+        start = int(asked[1]) if asked else 0
+        self.send_response(206 if asked else 200)
+        self.send_header("Content-Length", str(len(body) - start))
+        self.end_headers()
+        time.sleep(pause_s)
+        self.wfile.write(body[start:][:n_sent])
+
+    def answer_whole(self, body=CONTENT):
+        """The body from its first byte, whatever was asked for, and no word about its length."""
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def answer_status(self, code, *headers):
+        self.send_response(code)
+        for name, value in headers:
+            self.send_header(name, value)
+        self.end_headers()
+
+    def answer_stall(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(CONTENT[:1_000])
+        self.wfile.flush()
+        self.server.released.wait(10)
+
+    def log_message(self, *args):
+        pass
+
+
+class Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, request, client_address):
+        """Say nothing of clients that hang up early."""
+
+
+@pytest.fixture
+def server():
+    with Server(("127.0.0.1", 0), Handler) as server:
+        server.script, server.ranges, server.released = [("good",)], [], threading.Event()
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.released.set()
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def asset(server):
+    return replace(ASSET, url=f"http://127.0.0.1:{server.server_port}/thing.bin")
+
+
+@pytest.fixture
+def pauses(monkeypatch):
+    """Waits between attempts, noted instead of waited for."""
+    noted = []
+    monkeypatch.setattr(assets, "time", SimpleNamespace(sleep=noted.append))
+    return noted
+
+
+@pytest.fixture
+def empty_cache(monkeypatch, tmp_path):
+    """A cache of the test's own, and no folder with assets."""
+    monkeypatch.setenv("AUDIOSET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("AUDIOSET_ASSETS", raising=False)
+    cache_folder.cache_clear()
+    yield tmp_path / "cache"
+    cache_folder.cache_clear()
+
+
+def check_refused(asset, folder, match, kind=AssetError):
+    with pytest.raises(kind, match=match):
+        fetch(asset, folder)
+    assert not (folder / asset.name).exists()
+
+
+def test_the_table_is_well_formed():
+    for name, asset in ASSETS.items():
+        assert name == asset.name == urlparse(asset.url).path.rsplit("/", 1)[1]
+        assert asset.url.startswith("https://")
+        assert re.fullmatch(r"[0-9a-f]{64}", asset.sha256)
+        assert asset.n_bytes > 0
+        assert asset.licence
+
+
+def test_the_network_is_out_of_reach_of_tests():
+    with socket.socket() as connection, pytest.raises(AssertionError, match="a test opens a connection"):
+        connection.connect(("192.0.2.1", 80))
+
+
+# ---- fetching
+
+
+def test_a_good_server(server, asset, tmp_path):
+    path = fetch(asset, tmp_path / "new" / "folder")
+    assert path == tmp_path / "new" / "folder" / "thing.bin"
+    assert path.read_bytes() == CONTENT
+    assert hash_file(path) == asset.sha256
+    assert not path.with_name("thing.bin.part").exists()
+    assert server.ranges == [None]
+
+
+def test_a_file_that_is_there_is_not_fetched_again(server, asset, tmp_path):
+    fetch(asset, tmp_path)
+    fetch(asset, tmp_path)
+    assert len(server.ranges) == 1
+
+
+@pytest.mark.parametrize("n_bytes", [1, 262_143, 262_144, 599_999])
+def test_a_cut_connection_is_resumed(server, asset, tmp_path, pauses, n_bytes):
+    server.script = [("good", CONTENT, n_bytes), ("good",)]
+    assert fetch(asset, tmp_path).read_bytes() == CONTENT
+    assert server.ranges == [None, f"bytes={n_bytes}-"]
+    assert pauses == [1.0]
+
+
+def test_a_later_run_goes_on_where_an_earlier_one_stopped(server, asset, tmp_path, pauses):
+    server.script = [("good", CONTENT, 100_000), ("status", 404), ("good",)]
+    check_refused(asset, tmp_path, "404")
+    assert fetch(asset, tmp_path).read_bytes() == CONTENT
+    assert server.ranges[-1] == "bytes=100000-"
+
+
+def test_a_server_that_ignores_ranges(server, asset, tmp_path, pauses):
+    server.script = [("good", CONTENT, 100_000), ("whole",)]
+    assert fetch(asset, tmp_path).read_bytes() == CONTENT
+    assert server.ranges == [None, "bytes=100000-"]
+
+
+@pytest.mark.parametrize("body", [bytes(600_000), CONTENT[:-1] + b"?"], ids=["other bytes", "last byte"])
+def test_wrong_bytes_never_get_the_name(server, asset, tmp_path, body):
+    server.script = [("good", body)]
+    check_refused(asset, tmp_path, f"have the hash .*expected 600,000 bytes with {asset.sha256}.*They were deleted")
+    assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize("body", [b"<html>please log in</html>", CONTENT + b"more"], ids=["page", "longer"])
+def test_another_length_is_told_at_once(server, asset, tmp_path, pauses, body):
+    server.script = [("good", body)]
+    check_refused(asset, tmp_path, f"the server offers {len(body):,} bytes; expected 600,000.*a login or error page")
+    assert not list(tmp_path.glob("*.part"))
+    assert pauses == []
+
+
+def test_a_body_longer_than_the_file_is_not_read_to_its_end(server, asset, tmp_path):
+    server.script = [("whole", CONTENT * 20)]
+    check_refused(asset, tmp_path, r"the (6|7|8)\d\d,\d{3} bytes from .* have the hash")
+
+
+def test_a_page_without_a_length(server, asset, tmp_path, pauses):
+    """It looks like a cut connection, until the server is asked for the rest."""
+    server.script = [("whole", b"<html>please log in</html>"), ("status", 416)]
+    check_refused(asset, tmp_path, "the server answered 416")
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_stale_part_is_not_believed(server, asset, tmp_path):
+    (tmp_path / "thing.bin.part").write_bytes(bytes(1_000))
+    check_refused(asset, tmp_path, "have the hash")
+    assert fetch(asset, tmp_path).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("n_bytes", [600_000, 600_001])
+def test_a_part_of_full_length_is_checked(server, asset, tmp_path, n_bytes):
+    (tmp_path / "thing.bin.part").write_bytes((CONTENT + b"?")[:n_bytes])
+    assert fetch(asset, tmp_path).read_bytes() == CONTENT
+    assert len(server.ranges) == n_bytes - 600_000  # the right bytes need no request
+
+
+@pytest.mark.parametrize("code", [400, 403, 404, 410])
+def test_a_refusal_is_not_repeated(server, asset, tmp_path, pauses, code):
+    server.script = [("status", code)]
+    check_refused(asset, tmp_path, f"the server answered {code}")
+    assert len(server.ranges) == 1
+    assert pauses == []
+
+
+@pytest.mark.parametrize("code", [429, 500, 502, 503, 504])
+def test_a_busy_server_is_asked_again(server, asset, tmp_path, pauses, code):
+    server.script = [("status", code), ("status", code, ("Retry-After", "7")), ("good",)]
+    assert fetch(asset, tmp_path).read_bytes() == CONTENT
+    assert pauses == [1.0, 7.0]
+
+
+def test_attempts_end(server, asset, tmp_path, pauses):
+    server.script = [("status", 503)]
+    check_refused(asset, tmp_path, r"the server answered 503 .*\(5 attempts\)")
+    assert pauses == [1.0, 2.0, 4.0, 8.0]
+
+
+def test_retry_after_is_bounded(server, asset, tmp_path, pauses):
+    server.script = [("status", 503, ("Retry-After", "86400")), ("status", 503, ("Retry-After", "Friday")), ("good",)]
+    fetch(asset, tmp_path)
+    assert pauses == [60.0, 2.0]
+
+
+def test_a_server_that_stalls(server, asset, tmp_path, pauses, monkeypatch):
+    monkeypatch.setattr(assets, "TIMEOUT_S", 0.2)
+    server.script = [("stall",), ("good",)]
+    assert fetch(asset, tmp_path).read_bytes() == CONTENT
+    assert server.ranges == [None, "bytes=1000-"]
+
+
+def test_nobody_listens(asset, tmp_path, pauses):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        deaf = replace(asset, url=f"http://127.0.0.1:{taken.getsockname()[1]}/thing.bin")
+        check_refused(deaf, tmp_path, r"refused.*\(5 attempts\)")
+
+
+def test_no_network_at_all_is_told_at_once(asset, tmp_path, pauses, monkeypatch):
+    def no_such_host(*args, **kwargs):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", no_such_host)
+    check_refused(replace(asset, url="http://nowhere.invalid/thing.bin"), tmp_path, "there is no connection")
+    assert pauses == []
+
+
+def test_offline(asset, tmp_path, monkeypatch):
+    monkeypatch.setenv("AUDIOSET_OFFLINE", "1")
+    check_refused(asset, tmp_path, "AUDIOSET_OFFLINE is set, so nothing is downloaded")
+
+
+def test_the_message_says_what_to_do_by_hand(asset, empty_cache, monkeypatch, tmp_path):
+    monkeypatch.setenv("AUDIOSET_OFFLINE", "1")
+    check_refused(asset, tmp_path, rf"\(0\.6 MB\).*download {re.escape(asset.url)} .*into {empty_cache}/assets$")
+    monkeypatch.setenv("AUDIOSET_ASSETS", "/my/folder")
+    check_refused(asset, tmp_path, "put the file into /my/folder, and set AUDIOSET_ASSETS to that folder")
+
+
+def test_a_folder_that_cannot_be_written(asset, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"thing\.bin cannot be written to .*Not a directory"):
+        fetch(asset, tmp_path / "file" / "folder")
+
+
+def test_threads_share_one_download(server, asset, tmp_path):
+    server.script = [("good", CONTENT, None, 0.2)]
+    with ThreadPoolExecutor(4) as pool:
+        paths = list(pool.map(fetch, [asset] * 4, [tmp_path] * 4))
+    assert {path.read_bytes() for path in paths} == {CONTENT}
+    assert len(server.ranges) == 1
+
+
+def test_processes_share_one_download(server, asset, tmp_path):
+    server.script = [("good", CONTENT, None, 0.5)]
+    command = [sys.executable, "-c", FETCH_IN_PROCESS, asset.url, asset.sha256, str(asset.n_bytes), str(tmp_path)]
+    processes = [subprocess.Popen(command) for _ in range(2)]
+    assert [process.wait(60) for process in processes] == [0, 0]
+    assert (tmp_path / "thing.bin").read_bytes() == CONTENT
+    assert len(server.ranges) == 1
+
+
+def test_a_person_sees_a_bar(asset, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    fetch(asset, tmp_path)
+    shown = capsys.readouterr()
+    assert "thing.bin" in shown.err
+    assert shown.out == ""
+
+
+def test_nobody_watching_sees_nothing(asset, tmp_path, capsys):
+    fetch(asset, tmp_path)
+    assert capsys.readouterr() == ("", "")
+
+
+# ---- looking
+
+
+def test_the_order_of_places(server, asset, tmp_path, empty_cache, monkeypatch):
+    monkeypatch.setitem(ASSETS, asset.name, asset)
+    assert find_asset(asset.name) is None
+    assert server.ranges == []
+    fetched = get_asset(asset.name)
+    assert fetched == empty_cache / "assets" / "thing.bin" == find_asset(asset.name)
+
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        folder.mkdir()
+    monkeypatch.setenv("AUDIOSET_ASSETS", f"{first}{assets.os.pathsep}{assets.os.pathsep}{second}")
+    assert get_asset(asset.name) == fetched  # neither folder has it
+    (second / "thing.bin").write_bytes(b"the user's own, used as it is")
+    assert get_asset(asset.name) == second / "thing.bin"
+    (first / "thing.bin").write_bytes(b"the same")
+    assert get_asset(asset.name) == first / "thing.bin"
+    assert len(server.ranges) == 1
+
+
+def test_unknown_assets():
+    with pytest.raises(UsageError, match=r"there is no asset 'yamnet'; expected one of yamnet\.h5, "):
+        find_asset("yamnet")
+
+
+def test_the_cache_follows_the_environment(empty_cache):
+    assert cache_folder() == empty_cache
+    assert empty_cache.is_dir()
+    assert list(empty_cache.iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_written(empty_cache, monkeypatch, tmp_path, caplog):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("AUDIOSET_CACHE", str(tmp_path / "file" / "cache"))
+    with caplog.at_level(logging.WARNING):
+        folder = cache_folder()
+        assert cache_folder() == folder
+    (folder / "test").write_bytes(b"works")
+    assert len(caplog.records) == 1  # one warning, not one each time
+    assert "cannot be written (Not a directory)" in caplog.text
+    assert "set AUDIOSET_CACHE to a folder of yours" in caplog.text
