@@ -15,13 +15,13 @@ import pytest
 from audioset import Model, load_model
 from audioset.errors import EngineError
 from audioset.models import NETWORKS
-from audioset.networks.ops import parameter_shapes
+from audioset.networks.ops import trace_shapes
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 ASSETS = Path(
     os.environ.get("AUDIOSET_ASSETS", "").split(os.pathsep)[0] or Path(__file__).parents[2] / "shared" / "assets"
 )
-YAMNET_SHAPES = parameter_shapes(NETWORKS["yamnet"], (96, 64), {"n_classes": 521})
+YAMNET_SHAPES, _ = trace_shapes(NETWORKS["yamnet"], (96, 64), {"n_classes": 521})
 
 
 @pytest.fixture(autouse=True)
@@ -123,8 +123,8 @@ def keras_name(name: str) -> str:
 
 def _random_tensor(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.ndarray:
     if name.endswith("variance"):
-        return np.ones(shape, np.float32)
+        return rng.uniform(0.5, 2, shape).astype(np.float32)
     if name.endswith(("bias", "beta", "mean")):
-        return np.zeros(shape, np.float32)
-    fan_in = np.prod(shape[:-1])
-    return rng.normal(0, np.sqrt(2 / fan_in), shape).astype(np.float32)
+        return rng.normal(0, 0.1, shape).astype(np.float32)
+    n_inputs = np.prod(shape[:2] if "depthwise" in name else shape[:-1])
+    return rng.normal(0, np.sqrt(2 / n_inputs), shape).astype(np.float32)

@@ -99,7 +99,7 @@ def test_frontend_is_as_close_to_the_formula_as_the_original(reference, case):
 
 @pytest.mark.parametrize("case", CASES)
 def test_frontend_in_float64_is_the_formula(reference, case):
-    waveform = reference[case]["waveform"]
+    waveform = 0.9 * reference[case]["waveform"].astype(np.float64)  # 0.9: no sample fits into float32
     ours = log_mel(oracle_padding(waveform), YAMNET, dtype=np.float64)
     assert ours.dtype == np.float64
     assert largest(ours - oracle_log_mel(waveform)) <= 1e-10

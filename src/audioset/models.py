@@ -15,11 +15,14 @@ import numpy as np
 from audioset import __version__, assets
 from audioset.errors import OutputError, UsageError, WeightsError
 from audioset.frontend import YAMNET, FrontendSpec
-from audioset.networks.ops import Network, parameter_shapes
+from audioset.labels import NAMES as LABEL_SETS
+from audioset.labels import LabelSet
+from audioset.networks.ops import Network, Outputs, trace_shapes
 from audioset.networks.yamnet import yamnet
 from audioset.weights.keras_h5 import read_keras_h5
 from audioset.weights.model_folder import (
     CARD_NAME,
+    WEIGHTS_NAME,
     ModelCard,
     read_card,
     read_weights,
@@ -99,7 +102,7 @@ def find_model(name: str) -> ModelSpec:
     """
     if name not in MODELS:
         near = difflib.get_close_matches(name, MODELS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = f"; did you mean {near[0]!r}?" if near else "."
         raise UsageError(
             f"there is no model {name!r}{hint} Expected one of {', '.join(MODELS)}, or a folder with {CARD_NAME}"
         )
@@ -133,7 +136,7 @@ def prepare_model(name: str, weights: Path | None = None) -> tuple[ModelCard, Pa
     else:
         folder = _converted_folder(find_model(name), weights)
     card = read_card(folder)
-    graph = assets.cache_folder() / "graphs" / f"{_fingerprint(folder / 'model.safetensors')}.onnx"
+    graph = assets.cache_folder() / "graphs" / f"{_fingerprint(folder / WEIGHTS_NAME)}.onnx"
     if not graph.is_file():
         data = _make_graph(folder, card)
         _write(lambda: write_atomically(graph, data))
@@ -142,8 +145,7 @@ def prepare_model(name: str, weights: Path | None = None) -> tuple[ModelCard, Pa
 
 def network_shapes(card: ModelCard) -> dict[str, tuple[int, ...]]:
     """Name and shape of every parameter of a card's network."""
-    frontend = find_frontend(card)
-    return parameter_shapes(_find_network(card), (frontend.patch_frames, frontend.n_mels), card.arguments)
+    return _trace(card)[0]
 
 
 def find_frontend(card: ModelCard) -> FrontendSpec:
@@ -151,6 +153,25 @@ def find_frontend(card: ModelCard) -> FrontendSpec:
     if card.frontend not in FRONTENDS:
         raise WeightsError(f"the model's frontend is {card.frontend!r}; expected one of {', '.join(FRONTENDS)}")
     return FRONTENDS[card.frontend]
+
+
+def find_labels(card: ModelCard) -> LabelSet:
+    """The label set that a card names, one label for each of the network's classes."""
+    if card.labels not in LABEL_SETS:
+        raise WeightsError(f"the model's label set is {card.labels!r}; expected one of {', '.join(LABEL_SETS)}")
+    labels, scores = LabelSet.load(card.labels), _trace(card)[1].scores
+    if scores is not None and scores != (len(labels),):
+        raise WeightsError(f"the model has {scores[0]} classes, and its label set {card.labels!r} has {len(labels)}")
+    return labels
+
+
+def _trace(card: ModelCard) -> tuple[dict[str, tuple[int, ...]], Outputs[tuple[int, ...]]]:
+    """Shapes of the parameters and outputs of a card's network."""
+    frontend = find_frontend(card)
+    try:
+        return trace_shapes(_find_network(card), (frontend.patch_frames, frontend.n_mels), card.arguments)
+    except TypeError as error:
+        raise WeightsError(f"{card.network!r} cannot have the arguments {card.arguments}: {error}") from error
 
 
 def _find_network(card: ModelCard) -> Network:
@@ -200,7 +221,10 @@ def _make_graph(folder: Path, card: ModelCard) -> bytes:
 
 def _fingerprint(path: Path) -> str:
     """Identity of a file's contents and of the code that converts it, without reading the file."""
-    status = path.stat()
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise WeightsError(f"the weights {path} cannot be read: {error.strerror}") from error
     identity = f"{path.resolve()}:{status.st_size}:{status.st_mtime_ns}:{__version__}"
     return hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 

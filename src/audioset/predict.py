@@ -23,7 +23,7 @@ from audioset.executors.openvino import OpenVinoEngine
 from audioset.frontend import FrontendSpec, Slab, log_mel, patches, slabs
 from audioset.labels import LabelSet
 from audioset.limits import LIMITS, Limits
-from audioset.models import find_frontend, prepare_model
+from audioset.models import find_frontend, find_labels, prepare_model
 from audioset.networks.ops import Outputs
 from audioset.weights.model_folder import ModelCard
 
@@ -91,10 +91,11 @@ class Prediction:
     def events(self, threshold: float = 0.5) -> list[Event]:
         """Stretches in which a label's score stays at or above a threshold, by onset.
 
-        Events end with the audio, not with the padding of the last patch.
+        Events end with the audio, not with the padding of the last patch, and none begins in the padding.
         """
-        end_s = np.minimum(self.end_s, self.duration_s)
-        return scores_to_events(self.require_scores(), self.start_s, end_s, self.labels, threshold)
+        is_heard = self.start_s < self.duration_s  # with hops longer than a patch, the last one may be all padding
+        start_s, end_s = self.start_s[is_heard], np.minimum(self.end_s, self.duration_s)[is_heard]
+        return scores_to_events(self.require_scores()[is_heard], start_s, end_s, self.labels, threshold)
 
     def require_scores(self) -> FloatArray:
         """``scores``; for a model that only embeds, an error that says so."""
@@ -122,7 +123,10 @@ class Model:
         self.graph = graph
         self.engine = engine
         self.frontend: FrontendSpec = find_frontend(card)
-        self.labels = LabelSet.load(card.labels)
+        self.labels = find_labels(card)
+        # The first call sets up the engine's Python bindings. If two threads did that at once, one would hold the
+        # interpreter lock and the other the bindings' own, for ever; so it happens here, in one thread.
+        engine(np.zeros((1, self.frontend.patch_frames, self.frontend.n_mels), np.float32))
 
     def predict(self, waveform: Array, sample_rate: int, *, hop_s: float | None = None) -> Prediction:
         """Tag and embed samples.
@@ -251,6 +255,8 @@ def load_model(
     """
     check_choice("precision", precision, PRECISIONS)
     check_choice("engine", engine, tuple(ENGINES))
+    if n_threads is not None and n_threads < 1:
+        raise UsageError(f"n_threads is {n_threads}; expected 1 or more, or None for all cores")
     card, graph = prepare_model(os.fspath(name), Path(weights) if weights is not None else None)
     compiled = ENGINES[engine](graph, precision, n_threads or available_cores(), assets.cache_folder())
     return Model(card, graph, compiled)

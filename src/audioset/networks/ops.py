@@ -116,10 +116,10 @@ class ShapeOps:
         return x
 
 
-def parameter_shapes(
+def trace_shapes(
     network: Network, patch_shape: tuple[int, int], arguments: dict[str, Any]
-) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every parameter of a network, in the order in which it uses them.
+) -> tuple[dict[str, tuple[int, ...]], Outputs[tuple[int, ...]]]:
+    """Shapes of a network's parameters and outputs, without computing anything.
 
     Parameters
     ----------
@@ -129,8 +129,11 @@ def parameter_shapes(
 
     Returns
     -------
-    dict of str to tuple of int
+    parameters : dict of str to tuple of int
+        Name and shape of every parameter, in the order in which the network uses them.
+    outputs : Outputs
+        Shapes of one patch's outputs.
     """
     ops = ShapeOps()
-    network(ops, (*patch_shape, 1), **arguments)
-    return ops.shapes
+    outputs = network(ops, (*patch_shape, 1), **arguments)
+    return ops.shapes, outputs

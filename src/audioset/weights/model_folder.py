@@ -19,6 +19,7 @@ FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 WEIGHTS_NAME = "model.safetensors"
 CARD_NAME = "model.json"
 FORMAT = 1
+FIELD_TYPES = {"network": str, "arguments": dict, "frontend": str, "labels": str, "licence": str, "source": dict}
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,9 @@ def read_card(folder: Path) -> ModelCard:
         raise WeightsError(f"{folder} is not a model folder: {CARD_NAME} cannot be read ({error.strerror})") from error
     except (ValueError, TypeError, AttributeError) as error:
         raise WeightsError(f"{path} is not the card of a model: {error}") from error
+    for name, kind in FIELD_TYPES.items():
+        if not isinstance(getattr(card, name), kind):
+            raise WeightsError(f"{path}: {name!r} is {getattr(card, name)!r}; expected {kind.__name__}")
     if card.format != FORMAT:
         raise WeightsError(
             f"{path} has format {card.format!r}; this version reads format {FORMAT}. Next step: update audioset"
@@ -96,7 +100,7 @@ def read_weights(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[st
     Raises
     ------
     WeightsError
-        A damaged file, a missing tensor or a wrong shape; the message names it.
+        A damaged file, a missing tensor, a wrong shape or dtype, NaN; the message names it.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
@@ -111,6 +115,10 @@ def read_weights(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[st
             raise WeightsError(f"{path} has no tensor {name!r}, which the network needs")
         if weights[name].shape != shape:
             raise WeightsError(f"{path}: {name!r} has shape {weights[name].shape}; expected {shape}")
+        if weights[name].dtype.kind != "f":
+            raise WeightsError(f"{path}: {name!r} has dtype {weights[name].dtype}; expected floating-point weights")
+        if not np.isfinite(weights[name]).all():
+            raise WeightsError(f"{path}: {name!r} holds NaN or infinite values; expected finite weights")
     return {name: weights[name].astype(np.float32, copy=False) for name in shapes}
 
 

@@ -1,0 +1,141 @@
+"""What holds for the package as a whole: who imports whom, what an import costs, what is public."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import audioset
+
+SOURCE = Path(audioset.__file__).parent
+MODULES = sorted(SOURCE.rglob("*.py"))
+LAYERS = (
+    ("errors", "limits", "labels", "events"),
+    ("decoders", "audio", "assets"),
+    ("frontend",),
+    ("networks",),
+    ("executors", "weights"),
+    ("models",),
+    ("predict",),
+    ("formats", "worker", "checks"),
+    ("batch", "plots"),
+    ("cli",),
+    ("__main__",),
+)
+RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
+HEAVY = ("numpy", "openvino", "onnx", "onnxruntime", "h5py", "av", "soundfile", "soxr", "click", "rich", "platformdirs")
+NEVER = ("torch", "tensorflow", "keras", "librosa", "pickle", "joblib")
+IMPORT_IN_PROCESS = """
+import json, sys
+sockets = []
+sys.addaudithook(lambda event, args: sockets.append(event) if event.startswith("socket.") else None)
+import audioset
+print(json.dumps({"modules": sorted(sys.modules), "sockets": sockets}))
+"""
+
+
+def syntax(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imported_names(path):
+    """Dotted names of the modules that a file imports, anywhere in it."""
+    for node in ast.walk(syntax(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+            if node.module == "audioset":
+                yield from (f"audioset.{alias.name}" for alias in node.names)
+
+
+def module_name(path):
+    """``formats.rows``, and ``formats`` for its ``__init__.py``."""
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def internal_imports(path):
+    names = {name.removeprefix("audioset.") for name in imported_names(path) if name.startswith("audioset.")}
+    return {name for name in names if name.split(".")[0] in RANK}
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in MODULES if path.parent != SOURCE or path.stem != "__init__"], ids=module_name
+)
+def test_imports_point_one_way(path):
+    layer = module_name(path).split(".")[0]
+    assert layer in RANK, f"give {layer} a place in LAYERS"
+    for name in internal_imports(path):
+        assert RANK[name.split(".")[0]] <= RANK[layer], f"{module_name(path)} imports {name}"
+
+
+def test_no_module_imports_itself_through_others():
+    graph = {module_name(path): internal_imports(path) for path in MODULES if module_name(path)}
+    finished: set[str] = set()
+
+    def visit(name, trail):
+        assert name not in trail, f"circle: {' → '.join([*trail, name])}"
+        if name not in finished:
+            for other in graph.get(name, ()):
+                visit(other, [*trail, name])
+            finished.add(name)
+
+    for name in graph:
+        visit(name, [])
+    assert finished >= set(graph)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_no_training_framework_and_no_pickle(path):
+    assert not {name.split(".")[0] for name in imported_names(path)} & set(NEVER)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_no_print_and_no_bare_except(path):
+    for node in ast.walk(syntax(path)):
+        is_print = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+        assert not is_print, f"print in line {node.lineno}"
+        is_bare = isinstance(node, ast.ExceptHandler) and node.type is None
+        assert not is_bare, f"bare except in line {node.lineno}"
+
+
+@pytest.mark.parametrize("path", sorted(Path(__file__).parent.rglob("test_*.py")), ids=lambda path: path.stem)
+def test_every_expected_error_is_matched_by_its_message(path):
+    for node in ast.walk(syntax(path)):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.raises":
+            assert "match" in {keyword.arg for keyword in node.keywords}, f"raises without match in line {node.lineno}"
+
+
+def test_import_loads_nothing_heavy_and_opens_no_socket():
+    process = subprocess.run([sys.executable, "-c", IMPORT_IN_PROCESS], capture_output=True, text=True, check=True)
+    answer = json.loads(process.stdout)
+    assert not {name.split(".")[0] for name in answer["modules"]} & set(HEAVY + NEVER)
+    assert answer["sockets"] == []
+    assert process.stderr == ""
+
+
+@pytest.mark.parametrize("name", audioset.__all__)
+def test_public_names_exist_and_are_explained(name):
+    value = getattr(audioset, name)
+    assert name in dir(audioset)
+    if callable(value):
+        assert len(inspect.getdoc(value)) > 40
+
+
+@pytest.mark.parametrize("name", ["Model", "Prediction", "LabelSet", "FrontendSpec", "Event", "Limits"])
+def test_public_methods_are_explained(name):
+    for attribute, value in vars(getattr(audioset, name)).items():
+        if not attribute.startswith("_") and (callable(value) or isinstance(value, (property, classmethod))):
+            assert inspect.getdoc(value), f"{name}.{attribute} has no docstring"
+
+
+def test_names_that_are_not_public():
+    with pytest.raises(AttributeError, match="module 'audioset' has no attribute 'vggish'"):
+        audioset.vggish  # noqa: B018
