@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from sounds import noise, sine, wav_bytes, write_format
 
-from audioset import LabelSet, Limits, load_model, read_audio
+from audioset import LabelSet, Limits, Model, load_model, read_audio
 from audioset.errors import AudioError, EngineError, MissingExtraError, UsageError, WeightsError
 from audioset.predict import SLAB_PATCHES, join_predictions, map_in_order, top_indices
 
@@ -203,6 +203,13 @@ def test_threads_may_share_a_model(model):
         together = list(pool.map(lambda waveform: model.predict(waveform, RATE), waveforms * 2))
     for one, other in zip(together, expected * 2, strict=True):
         check_equal(one, other)
+
+
+def test_the_engine_is_set_up_in_one_thread(model):
+    """Threads that set it up together could wait for each other for ever."""
+    callers = []
+    Model(model.card, model.graph, lambda patches: callers.append((threading.get_ident(), patches.shape)))
+    assert callers == [(threading.get_ident(), (1, 96, 64))]
 
 
 # ---- files
