@@ -473,7 +473,7 @@ def test_paths_that_are_no_files(tmp_path):
     (tmp_path / "folder.wav").mkdir()
     check_refused(tmp_path / "folder.wav", "unreadable", "not a regular file")
     check_refused(tmp_path / "missing.wav", "unreadable", "cannot be opened: No such file")
-    check_refused("a\0b.wav", "unreadable", "cannot be opened: embedded null")
+    check_refused("a\0b.wav", "unreadable", "cannot be opened: .*embedded null")
     check_refused("a" * 5_000, "unreadable", "cannot be opened: File name too long")
 
 

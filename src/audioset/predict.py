@@ -35,7 +35,7 @@ Task = TypeVar("Task")
 Value = TypeVar("Value")
 
 SLAB_PATCHES = 64  # computed at once, 31 s of audio: fewer hand-overs between threads than with less
-SLABS_AHEAD = 4  # slabs in flight for each engine thread, so that none of them ever waits
+SLABS_AHEAD = 4
 PRECISIONS = ("f32", "bf16")
 
 
