@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,9 @@ from audioset import Model, load_model
 from audioset.errors import EngineError
 from audioset.models import NETWORKS
 from audioset.networks.ops import trace_shapes
+from audioset.weights.model_folder import ModelCard, write_model_folder
 
+Cases = dict[str, dict[str, np.ndarray]]
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 ASSETS = Path(
     os.environ.get("AUDIOSET_ASSETS", "").split(os.pathsep)[0] or Path(__file__).parents[2] / "shared" / "assets"
@@ -57,17 +60,37 @@ def assets_folder() -> Path:
 
 
 @pytest.fixture(scope="session")
-def reference() -> dict[str, dict[str, np.ndarray]]:
+def reference() -> Cases:
     """Stored outputs of Google's YAMNet: ``reference["dog_975ms"]["scores"]``."""
-    path = ASSETS.parent / "reference" / "yamnet_reference.npz"
-    if not path.is_file():
-        pytest.skip(f"no reference outputs: there is no {path}")
-    cases: dict[str, dict[str, np.ndarray]] = {}
-    with np.load(path) as arrays:
-        for key, value in arrays.items():
-            case, quantity = key.split("/")
-            cases.setdefault(case, {})[quantity] = value
-    return cases
+    return read_cases("yamnet_reference.npz")
+
+
+@pytest.fixture(scope="session")
+def vggish_reference() -> Cases:
+    """Stored outputs of Google's VGGish with the weights of ``vggish_weights``."""
+    return read_cases("vggish_reference.npz")
+
+
+@pytest.fixture(scope="session")
+def vggish_weights() -> dict[str, np.ndarray]:
+    """Eighteen tensors that stand for the published ones, under their names."""
+    path = reference_file("vggish_weights.py")
+    weights: dict[str, np.ndarray] = runpy.run_path(str(path))["weights"](0)
+    return weights
+
+
+@pytest.fixture(scope="session")
+def vggish_folder(vggish_weights: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder with these weights."""
+    folder = tmp_path_factory.mktemp("vggish")
+    write_model_folder(folder, ModelCard("vggish", {"activation": None}, "vggish", "", "CC0-1.0", {}), vggish_weights)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def vggish(vggish_folder: Path) -> Model:
+    """VGGish in float32 on OpenVINO."""
+    return load_model(vggish_folder)
 
 
 @pytest.fixture(scope="session")
@@ -113,6 +136,24 @@ def random_checkpoint(random_weights: dict[str, np.ndarray], tmp_path_factory: p
 def model(random_checkpoint: Path) -> Model:
     """YAMNet with random weights, for what does not depend on the published ones."""
     return load_model("yamnet", weights=random_checkpoint, n_threads=2)
+
+
+def reference_file(name: str) -> Path:
+    """A file of the reference data, or the test is skipped."""
+    path = ASSETS.parent / "reference" / name
+    if not path.is_file():
+        pytest.skip(f"no reference data: there is no {path}")
+    return path
+
+
+def read_cases(name: str) -> Cases:
+    """Arrays named ``case/quantity`` as ``cases[case][quantity]``."""
+    cases: Cases = {}
+    with np.load(reference_file(name)) as arrays:
+        for key, value in arrays.items():
+            case, quantity = key.split("/")
+            cases.setdefault(case, {})[quantity] = value
+    return cases
 
 
 def keras_name(name: str) -> str:

@@ -16,7 +16,7 @@ import audioset
 SOURCE = Path(audioset.__file__).parent
 MODULES = sorted(SOURCE.rglob("*.py"))
 LAYERS = (
-    ("errors", "limits", "labels", "events"),
+    ("errors", "limits", "labels", "events", "postprocess"),
     ("decoders", "audio", "assets"),
     ("frontend",),
     ("networks",),

@@ -24,7 +24,8 @@ from audioset.assets import ASSETS, Asset, cache_folder, fetch, find_asset, get_
 from audioset.errors import AssetError, OutputError, UsageError
 
 CONTENT = np.random.default_rng(0).bytes(600_000)
-ASSET = Asset("thing.bin", "set by the server fixture", hashlib.sha256(CONTENT).hexdigest(), len(CONTENT), "CC0")
+DIGEST = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
+ASSET = Asset("thing.bin", "set by the server fixture", DIGEST, len(CONTENT), "CC0")
 FETCH_IN_PROCESS = """
 import sys
 from pathlib import Path
@@ -125,8 +126,8 @@ def test_the_table_is_well_formed():
     for name, asset in ASSETS.items():
         assert name == asset.name == urlparse(asset.url).path.rsplit("/", 1)[1]
         assert asset.url.startswith("https://")
-        assert re.fullmatch(r"[0-9a-f]{64}", asset.sha256)
-        assert asset.n_bytes > 0
+        assert re.fullmatch(r"sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}", asset.digest)
+        assert asset.n_bytes is None or asset.n_bytes > 0
         assert asset.licence
 
 
@@ -142,7 +143,7 @@ def test_a_good_server(server, asset, tmp_path):
     path = fetch(asset, tmp_path / "new" / "folder")
     assert path == tmp_path / "new" / "folder" / "thing.bin"
     assert path.read_bytes() == CONTENT
-    assert hash_file(path) == asset.sha256
+    assert hash_file(path) == asset.digest
     assert not path.with_name("thing.bin.part").exists()
     assert server.ranges == [None]
 
@@ -177,7 +178,7 @@ def test_a_server_that_ignores_ranges(server, asset, tmp_path, pauses):
 @pytest.mark.parametrize("body", [bytes(600_000), CONTENT[:-1] + b"?"], ids=["other bytes", "last byte"])
 def test_wrong_bytes_never_get_the_name(server, asset, tmp_path, body):
     server.script = [("good", body)]
-    check_refused(asset, tmp_path, f"have the hash .*expected 600,000 bytes with {asset.sha256}.*They were deleted")
+    check_refused(asset, tmp_path, f"have the hash .*expected 600,000 bytes with {asset.digest}.*They were deleted")
     assert not list(tmp_path.glob("*.part"))
 
 
@@ -192,6 +193,23 @@ def test_another_length_is_told_at_once(server, asset, tmp_path, pauses, body):
 def test_a_body_longer_than_the_file_is_not_read_to_its_end(server, asset, tmp_path):
     server.script = [("whole", CONTENT * 20)]
     check_refused(asset, tmp_path, r"the (6|7|8)\d\d,\d{3} bytes from .* have the hash")
+
+
+def test_a_file_whose_size_only_the_server_knows(server, asset, tmp_path, pauses):
+    server.script = [("good", CONTENT, 100_000), ("good",)]
+    unsized = replace(asset, n_bytes=None, digest=f"md5:{hashlib.md5(CONTENT).hexdigest()}")
+    assert fetch(unsized, tmp_path).read_bytes() == CONTENT
+    assert server.ranges == [None, "bytes=100000-"]
+
+
+def test_a_file_whose_size_nobody_knows(server, asset, tmp_path):
+    server.script = [("whole",)]
+    check_refused(replace(asset, n_bytes=None), tmp_path, "the server does not say how long it is")
+
+
+def test_wrong_bytes_of_a_file_whose_size_only_the_server_knows(server, asset, tmp_path):
+    server.script = [("good", CONTENT[:-1] + b"?")]
+    check_refused(replace(asset, n_bytes=None), tmp_path, f"have the hash .*expected {asset.digest}")
 
 
 def test_a_page_without_a_length(server, asset, tmp_path, pauses):
@@ -292,7 +310,7 @@ def test_threads_share_one_download(server, asset, tmp_path):
 
 def test_processes_share_one_download(server, asset, tmp_path):
     server.script = [("good", CONTENT, None, 0.5)]
-    command = [sys.executable, "-c", FETCH_IN_PROCESS, asset.url, asset.sha256, str(asset.n_bytes), str(tmp_path)]
+    command = [sys.executable, "-c", FETCH_IN_PROCESS, asset.url, asset.digest, str(asset.n_bytes), str(tmp_path)]
     processes = [subprocess.Popen(command) for _ in range(2)]
     assert [process.wait(60) for process in processes] == [0, 0]
     assert (tmp_path / "thing.bin").read_bytes() == CONTENT

@@ -274,8 +274,9 @@ def test_interrupt_is_calm(weights: list[str], tmp_path: Path) -> None:
 
 
 def test_models_list_info_verify(assets_folder: Path) -> None:
-    (record,) = strict_json(run("models", "list", "--json").stdout)
-    assert record["path"] == str(assets_folder / "yamnet.h5")
+    records = {record["name"]: record for record in strict_json(run("models", "list", "--json").stdout)}
+    assert records["yamnet"]["path"] == str(assets_folder / "yamnet.h5")
+    assert records["vggish"]["mean_ap"] is None
     assert b"Apache-2.0" in run("models", "info", "yamnet").stdout
     verified = run("models", "verify", "yamnet")
     assert verified.returncode == 0

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sounds import noise
 
-from audioset.errors import UsageError
-from audioset.frontend import YAMNET, hz_to_mel, log_mel, mel_weights, n_patches, patches, slabs
+from audioset.errors import AudioError, UsageError
+from audioset.frontend import PADS, VGGISH, YAMNET, hz_to_mel, log_mel, mel_weights, n_patches, patches, slabs
 
 PATCH = 15_600  # samples
+SPECS = (YAMNET, VGGISH.with_pad("zero"), VGGISH.with_pad("repeat"))
 HOPS = (1, 7, 48, 96, 97, 100, 200)  # frames, from 0.01 s to 2 s; a patch has 96
 
 
@@ -25,26 +26,36 @@ def naive_n_patches(n_samples, hop_samples=7_680):
     return count
 
 
-def whole_log_mel(waveform, hop_frames):
-    """Features of the whole clip at once, padded to its last patch."""
-    n_frames = (n_patches(len(waveform), YAMNET, hop_frames) - 1) * hop_frames + 96
-    return log_mel(np.pad(waveform, (0, YAMNET.samples(n_frames) - len(waveform))), YAMNET)
+def naive_n_whole_patches(n_samples, hop_samples=15_360):
+    """Count hops as long as the next patch lies inside the clip; the first one always counts."""
+    count, end = 1, PATCH
+    while end + hop_samples <= n_samples:
+        count, end = count + 1, end + hop_samples
+    return count
 
 
-def slab_parts(waveform, cuts, hop_frames, slab_patches):
+def whole_log_mel(waveform, spec, hop_frames):
+    """Features of the whole clip at once, padded or cut to its last patch."""
+    if len(waveform) < PATCH and spec.pad == "repeat":
+        waveform = np.concatenate([waveform] * (PATCH // len(waveform) + 1))[:PATCH]
+    n_frames = (n_patches(len(waveform), spec, hop_frames) - 1) * hop_frames + 96
+    return log_mel(np.pad(waveform, (0, spec.samples(n_frames)))[: spec.samples(n_frames)], spec)
+
+
+def slab_parts(waveform, cuts, spec, hop_frames, slab_patches):
     """Features and patches of the clip's slabs, and the slabs."""
-    pieces = list(slabs(np.split(waveform, cuts), YAMNET, hop_frames, slab_patches))
-    features = [log_mel(slab.waveform, YAMNET) for slab in pieces]
-    examples = [patches(part, YAMNET, hop_frames) for part in features]
+    pieces = list(slabs(np.split(waveform, cuts), spec, hop_frames, slab_patches))
+    features = [log_mel(slab.waveform, spec) for slab in pieces]
+    examples = [patches(part, spec, hop_frames) for part in features]
     return features, examples, pieces
 
 
-def check_slabs_equal_whole(waveform, cuts, hop_frames, slab_patches):
-    features, examples, pieces = slab_parts(waveform, cuts, hop_frames, slab_patches)
-    whole = whole_log_mel(waveform, hop_frames)
+def check_slabs_equal_whole(waveform, cuts, spec, hop_frames, slab_patches):
+    features, examples, pieces = slab_parts(waveform, cuts, spec, hop_frames, slab_patches)
+    whole = whole_log_mel(waveform, spec, hop_frames)
     joined = np.concatenate([part[: slab.n_frames] for part, slab in zip(features, pieces, strict=True)])
     np.testing.assert_array_equal(joined, whole)
-    np.testing.assert_array_equal(np.concatenate(examples), patches(whole, YAMNET, hop_frames))
+    np.testing.assert_array_equal(np.concatenate(examples), patches(whole, spec, hop_frames))
     assert [slab.n_patches for slab in pieces] == [len(part) for part in examples]
     assert [slab.first_patch for slab in pieces] == list(range(0, sum(map(len, examples)), slab_patches))
     assert pieces[-1].end_sample == len(waveform)
@@ -62,6 +73,19 @@ def test_n_patches_of_known_lengths(n_samples, expected):
 @given(n_samples=st.integers(0, 300_000), hop_frames=st.sampled_from(HOPS))
 def test_n_patches_counts_hops(n_samples, hop_frames):
     assert n_patches(n_samples, YAMNET, hop_frames) == naive_n_patches(n_samples, 160 * hop_frames)
+
+
+@pytest.mark.parametrize(
+    ("n_samples", "expected"), [(1, 1), (15_600, 1), (30_959, 1), (30_960, 2), (31_000, 2), (48_000, 3)]
+)
+def test_n_whole_patches_of_known_lengths(n_samples, expected):
+    assert n_patches(n_samples, VGGISH) == expected == naive_n_whole_patches(n_samples)
+
+
+@settings(max_examples=60, deadline=None)
+@given(n_samples=st.integers(0, 300_000), hop_frames=st.sampled_from(HOPS))
+def test_n_whole_patches_counts_hops(n_samples, hop_frames):
+    assert n_patches(n_samples, VGGISH, hop_frames) == naive_n_whole_patches(n_samples, 160 * hop_frames)
 
 
 @pytest.mark.parametrize("n_samples", [0, 1, 399, 400, 559, 560, 15_600, 160 * 1000 + 240])
@@ -108,15 +132,17 @@ def test_patches_are_a_view_with_the_published_hop():
     assert np.shares_memory(view, features)
 
 
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.pad)
 @pytest.mark.parametrize("slab_patches", [1, 3, 8])
 @pytest.mark.parametrize("hop_frames", HOPS)
-def test_slabs_at_every_kind_of_end(hop_frames, slab_patches):
+def test_slabs_at_every_kind_of_end(hop_frames, slab_patches, spec):
     """Clips that end exactly with a patch, with a slab, with a second one, and one sample to either side."""
     last_patch = [YAMNET.samples(patch * hop_frames + 96) for patch in (0, slab_patches - 1, 2 * slab_patches - 1)]
     ends = {*last_patch, YAMNET.samples(slab_patches * hop_frames)}
     waveform = noise(max(ends) + 1)
     for n_samples in {end + one for end in ends for one in (-1, 0, 1)}:
-        check_slabs_equal_whole(waveform[:n_samples], [n_samples // 3, n_samples // 2], hop_frames, slab_patches)
+        cuts = [n_samples // 3, n_samples // 2]
+        check_slabs_equal_whole(waveform[:n_samples], cuts, spec, hop_frames, slab_patches)
 
 
 @settings(max_examples=40, deadline=None)
@@ -125,9 +151,25 @@ def test_slabs_at_every_kind_of_end(hop_frames, slab_patches):
     cuts=st.lists(st.floats(0, 1), max_size=6),
     hop_frames=st.sampled_from(HOPS[1:]),
     slab_patches=st.integers(1, 5),
+    spec=st.sampled_from(SPECS),
 )
-def test_slabs_do_not_depend_on_the_blocks(n_samples, cuts, hop_frames, slab_patches):
-    check_slabs_equal_whole(noise(n_samples), sorted(int(cut * n_samples) for cut in cuts), hop_frames, slab_patches)
+def test_slabs_do_not_depend_on_the_blocks(n_samples, cuts, hop_frames, slab_patches, spec):
+    cuts = sorted(int(cut * n_samples) for cut in cuts)
+    check_slabs_equal_whole(noise(n_samples), cuts, spec, hop_frames, slab_patches)
+
+
+@pytest.mark.parametrize("n_samples", [1, 400, 15_599])
+def test_audio_shorter_than_a_patch_is_an_error_where_the_specification_says_so(n_samples):
+    with pytest.raises(AudioError, match=r"samples at 16,000 Hz; vggish needs 15,600 \(0\.975 s\)") as caught:
+        list(slabs([noise(n_samples)], VGGISH, 96, 64))
+    assert caught.value.code == "too_short"
+
+
+def test_pads_by_name():
+    assert YAMNET.with_pad(None) is YAMNET
+    assert [YAMNET.with_pad(pad).pad for pad in PADS] == list(PADS)
+    with pytest.raises(UsageError, match="pad is 'mirror'; expected one of cover, error, zero, repeat"):
+        YAMNET.with_pad("mirror")
 
 
 def test_slabs_of_an_empty_stream_hold_one_patch_of_padding():

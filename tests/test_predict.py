@@ -15,6 +15,7 @@ from sounds import noise, sine, wav_bytes, write_format
 
 from audioset import LabelSet, Limits, Model, load_model, read_audio
 from audioset.errors import AudioError, EngineError, MissingExtraError, UsageError, WeightsError
+from audioset.models import prepare_graph
 from audioset.predict import SLAB_PATCHES, join_predictions, map_in_order, top_indices
 
 RATE = 16_000
@@ -208,7 +209,7 @@ def test_threads_may_share_a_model(model):
 def test_the_engine_is_set_up_in_one_thread(model):
     """Threads that set it up together could wait for each other for ever."""
     callers = []
-    Model(model.card, model.graph, lambda patches: callers.append((threading.get_ident(), patches.shape)))
+    Model(model.card, model.folder, lambda patches: callers.append((threading.get_ident(), patches.shape)))
     assert callers == [(threading.get_ident(), (1, 96, 64))]
 
 
@@ -281,10 +282,10 @@ def test_a_cut_file_is_told(model, tmp_path, caplog):
 @pytest.mark.parametrize(
     ("name", "match"),
     [
-        ("yamnett", "there is no model 'yamnett'; did you mean 'yamnet'?"),
-        ("resnet50", r"there is no model 'resnet50'\. Expected one of yamnet, or a folder with model\.json"),
-        ("/no/such/folder", r"there is no model '/no/such/folder'\. Expected"),
-        ("", r"there is no model ''\. Expected"),
+        ("yamnett", r"there is no model 'yamnett' \(did you mean 'yamnet'\?\); expected"),
+        ("resnet50", r"there is no model 'resnet50'; expected one of yamnet, vggish, or a folder with model\.json"),
+        ("/no/such/folder", r"there is no model '/no/such/folder'; expected"),
+        ("", r"there is no model ''; expected"),
     ],
 )
 def test_unknown_models(name, match):
@@ -322,7 +323,8 @@ def test_onnxruntime_has_no_bf16(random_checkpoint):
 
 def test_onnxruntime_refuses_a_damaged_graph(random_checkpoint):
     pytest.importorskip("onnxruntime")
-    graph = load_model("yamnet", weights=random_checkpoint).graph
+    model = load_model("yamnet", weights=random_checkpoint)
+    graph = prepare_graph(model.card, model.folder)
     content = graph.read_bytes()
     graph.write_bytes(b"no graph")
     try:

@@ -32,7 +32,7 @@ def main(reference: Path, weights: Path) -> None:
             "log_mel": [float(value) for value in arrays[f"{case}/log_mel"][PARITY_FRAME]],
             "scores": {labels.ids[index]: float(scores[index]) for index in top_indices(scores, N_SCORES)},
         }
-    table = {"weights_sha256": hash_file(weights), "signals": signals}
+    table = {"weights_digest": hash_file(weights), "signals": signals}
     path = Path(__file__).parent.parent / "src" / "audioset" / PARITY_TABLE
     path.write_text(json.dumps(table, indent=1) + "\n")
     print(f"wrote {path}")

@@ -37,7 +37,7 @@ NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, TimeoutError
 
 WRONG_FILE = "Likely cause: a login or error page, or a newer file"
 
-Progress = Callable[[int], None]
+Progress = Callable[[int, int], None]  # bytes done and in all
 
 
 @dataclass(frozen=True)
@@ -49,15 +49,17 @@ class Asset:
     name : str
         File name, here and in the cache.
     url : str
-    sha256 : str
-    n_bytes : int
+    digest : str
+        ``"sha256:"`` or ``"md5:"`` and the published hash in hexadecimal.
+    n_bytes : int or None
+        None where only the server knows.
     licence : str
     """
 
     name: str
     url: str
-    sha256: str
-    n_bytes: int
+    digest: str
+    n_bytes: int | None
     licence: str
 
 
@@ -67,15 +69,29 @@ ASSETS = {
         Asset(
             "yamnet.h5",
             "https://storage.googleapis.com/audioset/yamnet.h5",
-            "13c3308955bbfaef262f175ac9c40e47b134573a93984f009220dd7cc12a1744",
+            "sha256:13c3308955bbfaef262f175ac9c40e47b134573a93984f009220dd7cc12a1744",
             15_296_092,
             "Apache-2.0",
         ),
         Asset(
             "yamnet_class_map.csv",
             "https://raw.githubusercontent.com/tensorflow/models/master/research/audioset/yamnet/yamnet_class_map.csv",
-            "cdf24d193e196d9e95912a2667051ae203e92a2ba09449218ccb40ef787c6df2",
+            "sha256:cdf24d193e196d9e95912a2667051ae203e92a2ba09449218ccb40ef787c6df2",
             14_096,
+            "Apache-2.0",
+        ),
+        Asset(
+            "vggish_model.ckpt",
+            "https://storage.googleapis.com/audioset/vggish_model.ckpt",
+            "md5:d1c7011e6366aa34176bb05c705e31a8",  # openmic/vggish/params.py in cosmir/openmic-2018
+            None,
+            "Apache-2.0",
+        ),
+        Asset(
+            "vggish_pca_params.npz",
+            "https://storage.googleapis.com/audioset/vggish_pca_params.npz",
+            "md5:c80cae691033abe7c7ecd11ea39fc834",  # the same
+            None,
             "Apache-2.0",
         ),
     )
@@ -154,13 +170,18 @@ def fetch(asset: Asset, folder: Path) -> Path:
     return target
 
 
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
+def hash_file(path: Path, algorithm: str = "sha256") -> str:
+    """Digest of a file: the algorithm, a colon and the hash in hexadecimal."""
+    state = hashlib.new(algorithm, usedforsecurity=False)
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+            state.update(chunk)
+    return f"{algorithm}:{state.hexdigest()}"
+
+
+def is_published(asset: Asset, path: Path) -> bool:
+    """Whether a file is the published one, by its hash."""
+    return hash_file(path, asset.digest.partition(":")[0]) == asset.digest
 
 
 @lru_cache(maxsize=1)
@@ -231,7 +252,7 @@ def _receive(asset: Asset, part: Path, progress: Progress) -> None:
     n_have = part.stat().st_size if part.exists() else 0
     if n_have == asset.n_bytes:
         return
-    if n_have > asset.n_bytes:
+    if asset.n_bytes is not None and n_have > asset.n_bytes:
         part.unlink()
         n_have = 0
     request = urllib.request.Request(asset.url, headers={"User-Agent": "audioset"})
@@ -240,36 +261,49 @@ def _receive(asset: Asset, part: Path, progress: Progress) -> None:
     with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
         resumes = response.status == 206
         n_have = n_have if resumes else 0
-        if response.length is not None and n_have + response.length != asset.n_bytes:
-            offer = f"the server offers {n_have + response.length:,} bytes; expected {asset.n_bytes:,}"
-            raise AssetError(_by_hand(asset, f"{offer}. {WRONG_FILE}"))
-        progress(n_have)
+        n_all = _n_expected(asset, n_have, response.length)
+        progress(n_have, n_all)
         with part.open("ab" if resumes else "wb") as file:
-            while n_have <= asset.n_bytes and (chunk := response.read1(CHUNK_BYTES)):
+            while n_have <= n_all and (chunk := response.read1(CHUNK_BYTES)):
                 file.write(chunk)
                 n_have += len(chunk)
-                progress(n_have)
-    if n_have < asset.n_bytes:
-        raise ConnectionError(f"the connection closed after {n_have:,} of {asset.n_bytes:,} bytes")
+                progress(n_have, n_all)
+    if n_have < n_all:
+        raise ConnectionError(f"the connection closed after {n_have:,} of {n_all:,} bytes")
+
+
+def _n_expected(asset: Asset, n_have: int, n_offered: int | None) -> int:
+    """Bytes of the whole file, as published or as the server says."""
+    n_all = None if n_offered is None else n_have + n_offered
+    if asset.n_bytes is None:
+        if n_all is None:
+            raise AssetError(_by_hand(asset, f"the server does not say how long it is. {WRONG_FILE}"))
+        return n_all
+    if n_all not in (None, asset.n_bytes):
+        offer = f"the server offers {n_all:,} bytes; expected {asset.n_bytes:,}"
+        raise AssetError(_by_hand(asset, f"{offer}. {WRONG_FILE}"))
+    return asset.n_bytes
 
 
 def _check_hash(asset: Asset, part: Path) -> None:
-    n_bytes, sha256 = part.stat().st_size, hash_file(part)
-    if sha256 != asset.sha256:
+    if not is_published(asset, part):
+        n_bytes, digest = part.stat().st_size, hash_file(part, asset.digest.partition(":")[0])
         part.unlink()
+        size = "" if asset.n_bytes is None else f"{asset.n_bytes:,} bytes with "
         raise AssetError(
             _by_hand(
                 asset,
-                f"the {n_bytes:,} bytes from {asset.url} have the hash {sha256}; expected {asset.n_bytes:,} bytes "
-                f"with {asset.sha256}. They were deleted. {WRONG_FILE}",
+                f"the {n_bytes:,} bytes from {asset.url} have the hash {digest}; expected {size}{asset.digest}. "
+                f"They were deleted. {WRONG_FILE}",
             )
         )
 
 
 def _by_hand(asset: Asset, failure: str) -> str:
     folder = next(iter(_asset_folders()), "a folder of yours")
+    size = "" if asset.n_bytes is None else f" ({asset.n_bytes / 1e6:.1f} MB)"
     return (
-        f"{asset.name} ({asset.n_bytes / 1e6:.1f} MB) is needed and is not on this machine; {failure}. "
+        f"{asset.name}{size} is needed and is not on this machine; {failure}. "
         f"Next step: download {asset.url} on a machine that can, put the file into {folder}, and set "
         f"AUDIOSET_ASSETS to that folder; or put it into {cache_folder() / 'assets'}"
     )
@@ -282,7 +316,7 @@ def _retry_after_s(header: str | None, default: float) -> float:
 def _progress_bar(asset: Asset) -> AbstractContextManager[Progress]:
     """A bar on stderr where a person watches; else nothing."""
     if not sys.stderr.isatty():
-        return nullcontext(lambda n_done: None)
+        return nullcontext(lambda n_done, n_all: None)
     return _RichBar(asset)
 
 
@@ -298,7 +332,7 @@ class _RichBar(AbstractContextManager[Progress]):
 
     def __enter__(self) -> Progress:
         self._bar.start()
-        return lambda n_done: self._bar.update(self._task, completed=n_done)
+        return lambda n_done, n_all: self._bar.update(self._task, completed=n_done, total=n_all)
 
     def __exit__(self, *error: object) -> None:
         self._bar.stop()

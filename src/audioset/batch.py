@@ -79,6 +79,7 @@ def tag_files(
     model: Model,
     *,
     hop_s: float | None = None,
+    pad: str | None = None,
     limits: Limits = LIMITS,
     n_workers: int | None = None,
 ) -> Iterator[Result]:
@@ -90,6 +91,8 @@ def tag_files(
     model : Model
     hop_s : float, optional
         Seconds between patches.
+    pad : {"cover", "error", "zero", "repeat"}, optional
+        What happens to audio that does not fill a patch.
     limits : Limits
         What one file may cost.
     n_workers : int, optional
@@ -101,7 +104,7 @@ def tag_files(
         A prediction or an error, never an exception for a single file.
     """
     parts: list[Prediction] = []
-    for part in predict_parts(paths, model, hop_s=hop_s, limits=limits, n_workers=n_workers):
+    for part in predict_parts(paths, model, hop_s=hop_s, pad=pad, limits=limits, n_workers=n_workers):
         if part.prediction is not None:
             parts.append(part.prediction)
         if part.is_last:
@@ -115,6 +118,7 @@ def predict_parts(
     model: Model,
     *,
     hop_s: float | None = None,
+    pad: str | None = None,
     limits: Limits = LIMITS,
     n_workers: int | None = None,
 ) -> Iterator[Part]:
@@ -126,8 +130,9 @@ def predict_parts(
         For each file in order: its predictions, piece by piece, and one last part that says how it went.
         A file that fails in the middle has yielded what came before.
     """
-    hop_frames = model.frontend.hop_frames(hop_s)
-    config = WorkerConfig(model.frontend, limits, hop_frames, SLAB_PATCHES)
+    frontend = model.frontend.with_pad(pad)
+    hop_frames = frontend.hop_frames(hop_s)
+    config = WorkerConfig(frontend, limits, hop_frames, SLAB_PATCHES)
     run = _Run(iter(paths), model, config, n_workers or available_cores())
     try:
         yield from run.parts()

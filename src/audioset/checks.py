@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
 import numpy as np
 
-from audioset.assets import cache_folder
+from audioset.assets import cache_folder, find_asset
 from audioset.errors import AudioSetError
 from audioset.frontend import log_mel
-from audioset.predict import ENGINES, Model
+from audioset.models import prepare_graph
+from audioset.postprocess import Postprocessor
+from audioset.predict import ENGINES, Model, Prediction
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -22,6 +24,12 @@ PARITY_TABLE = "tables/yamnet_parity.json"
 PARITY_FRAME = 100
 DURATION_S = 3
 RUNS = (("openvino", "f32"), ("openvino", "bf16"), ("onnxruntime", "f32"))
+# Scores absolute, embeddings relative to the largest one.
+ENGINE_BOUNDS = {"scores": {"f32": 2e-6, "bf16": 7e-2}, "embeddings": {"f32": 5e-6, "bf16": 3e-2}}
+
+# tensorflow/models, research/audioset/vggish/vggish_smoke_test.py: 1 kHz at this rate; mean and standard deviation
+SMOKE_RATE = 44_100
+SMOKE_TEST = {"embedding": (0.000657, 0.343), "postprocessed": (126.0, 89.3)}
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,7 @@ def signals(sample_rate: int) -> dict[str, FloatArray]:
 
 
 def parity_report(model: Model) -> Iterator[Check]:
-    """Measure a YAMNet against its original, its formula and the other engines.
+    """Measure a model against its original, its formula and the other engines.
 
     Parameters
     ----------
@@ -81,21 +89,51 @@ def parity_report(model: Model) -> Iterator[Check]:
     ------
     Check
     """
-    table = json.loads(resources.files("audioset").joinpath(PARITY_TABLE).read_text())
     sounds = signals(model.frontend.sample_rate)
     predictions = {name: model.predict(sound, model.frontend.sample_rate) for name, sound in sounds.items()}
-    for name, original in table["signals"].items():
-        difference = np.abs(predictions[name].log_mel[PARITY_FRAME] - original["log_mel"]).max()
-        yield Check(f"log-mel of {name} against the original", float(difference), 5e-3)
+    if model.card.network in ORIGINALS:
+        yield from ORIGINALS[model.card.network](model, predictions)
     formula = max(
         _formula_distance(sounds[name], prediction.log_mel, model) for name, prediction in predictions.items()
     )
     yield Check("log-mel against its formula in float64", formula, 1e-6)
-    for name, original in table["signals"].items():
-        yield _score_check(name, original["scores"], predictions[name].scores, model, table["weights_sha256"])
     for engine, precision in RUNS:
         if (engine, precision) != (model.engine.name, "f32"):
             yield _engine_check(engine, precision, predictions, sounds, model)
+
+
+def _yamnet_checks(model: Model, predictions: Mapping[str, Prediction]) -> Iterator[Check]:
+    """Against what the original computes on two of the signals."""
+    table = json.loads(resources.files("audioset").joinpath(PARITY_TABLE).read_text())
+    for name, original in table["signals"].items():
+        difference = np.abs(predictions[name].log_mel[PARITY_FRAME] - original["log_mel"]).max()
+        yield Check(f"log-mel of {name} against the original", float(difference), 5e-3)
+    for name, original in table["signals"].items():
+        yield _score_check(name, original["scores"], predictions[name].scores, model, table["weights_digest"])
+
+
+def _vggish_checks(model: Model, predictions: Mapping[str, Prediction]) -> Iterator[Check]:
+    """The original's smoke test: mean and standard deviation of what it makes of a sine."""
+    title = "smoke test of the original"
+    if not model.card.source.get("is_published"):
+        yield Check(title, None, 0, "it needs the published weights")
+        return
+    seconds = np.linspace(0, DURATION_S, DURATION_S * SMOKE_RATE)  # as there: the end is the last sample
+    embeddings = model.predict(np.sin(2 * np.pi * 1_000 * seconds), SMOKE_RATE).embeddings
+    values: dict[str, FloatArray | None] = {"embedding": embeddings, "postprocessed": None}
+    parameters = find_asset("vggish_pca_params.npz")
+    if parameters:
+        values["postprocessed"] = Postprocessor.load(parameters)(embeddings)
+    for kind, (mean, deviation) in SMOKE_TEST.items():
+        value = values[kind]
+        if value is None:
+            yield Check(f"{title}: {kind}", None, 0, "vggish_pca_params.npz is not on this machine")
+            continue
+        for name, ours, theirs in (("mean", value.mean(), mean), ("deviation", value.std(), deviation)):
+            yield Check(f"{title}: {kind} {name}", float(abs(ours / theirs - 1)), 0.1)
+
+
+ORIGINALS = {"yamnet": _yamnet_checks, "vggish": _vggish_checks}
 
 
 def _formula_distance(sound: FloatArray, features: FloatArray, model: Model) -> float:
@@ -104,27 +142,38 @@ def _formula_distance(sound: FloatArray, features: FloatArray, model: Model) -> 
     return float(np.abs(features - log_mel(padded, model.frontend, dtype=np.float64)).max())
 
 
-def _score_check(name: str, expected: dict[str, float], scores: Any, model: Model, weights_sha256: str) -> Check:
+def _score_check(name: str, expected: dict[str, float], scores: Any, model: Model, weights_digest: str) -> Check:
     title = f"scores of {name} against the original"
-    if model.card.source.get("sha256") != weights_sha256:
+    if model.card.source.get("digest") != weights_digest:
         return Check(title, None, 0, "no scores of the original are stored for this weight file")
     means = scores.mean(axis=0, dtype=np.float64)
     return Check(title, max(abs(means[model.labels.index(label)] - score) for label, score in expected.items()), 2e-4)
 
 
-def _engine_check(engine: str, precision: str, predictions: Any, sounds: dict[str, FloatArray], model: Model) -> Check:
-    title = f"scores of {engine} {precision} against {model.engine.name} f32"
-    predict = _try_engine(model, engine, precision)
-    if isinstance(predict, str):
-        return Check(title, None, 0, predict)
-    differences = [np.abs(predict(sounds[name]) - prediction.scores).max() for name, prediction in predictions.items()]
-    return Check(title, float(max(differences)), 2e-6 if precision == "f32" else 7e-2)
+def _engine_check(
+    engine: str,
+    precision: str,
+    predictions: Mapping[str, Prediction],
+    sounds: dict[str, FloatArray],
+    model: Model,
+) -> Check:
+    kind = "embeddings" if predictions["noise"].scores is None else "scores"
+    title = f"{kind} of {engine} {precision} against {model.engine.name} f32"
+    other = _try_engine(model, engine, precision)
+    if isinstance(other, str):
+        return Check(title, None, 0, other)
+    differences = []
+    for name, sound in sounds.items():
+        expected = getattr(predictions[name], kind)
+        difference = np.abs(getattr(other.predict(sound, model.frontend.sample_rate), kind) - expected).max()
+        differences.append(difference / (np.abs(expected).max() if kind == "embeddings" else 1))
+    return Check(title, float(max(differences)), ENGINE_BOUNDS[kind][precision])
 
 
-def _try_engine(model: Model, engine: str, precision: str) -> Callable[[FloatArray], Any] | str:
-    """A function from waveform to scores, or the reason why there is none."""
+def _try_engine(model: Model, engine: str, precision: str) -> Model | str:
+    """The same model in another engine, or the reason why it is not available."""
+    graph = prepare_graph(model.card, model.folder)
     try:
-        other = Model(model.card, model.graph, ENGINES[engine](model.graph, precision, 1, cache_folder()))
+        return Model(model.card, model.folder, ENGINES[engine](graph, precision, 1, cache_folder()))
     except AudioSetError as error:
         return str(error)
-    return lambda sound: other.predict(sound, model.frontend.sample_rate).scores

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided, sliding_window_view
 
-from audioset.errors import UsageError
+from audioset.errors import AudioError, UsageError
 
 FloatArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
+
+# What happens to audio that does not fill a patch.
+PADS = {
+    "cover": "zeros follow the end until every sample is in a patch",
+    "error": "samples after the last whole patch are not used; audio shorter than a patch is an error",
+    "zero": "samples after the last whole patch are not used; zeros follow audio shorter than a patch",
+    "repeat": "samples after the last whole patch are not used; audio shorter than a patch is repeated to fill one",
+}
 
 # BLAS starts threads of its own for larger products, which then fight the network for the cores.
 FRAMES_PER_PRODUCT = 16
@@ -39,6 +47,8 @@ class FrontendSpec:
         Frames in one patch.
     patch_hop_frames : int
         Frames between the starts of patches, unless the caller asks for another hop.
+    pad : {"cover", "error", "zero", "repeat"}
+        What happens to audio that does not fill a patch; see ``PADS``.
     """
 
     name: str
@@ -52,6 +62,7 @@ class FrontendSpec:
     log_offset: float
     patch_frames: int
     patch_hop_frames: int
+    pad: str
 
     @property
     def frame_hop_s(self) -> float:
@@ -80,6 +91,20 @@ class FrontendSpec:
             )
         return round(n_frames)
 
+    def with_pad(self, pad: str | None) -> FrontendSpec:
+        """The same with another ``pad``; None means the published one.
+
+        Raises
+        ------
+        UsageError
+            If there is no such way.
+        """
+        if pad is None:
+            return self
+        if pad not in PADS:
+            raise UsageError(f"pad is {pad!r}; expected one of {', '.join(PADS)}, or None for the published one")
+        return replace(self, pad=pad)
+
 
 # tensorflow/models, research/audioset/yamnet/params.py and features.py
 YAMNET = FrontendSpec(
@@ -94,6 +119,16 @@ YAMNET = FrontendSpec(
     log_offset=0.001,
     patch_frames=96,  # patch_window_seconds = 0.96
     patch_hop_frames=48,  # patch_hop_seconds = 0.48
+    pad="cover",  # features.py, pad_waveform
+)
+
+# tensorflow/models, research/audioset/vggish/vggish_params.py and vggish_input.py
+VGGISH = replace(
+    YAMNET,  # sample rate, window, hop, transform and mel bands are the same
+    name="vggish",
+    log_offset=0.01,  # LOG_OFFSET
+    patch_hop_frames=96,  # EXAMPLE_HOP_SECONDS = 0.96
+    pad="error",  # mel_features.py, frame: whole examples only
 )
 
 
@@ -167,14 +202,34 @@ def patches(log_mel: FloatArray, spec: FrontendSpec, hop_frames: int | None = No
 
 
 def n_patches(n_samples: int, spec: FrontendSpec, hop_frames: int | None = None) -> int:
-    """Patches of a clip: enough to cover every sample, one at least.
+    """Patches of a clip, as ``spec.pad`` has it; one at least, even where a shorter clip is an error.
 
-    Source: ``pad_waveform`` in tensorflow/models, research/audioset/yamnet/features.py: a clip shorter
-    than a patch is padded with zeros to one, a longer one to a whole number of patch hops after the first.
+    Source: ``pad_waveform`` in tensorflow/models, research/audioset/yamnet/features.py (``"cover"``), and
+    ``frame`` in research/audioset/vggish/mel_features.py (the others).
     """
     hop_samples = (hop_frames or spec.patch_hop_frames) * spec.hop_samples
     beyond = max(0, n_samples - spec.samples(spec.patch_frames))
-    return 1 + -(-beyond // hop_samples)
+    return 1 + (-(-beyond // hop_samples) if spec.pad == "cover" else beyond // hop_samples)
+
+
+def pad_to_patch(waveform: FloatArray, spec: FrontendSpec) -> FloatArray:
+    """A clip shorter than one patch, made as long as one.
+
+    Raises
+    ------
+    AudioError
+        ``too_short`` with ``spec.pad="error"``.
+    """
+    n_samples = spec.samples(spec.patch_frames)
+    if spec.pad == "error":
+        raise AudioError(
+            f"the audio has {len(waveform):,} samples at {spec.sample_rate:,} Hz; {spec.name} needs {n_samples:,} "
+            f'({n_samples / spec.sample_rate:g} s) at least. Next step: pad="zero" or pad="repeat" (--pad)',
+            code="too_short",
+        )
+    if spec.pad == "repeat":
+        return np.resize(waveform, n_samples)
+    return np.pad(waveform, (0, n_samples - len(waveform)))
 
 
 @dataclass(frozen=True)
@@ -221,22 +276,26 @@ def slabs(blocks: Iterable[FloatArray], spec: FrontendSpec, hop_frames: int, sla
     slab_hop_frames = slab_patches * hop_frames
     slab_hop = slab_hop_frames * spec.hop_samples
     size = spec.samples(max(slab_hop_frames, slab_hop_frames - hop_frames + spec.patch_frames))
+    # The last slab has more frames of its own, so a slab may go only when another patch is sure to follow it.
+    needed = size + 1 if spec.pad == "cover" else spec.samples(slab_hop_frames + spec.patch_frames)
     rest = np.zeros(0, np.float32)
     n_seen = first_patch = 0
     pending: list[FloatArray] = []
     for block in blocks:
         pending.append(block)
         n_seen += len(block)
-        if n_seen - first_patch * hop_frames * spec.hop_samples <= size:
+        if n_seen - first_patch * hop_frames * spec.hop_samples < needed:
             continue
         rest = np.concatenate(pending)
-        while len(rest) > size:  # not >=: the last slab has more frames of its own, and this could be the last
+        while len(rest) >= needed:
             end = first_patch * hop_frames * spec.hop_samples + size
             yield Slab(rest[:size], first_patch, slab_patches, slab_hop_frames, end)
             rest = rest[slab_hop:]
             first_patch += slab_patches
         pending = [rest]
     rest = np.concatenate(pending) if pending else rest
+    if n_seen < spec.samples(spec.patch_frames):
+        rest = pad_to_patch(rest, spec)
     n_all = n_patches(n_seen, spec, hop_frames)
     while first_patch < n_all:
         count = min(slab_patches, n_all - first_patch)

@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ import numpy as np
 
 from audioset import __version__, assets
 from audioset.errors import OutputError, UsageError, WeightsError
-from audioset.frontend import YAMNET, FrontendSpec
+from audioset.frontend import VGGISH, YAMNET, FrontendSpec
 from audioset.labels import NAMES as LABEL_SETS
 from audioset.labels import LabelSet
 from audioset.networks.ops import Network, Outputs, trace_shapes
+from audioset.networks.vggish import vggish
 from audioset.networks.yamnet import yamnet
 from audioset.weights.keras_h5 import read_keras_h5
 from audioset.weights.model_folder import (
@@ -29,14 +30,16 @@ from audioset.weights.model_folder import (
     write_atomically,
     write_model_folder,
 )
+from audioset.weights.tf_checkpoint import read_tf_checkpoint
 
 logger = logging.getLogger(__name__)
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 WeightReader = Callable[[Path, Mapping[str, tuple[int, ...]]], dict[str, FloatArray]]
 
-NETWORKS: dict[str, Network] = {"yamnet": yamnet}
-FRONTENDS: dict[str, FrontendSpec] = {"yamnet": YAMNET}
+NETWORKS: dict[str, Network] = {"yamnet": yamnet, "vggish": vggish}
+FRONTENDS: dict[str, FrontendSpec] = {spec.name: spec for spec in (YAMNET, VGGISH)}
+NO_LABELS = ""  # of a network that only embeds
 
 
 @dataclass(frozen=True)
@@ -47,16 +50,20 @@ class ModelSpec:
     ----------
     name : str
     network, frontend, labels : str
-        Keys of ``NETWORKS`` and ``FRONTENDS``, and the name of a label set.
+        Keys of ``NETWORKS`` and ``FRONTENDS``, and the name of a label set or ``NO_LABELS``.
     weights : str
         Asset with the published checkpoint.
     reader : function
         Reads that checkpoint.
     summary, source : str
         One line for people; where the original is.
-    mean_ap : float
-        Published mean average precision on the AudioSet evaluation set.
+    mean_ap : float or None
+        Published mean average precision on the AudioSet evaluation set; None for a network that only embeds.
     n_parameters : int
+    arguments : dict
+        Keyword arguments of the network.
+    postprocessor : str or None
+        Asset with the parameters that quantise its embeddings.
     """
 
     name: str
@@ -67,9 +74,10 @@ class ModelSpec:
     reader: WeightReader
     summary: str
     source: str
-    mean_ap: float
+    mean_ap: float | None
     n_parameters: int
     arguments: dict[str, Any] = field(default_factory=dict)
+    postprocessor: str | None = None
 
 
 MODELS = {
@@ -88,6 +96,20 @@ MODELS = {
             mean_ap=0.306,  # its README, on 20,366 evaluation clips
             n_parameters=3_751_369,
         ),
+        ModelSpec(
+            name="vggish",
+            network="vggish",
+            arguments={"activation": None},
+            frontend="vggish",
+            labels=NO_LABELS,
+            weights="vggish_model.ckpt",
+            reader=read_tf_checkpoint,
+            summary="VGG-like network on 0.96 s patches; embeddings of 128, as in the released features",
+            source="https://github.com/tensorflow/models/tree/master/research/audioset/vggish",
+            mean_ap=None,
+            n_parameters=72_141_184,
+            postprocessor="vggish_pca_params.npz",
+        ),
     )
 }
 
@@ -102,15 +124,17 @@ def find_model(name: str) -> ModelSpec:
     """
     if name not in MODELS:
         near = difflib.get_close_matches(name, MODELS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise UsageError(
-            f"there is no model {name!r}{hint} Expected one of {', '.join(MODELS)}, or a folder with {CARD_NAME}"
+            f"there is no model {name!r}{hint}; expected one of {', '.join(MODELS)}, or a folder with {CARD_NAME}"
         )
     return MODELS[name]
 
 
-def prepare_model(name: str, weights: Path | None = None) -> tuple[ModelCard, Path]:
-    """Card of a model, and the path of its ONNX graph, which is made once and kept in the cache.
+def prepare_model(
+    name: str, weights: Path | None = None, arguments: Mapping[str, Any] | None = None
+) -> tuple[ModelCard, Path]:
+    """Card of a model, and the folder with its weights, which are converted once and kept in the cache.
 
     Parameters
     ----------
@@ -118,12 +142,13 @@ def prepare_model(name: str, weights: Path | None = None) -> tuple[ModelCard, Pa
         A published model, or the path of a model folder.
     weights : Path, optional
         A checkpoint of the user's own, in the published format.
+    arguments : mapping, optional
+        Arguments of the network in place of the published ones.
 
     Returns
     -------
     card : ModelCard
-    graph : Path
-        Input ``patches``, outputs ``embeddings`` and ``scores``.
+    folder : Path
 
     Raises
     ------
@@ -136,11 +161,25 @@ def prepare_model(name: str, weights: Path | None = None) -> tuple[ModelCard, Pa
     else:
         folder = _converted_folder(find_model(name), weights)
     card = read_card(folder)
-    graph = assets.cache_folder() / "graphs" / f"{_fingerprint(folder / WEIGHTS_NAME)}.onnx"
+    if arguments:
+        card = replace(card, arguments={**card.arguments, **arguments})
+        try:
+            network_shapes(card)
+        except WeightsError as error:
+            raise UsageError(str(error)) from error
+    return card, folder
+
+
+def prepare_graph(card: ModelCard, folder: Path) -> Path:
+    """Path of a model's ONNX graph, which is made once and kept in the cache.
+
+    Its input is ``patches``; its outputs are ``embeddings`` and, for a tagger, ``scores``.
+    """
+    graph = assets.cache_folder() / "graphs" / f"{_fingerprint(folder / WEIGHTS_NAME, card)}.onnx"
     if not graph.is_file():
         data = _make_graph(folder, card)
         _write(lambda: write_atomically(graph, data))
-    return card, graph
+    return graph
 
 
 def network_shapes(card: ModelCard) -> dict[str, tuple[int, ...]]:
@@ -157,11 +196,13 @@ def find_frontend(card: ModelCard) -> FrontendSpec:
 
 def find_labels(card: ModelCard) -> LabelSet:
     """The label set that a card names, one label for each of the network's classes."""
-    if card.labels not in LABEL_SETS:
+    if card.labels not in (NO_LABELS, *LABEL_SETS):
         raise WeightsError(f"the model's label set is {card.labels!r}; expected one of {', '.join(LABEL_SETS)}")
-    labels, scores = LabelSet.load(card.labels), _trace(card)[1].scores
-    if scores is not None and scores != (len(labels),):
-        raise WeightsError(f"the model has {scores[0]} classes, and its label set {card.labels!r} has {len(labels)}")
+    labels = LabelSet((), ()) if card.labels == NO_LABELS else LabelSet.load(card.labels)
+    scores = _trace(card)[1].scores
+    n_classes = 0 if scores is None else scores[0]
+    if n_classes != len(labels):
+        raise WeightsError(f"the model has {n_classes} classes, and its label set {card.labels!r} has {len(labels)}")
     return labels
 
 
@@ -191,14 +232,14 @@ def _converted_folder(spec: ModelSpec, weights: Path | None) -> Path:
         tensors = spec.reader(checkpoint, network_shapes(card))
         _write(lambda: write_model_folder(folder, card, tensors))
     if weights is None and not read_card(folder).source["is_published"]:
-        logger.warning("%s is not the published file (its SHA-256 differs); it is used as it is", checkpoint)
+        logger.warning("%s is not the published file (its hash differs); it is used as it is", checkpoint)
     return folder
 
 
 def _make_card(spec: ModelSpec, checkpoint: Path) -> ModelCard:
     asset = assets.ASSETS[spec.weights]
     try:
-        sha256 = assets.hash_file(checkpoint)
+        digest = assets.hash_file(checkpoint, asset.digest.partition(":")[0])
     except OSError as error:
         raise WeightsError(f"the weights {checkpoint} cannot be read: {error.strerror or error}") from error
     return ModelCard(
@@ -207,7 +248,12 @@ def _make_card(spec: ModelSpec, checkpoint: Path) -> ModelCard:
         frontend=spec.frontend,
         labels=spec.labels,
         licence=asset.licence,
-        source={"file": checkpoint.name, "sha256": sha256, "is_published": sha256 == asset.sha256, "url": asset.url},
+        source={
+            "file": checkpoint.name,
+            "digest": digest,
+            "is_published": digest == asset.digest,
+            "url": asset.url,
+        },
     )
 
 
@@ -219,13 +265,13 @@ def _make_graph(folder: Path, card: ModelCard) -> bytes:
     return network_to_onnx(_find_network(card), weights, (frontend.patch_frames, frontend.n_mels), card.arguments)
 
 
-def _fingerprint(path: Path) -> str:
-    """Identity of a file's contents and of the code that converts it, without reading the file."""
+def _fingerprint(path: Path, card: ModelCard | None = None) -> str:
+    """Identity of a file's contents, of the code that converts it and of what it is used for, without reading it."""
     try:
         status = path.stat()
     except OSError as error:
         raise WeightsError(f"the weights {path} cannot be read: {error.strerror}") from error
-    identity = f"{path.resolve()}:{status.st_size}:{status.st_mtime_ns}:{__version__}"
+    identity = f"{path.resolve()}:{status.st_size}:{status.st_mtime_ns}:{__version__}:{card}"
     return hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 

@@ -23,7 +23,7 @@ from audioset.executors.openvino import OpenVinoEngine
 from audioset.frontend import FrontendSpec, Slab, log_mel, patches, slabs
 from audioset.labels import LabelSet
 from audioset.limits import LIMITS, Limits
-from audioset.models import find_frontend, find_labels, prepare_model
+from audioset.models import find_frontend, find_labels, prepare_graph, prepare_model
 from audioset.networks.ops import Outputs
 from audioset.weights.model_folder import ModelCard
 
@@ -111,16 +111,16 @@ class Model:
     ----------
     card : ModelCard
         Where it comes from.
-    graph : Path
-        Its ONNX graph: input ``patches``, outputs ``embeddings`` and ``scores``.
+    folder : Path
+        Model folder with its weights.
     frontend : FrontendSpec
     labels : LabelSet
     engine : Engine
     """
 
-    def __init__(self, card: ModelCard, graph: Path, engine: Engine) -> None:
+    def __init__(self, card: ModelCard, folder: Path, engine: Engine) -> None:
         self.card = card
-        self.graph = graph
+        self.folder = folder
         self.engine = engine
         self.frontend: FrontendSpec = find_frontend(card)
         self.labels = find_labels(card)
@@ -128,7 +128,9 @@ class Model:
         # interpreter lock and the other the bindings' own, for ever; so it happens here, in one thread.
         engine(np.zeros((1, self.frontend.patch_frames, self.frontend.n_mels), np.float32))
 
-    def predict(self, waveform: Array, sample_rate: int, *, hop_s: float | None = None) -> Prediction:
+    def predict(
+        self, waveform: Array, sample_rate: int, *, hop_s: float | None = None, pad: str | None = None
+    ) -> Prediction:
         """Tag and embed samples.
 
         Parameters
@@ -138,7 +140,9 @@ class Model:
         sample_rate : int
             Hz. Other rates than the model's are resampled (soxr, high quality).
         hop_s : float, optional
-            Seconds between patches, a multiple of 0.01. Default: the published 0.48.
+            Seconds between patches, a multiple of 0.01. Default: the published hop.
+        pad : {"cover", "error", "zero", "repeat"}, optional
+            What happens to audio that does not fill a patch (``frontend.PADS``). Default: as published.
 
         Returns
         -------
@@ -147,12 +151,15 @@ class Model:
         Raises
         ------
         AudioError
-            If the samples cannot be used: wrong shape or dtype, none at all, NaN or infinite.
+            If the samples cannot be used: wrong shape or dtype, none at all, NaN or infinite, or too few with
+            ``pad="error"``.
         """
         mono = waveform_to_mono(waveform)
-        return join_predictions(self._predict_stream([mono], sample_rate, hop_s))
+        return join_predictions(self._predict_stream([mono], sample_rate, hop_s, pad))
 
-    def predict_file(self, source: AudioSource, *, hop_s: float | None = None, limits: Limits = LIMITS) -> Prediction:
+    def predict_file(
+        self, source: AudioSource, *, hop_s: float | None = None, pad: str | None = None, limits: Limits = LIMITS
+    ) -> Prediction:
         """Decode, mix down, resample, tag and embed one file, in this process.
 
         The audio is never in memory as a whole; the result is: 2.3 MB for each minute. For recordings
@@ -163,6 +170,8 @@ class Model:
         source : path, bytes, or binary file
         hop_s : float, optional
             Seconds between patches.
+        pad : {"cover", "error", "zero", "repeat"}, optional
+            What happens to audio that does not fill a patch.
         limits : Limits
             What the file may cost.
 
@@ -175,27 +184,28 @@ class Model:
         AudioError
             If the file cannot be read or used.
         """
-        return join_predictions(self.predict_blocks(source, hop_s=hop_s, limits=limits))
+        return join_predictions(self.predict_blocks(source, hop_s=hop_s, pad=pad, limits=limits))
 
     def predict_blocks(
-        self, source: AudioSource, *, hop_s: float | None = None, limits: Limits = LIMITS
+        self, source: AudioSource, *, hop_s: float | None = None, pad: str | None = None, limits: Limits = LIMITS
     ) -> Iterator[Prediction]:
         """As ``predict_file``, yielding consecutive parts as they are done: any length in constant memory."""
         with open_audio(source, limits) as reader:
             blocks = mono_blocks(reader, self.frontend.sample_rate)
-            yield from self._predict_stream(blocks, self.frontend.sample_rate, hop_s)
+            yield from self._predict_stream(blocks, self.frontend.sample_rate, hop_s, pad)
         for warning in reader.warnings:
             logger.warning("%s: %s", source if isinstance(source, (str, os.PathLike)) else "audio", warning)
 
     def _predict_stream(
-        self, blocks: Iterable[FloatArray], sample_rate: int, hop_s: float | None
+        self, blocks: Iterable[FloatArray], sample_rate: int, hop_s: float | None, pad: str | None
     ) -> Iterator[Prediction]:
-        hop_frames = self.frontend.hop_frames(hop_s)
-        resampled = resample_blocks(blocks, sample_rate, self.frontend.sample_rate)
-        pieces = slabs(resampled, self.frontend, hop_frames, SLAB_PATCHES)
+        frontend = self.frontend.with_pad(pad)
+        hop_frames = frontend.hop_frames(hop_s)
+        resampled = resample_blocks(blocks, sample_rate, frontend.sample_rate)
+        pieces = slabs(resampled, frontend, hop_frames, SLAB_PATCHES)
         # Features are computed in the caller's thread: in the engine's threads they would fight for the
         # interpreter lock at every numpy call.
-        tasks = ((slab, log_mel(slab.waveform, self.frontend)) for slab in pieces)
+        tasks = ((slab, log_mel(slab.waveform, frontend)) for slab in pieces)
         return map_in_order(lambda task: self._predict_slab(*task, hop_frames), tasks, self.engine.n_threads)
 
     def _predict_slab(self, slab: Slab, features: FloatArray, hop_frames: int) -> Prediction:
@@ -224,13 +234,14 @@ def load_model(
     precision: str = "f32",
     engine: str = "openvino",
     n_threads: int | None = None,
+    **arguments: Any,
 ) -> Model:
     """Load a published model, or a model folder.
 
     Parameters
     ----------
     name : str or path
-        ``"yamnet"``, or a folder with ``model.json`` and ``model.safetensors``.
+        ``"yamnet"`` or ``"vggish"``, or a folder with ``model.json`` and ``model.safetensors``.
     weights : path, optional
         A checkpoint of your own in the published format. Default: the published file, looked for in the
         folders of ``AUDIOSET_ASSETS``, then in the cache, then downloaded.
@@ -239,6 +250,8 @@ def load_model(
     engine : {"openvino", "onnxruntime"}
     n_threads : int, optional
         Cores to use. Default: all that this process may use.
+    **arguments
+        Arguments of the network, such as ``activation="relu"`` for VGGish.
 
     Returns
     -------
@@ -247,7 +260,7 @@ def load_model(
     Raises
     ------
     UsageError
-        An unknown name, precision or engine.
+        An unknown name, precision, engine or argument.
     AssetError, WeightsError
         The weights are missing, cannot be fetched, or are not this network's.
     EngineError, MissingExtraError
@@ -257,9 +270,10 @@ def load_model(
     check_choice("engine", engine, tuple(ENGINES))
     if n_threads is not None and n_threads < 1:
         raise UsageError(f"n_threads is {n_threads}; expected 1 or more, or None for all cores")
-    card, graph = prepare_model(os.fspath(name), Path(weights) if weights is not None else None)
+    card, folder = prepare_model(os.fspath(name), Path(weights) if weights is not None else None, arguments)
+    graph = prepare_graph(card, folder)
     compiled = ENGINES[engine](graph, precision, n_threads or available_cores(), assets.cache_folder())
-    return Model(card, graph, compiled)
+    return Model(card, folder, compiled)
 
 
 def join_predictions(parts: Iterable[Prediction]) -> Prediction:

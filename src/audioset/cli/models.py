@@ -24,8 +24,9 @@ def list_models(as_json: bool) -> None:
         click.echo(json.dumps(records, indent=2))
         return
     for record in records:
-        where = record["path"] or f"not here; {record['n_bytes'] / 1e6:.1f} MB: audioset models pull {record['name']}"
-        click.echo(f"{record['name']:10s} mAP {record['mean_ap']:.3f}  {record['summary']}")
+        where = record["path"] or f"not here: audioset models pull {record['name']}"
+        mean_ap = f"mAP {record['mean_ap']:.3f}" if record["mean_ap"] else "embeds"
+        click.echo(f"{record['name']:10s} {mean_ap:9s}  {record['summary']}")
         click.echo(f"{'':10s} {where}")
 
 
@@ -46,11 +47,12 @@ def info(name: str, as_json: bool) -> None:
 @click.argument("names", nargs=-1, required=True)
 def pull(names: tuple[str, ...]) -> None:
     """Fetch the weights of the models NAMES, if they are not on this machine, and convert them."""
-    from audioset.models import find_model, prepare_model
+    from audioset.models import find_model, prepare_graph, prepare_model
 
     for name in names:
         find_model(name)
-        card, graph = prepare_model(name)
+        card, folder = prepare_model(name)
+        graph = prepare_graph(card, folder)
         click.echo(f"{name}: {card.source['file']} {'as published' if card.source['is_published'] else 'of your own'}")
         click.echo(f"{'':{len(name)}}  ready in {graph.parent.parent}")
 
@@ -58,22 +60,25 @@ def pull(names: tuple[str, ...]) -> None:
 @models.command()
 @click.argument("names", nargs=-1)
 def verify(names: tuple[str, ...]) -> int:
-    """Check the weights of the models NAMES (all by default): hash, tensors and a run on three signals.
+    """Check the weights of the models NAMES: hash, tensors and a run on three signals.
+
+    By default, all models whose weights are on this machine.
 
     Exits with 1 if a measurement is beyond its bound.
     """
-    from audioset.assets import ASSETS, get_asset, hash_file
+    from audioset.assets import ASSETS, find_asset, get_asset, is_published
     from audioset.checks import parity_report
     from audioset.models import MODELS, find_model
     from audioset.predict import load_model
 
     is_ok = True
-    for name in names or tuple(MODELS):
+    here = tuple(name for name, model in MODELS.items() if find_asset(model.weights))
+    for name in names or here:
         asset = ASSETS[find_model(name).weights]
         path = get_asset(asset.name)
-        is_published = hash_file(path) == asset.sha256
+        origin = "the published one" if is_published(asset, path) else "not the published one: a file of your own"
         click.echo(f"{name}: {path}")
-        click.echo(f"  hash     {'the published one' if is_published else 'not the published one: a file of your own'}")
+        click.echo(f"  hash     {origin}")
         model = load_model(name)
         click.echo("  tensors  all there, in the right shapes, finite")
         for check in parity_report(model):
@@ -83,7 +88,7 @@ def verify(names: tuple[str, ...]) -> int:
 
 
 def _record(name: str) -> dict[str, Any]:
-    from audioset.assets import ASSETS, find_asset, hash_file
+    from audioset.assets import ASSETS, find_asset, is_published
     from audioset.models import FRONTENDS, find_model
 
     model = find_model(name)
@@ -97,9 +102,9 @@ def _record(name: str) -> dict[str, Any]:
         "labels": model.labels,
         "weights": asset.name,
         "path": str(path) if path else None,
-        "is_published": hash_file(path) == asset.sha256 if path else None,
+        "is_published": is_published(asset, path) if path else None,
         "n_bytes": asset.n_bytes,
-        "sha256": asset.sha256,
+        "digest": asset.digest,
         "url": asset.url,
         "licence": asset.licence,
         "source": model.source,

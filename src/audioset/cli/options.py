@@ -36,6 +36,11 @@ MODEL_OPTIONS = (
 
 RUN_OPTIONS = (
     click.option("--hop", "hop_s", metavar="S", type=float, help="Seconds between patches. Default: the model's own."),
+    click.option(
+        "--pad",
+        type=click.Choice(["cover", "error", "zero", "repeat"]),
+        help="What happens to audio that does not fill a patch. Default: the model's own.",
+    ),
     click.option("--workers", metavar="N", type=click.IntRange(1), help="Decoding processes. Default: one a core."),
     click.option("--output", "-o", metavar="PATH", help="File to write, or a folder. Default: standard output."),
     click.option("--quiet", "-q", is_flag=True, help="No progress and no summary."),
@@ -59,7 +64,7 @@ def model_options(command: Command) -> Command:
 
 
 def run_options(command: Command) -> Command:
-    """``--hop``, ``--workers``, ``--output``, ``--quiet`` and one option for each limit."""
+    """``--hop``, ``--pad``, ``--workers``, ``--output``, ``--quiet`` and one option for each limit."""
     return _apply(RUN_OPTIONS, command)
 
 

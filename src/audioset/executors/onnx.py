@@ -2,22 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from audioset.networks.ops import Network
+from audioset.networks.ops import KERAS_NAMES, Network
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
+Shape = Sequence[str | int | None]  # of a value: a name or None stands for a size that is free
 
 OPSET = 17
 IR_VERSION = 8  # read by every ONNX Runtime since 1.13
 INPUT = "patches"
 
 
-class OnnxOps:
+class OnnxGraph:
+    """A graph under construction: its nodes in order, and its constants by name."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: dict[str, np.ndarray[Any, Any]] = {}
+
+    def node(self, kind: str, *inputs: str, output: str, **attributes: Any) -> str:
+        """Add an operation, and return the name of its result."""
+        self.nodes.append(helper.make_node(kind, list(inputs), [output], name=output, **attributes))
+        return output
+
+    def constant(self, name: str, value: np.ndarray[Any, Any]) -> str:
+        """Add a constant, and return its name."""
+        self.constants[name] = value
+        return name
+
+    def to_bytes(
+        self,
+        name: str,
+        inputs: Mapping[str, Shape],
+        outputs: Mapping[str, Shape],
+        metadata: Mapping[str, str] | None = None,
+    ) -> bytes:
+        """Serialised model, checked, of float32 inputs and outputs with these names and shapes."""
+        graph = helper.make_graph(
+            self.nodes,
+            name,
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
+            [numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in self.constants.items()],
+        )
+        model = helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="audioset"
+        )
+        helper.set_model_props(model, dict(metadata or {}))
+        onnx.checker.check_model(model)
+        return bytes(model.SerializeToString())
+
+
+class OnnxOps(OnnxGraph):
     """Executor whose tensor is the name of a value in the graph it builds.
 
     Feature maps are stored as (patches, channels, height, width), as ONNX has them. A batch norm is
@@ -25,21 +67,22 @@ class OnnxOps:
     """
 
     def __init__(self, weights: dict[str, FloatArray]) -> None:
+        super().__init__()
         self.weights = weights
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: dict[str, np.ndarray[Any, Any]] = {}
 
-    def node(self, kind: str, *inputs: str, output: str, **attributes: Any) -> str:
-        self.nodes.append(helper.make_node(kind, list(inputs), [output], name=output, **attributes))
-        return output
-
-    def constant(self, name: str, value: np.ndarray[Any, Any]) -> str:
-        self.constants[name] = value
-        return name
-
-    def conv2d(self, x: str, layer: str, *, filters: int, kernel: int, stride: int = 1, bias: bool = False) -> str:
-        weight = self.weights[f"{layer}/kernel"].transpose(3, 2, 0, 1)
-        offset = self.weights[f"{layer}/bias"] if bias else np.zeros(filters, np.float32)
+    def conv2d(
+        self,
+        x: str,
+        layer: str,
+        *,
+        filters: int,
+        kernel: int,
+        stride: int = 1,
+        bias: bool = False,
+        names: tuple[str, str] = KERAS_NAMES,
+    ) -> str:
+        weight = self.weights[f"{layer}/{names[0]}"].transpose(3, 2, 0, 1)
+        offset = self.weights[f"{layer}/{names[1]}"] if bias else np.zeros(filters, np.float32)
         return self._conv(x, layer, weight, offset, kernel, stride, groups=1)
 
     def depthwise_conv2d(self, x: str, layer: str, *, kernel: int, stride: int = 1) -> str:
@@ -77,13 +120,26 @@ class OnnxOps:
     def relu(self, x: str) -> str:
         return self.node("Relu", x, output=f"{x}/relu")
 
+    def max_pool(self, x: str, *, size: int, stride: int) -> str:
+        return self.node(
+            "MaxPool",
+            x,
+            output=f"{x}/pool",
+            kernel_shape=[size, size],
+            strides=[stride, stride],
+            auto_pad="SAME_UPPER",
+        )
+
     def spatial_mean(self, x: str) -> str:
         return self.node("ReduceMean", x, output=f"{x}/mean", axes=[2, 3], keepdims=0)
 
-    def dense(self, x: str, layer: str, units: int) -> str:
-        kernel = self.constant(f"{layer}/kernel", self.weights[f"{layer}/kernel"])
-        bias = self.constant(f"{layer}/bias", self.weights[f"{layer}/bias"])
-        return self.node("Gemm", x, kernel, bias, output=layer)
+    def flatten(self, x: str) -> str:
+        channels_last = self.node("Transpose", x, output=f"{x}/channels_last", perm=[0, 2, 3, 1])
+        return self.node("Flatten", channels_last, output=f"{x}/flat")
+
+    def dense(self, x: str, layer: str, units: int, *, names: tuple[str, str] = KERAS_NAMES) -> str:
+        weight, offset = (self.constant(f"{layer}/{name}", self.weights[f"{layer}/{name}"]) for name in names)
+        return self.node("Gemm", x, weight, offset, output=layer)
 
     def sigmoid(self, x: str) -> str:
         return self.node("Sigmoid", x, output=f"{x}/sigmoid")
@@ -112,24 +168,34 @@ def network_to_onnx(
         ``scores``. ``n_patches`` is free.
     """
     ops = OnnxOps(weights)
+    outputs = add_network(ops, INPUT, network, arguments)
+    return ops.to_bytes(network.__name__, {INPUT: ["n_patches", *patch_shape]}, outputs)
+
+
+def add_network(ops: OnnxOps, patches: str, network: Network, arguments: dict[str, Any]) -> dict[str, Shape]:
+    """Add a network to a graph.
+
+    Parameters
+    ----------
+    ops : OnnxOps
+        The graph, with the network's weights.
+    patches : str
+        Value (n_patches, n_frames, n_mels) that the network reads.
+    network : function over ``Ops``
+    arguments : keyword arguments of the network
+
+    Returns
+    -------
+    dict of str to shape
+        The values that the network made: ``embeddings`` and, for a tagger, ``scores``.
+    """
     channel_axis = ops.constant("channel_axis", np.array([1], np.int64))
-    outputs = network(ops, ops.node("Unsqueeze", INPUT, channel_axis, output="map"), **arguments)
+    outputs = network(ops, ops.node("Unsqueeze", patches, channel_axis, output="map"), **arguments)
     results = {outputs.embeddings: "embeddings"}
     if outputs.scores is not None:
         results[outputs.scores] = "scores"
     _rename(ops.nodes, results)
-    graph = helper.make_graph(
-        ops.nodes,
-        network.__name__,
-        [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["n_patches", *patch_shape])],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n_patches", None]) for name in results.values()],
-        [numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in ops.constants.items()],
-    )
-    model = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="audioset"
-    )
-    onnx.checker.check_model(model)
-    return bytes(model.SerializeToString())
+    return {name: ["n_patches", None] for name in results.values()}
 
 
 def _rename(nodes: list[onnx.NodeProto], names: dict[str, str]) -> None:

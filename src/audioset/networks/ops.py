@@ -7,11 +7,16 @@ described in height, width, channels; how an executor stores them is its own bus
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 Tensor = TypeVar("Tensor")
+
+KERAS_NAMES = ("kernel", "bias")  # a layer's weight and offset in a Keras checkpoint
+SLIM_NAMES = ("weights", "biases")  # and in a TF-Slim one
+BATCH_NORM_MOMENTUM = 0.99  # Keras's default, which no network here changes
 
 
 @dataclass(frozen=True)
@@ -40,9 +45,17 @@ class Ops(Protocol[Tensor]):
     """
 
     def conv2d(
-        self, x: Tensor, layer: str, *, filters: int, kernel: int, stride: int = 1, bias: bool = False
+        self,
+        x: Tensor,
+        layer: str,
+        *,
+        filters: int,
+        kernel: int,
+        stride: int = 1,
+        bias: bool = False,
+        names: tuple[str, str] = KERAS_NAMES,
     ) -> Tensor:
-        """Convolution with ``same`` padding; weight ``{layer}/kernel`` (height, width, in, out)."""
+        """Convolution with ``same`` padding; weight ``{layer}/{names[0]}`` (height, width, in, out)."""
         ...
 
     def depthwise_conv2d(self, x: Tensor, layer: str, *, kernel: int, stride: int = 1) -> Tensor:
@@ -50,19 +63,30 @@ class Ops(Protocol[Tensor]):
         ...
 
     def batch_norm(self, x: Tensor, layer: str, *, epsilon: float, scale: bool = True) -> Tensor:
-        """Normalise each channel by the stored moments; without ``scale`` there is no ``gamma``."""
+        """Normalise each channel by the stored moments; without ``scale`` there is no ``gamma``.
+
+        In training, by the moments of the batch, and the stored ones move by ``BATCH_NORM_MOMENTUM``.
+        """
         ...
 
     def relu(self, x: Tensor) -> Tensor:
         """``max(x, 0)``."""
         ...
 
+    def max_pool(self, x: Tensor, *, size: int, stride: int) -> Tensor:
+        """Maximum of each window, with ``same`` padding."""
+        ...
+
     def spatial_mean(self, x: Tensor) -> Tensor:
         """Mean over height and width: (n, height, width, channels) to (n, channels)."""
         ...
 
-    def dense(self, x: Tensor, layer: str, units: int) -> Tensor:
-        """``x @ {layer}/kernel + {layer}/bias``."""
+    def flatten(self, x: Tensor) -> Tensor:
+        """(n, height, width, channels) to (n, height * width * channels), channels changing fastest."""
+        ...
+
+    def dense(self, x: Tensor, layer: str, units: int, *, names: tuple[str, str] = KERAS_NAMES) -> Tensor:
+        """``x @ {layer}/{names[0]} + {layer}/{names[1]}``; weight (in, out)."""
         ...
 
     def sigmoid(self, x: Tensor) -> Tensor:
@@ -83,12 +107,20 @@ class ShapeOps:
         self.shapes: dict[str, tuple[int, ...]] = {}
 
     def conv2d(
-        self, x: tuple[int, ...], layer: str, *, filters: int, kernel: int, stride: int = 1, bias: bool = False
+        self,
+        x: tuple[int, ...],
+        layer: str,
+        *,
+        filters: int,
+        kernel: int,
+        stride: int = 1,
+        bias: bool = False,
+        names: tuple[str, str] = KERAS_NAMES,
     ) -> tuple[int, ...]:
         height, width, channels = x
-        self.shapes[f"{layer}/kernel"] = (kernel, kernel, channels, filters)
+        self.shapes[f"{layer}/{names[0]}"] = (kernel, kernel, channels, filters)
         if bias:
-            self.shapes[f"{layer}/bias"] = (filters,)
+            self.shapes[f"{layer}/{names[1]}"] = (filters,)
         return (-(-height // stride), -(-width // stride), filters)
 
     def depthwise_conv2d(self, x: tuple[int, ...], layer: str, *, kernel: int, stride: int = 1) -> tuple[int, ...]:
@@ -104,12 +136,21 @@ class ShapeOps:
     def relu(self, x: tuple[int, ...]) -> tuple[int, ...]:
         return x
 
+    def max_pool(self, x: tuple[int, ...], *, size: int, stride: int) -> tuple[int, ...]:
+        height, width, channels = x
+        return (-(-height // stride), -(-width // stride), channels)
+
     def spatial_mean(self, x: tuple[int, ...]) -> tuple[int, ...]:
         return x[-1:]
 
-    def dense(self, x: tuple[int, ...], layer: str, units: int) -> tuple[int, ...]:
-        self.shapes[f"{layer}/kernel"] = (x[-1], units)
-        self.shapes[f"{layer}/bias"] = (units,)
+    def flatten(self, x: tuple[int, ...]) -> tuple[int, ...]:
+        return (math.prod(x),)
+
+    def dense(
+        self, x: tuple[int, ...], layer: str, units: int, *, names: tuple[str, str] = KERAS_NAMES
+    ) -> tuple[int, ...]:
+        self.shapes[f"{layer}/{names[0]}"] = (x[-1], units)
+        self.shapes[f"{layer}/{names[1]}"] = (units,)
         return (units,)
 
     def sigmoid(self, x: tuple[int, ...]) -> tuple[int, ...]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ class ModelCard:
         Name of a label set.
     licence : str
     source : dict
-        Where the weights come from: ``file``, ``sha256``, ``url``, ``is_published``.
+        Where the weights come from: ``file``, ``digest``, ``url``, ``is_published``.
     """
 
     network: str
@@ -60,10 +61,11 @@ def write_model_folder(folder: Path, card: ModelCard, weights: Mapping[str, Floa
     card : ModelCard
     weights : mapping of str to float32 ndarray
     """
-    from safetensors.numpy import save
+    from safetensors.numpy import save_file
 
     contiguous = {name: np.ascontiguousarray(value) for name, value in weights.items()}
-    write_atomically(folder / WEIGHTS_NAME, save(contiguous))
+    with replacing(folder / WEIGHTS_NAME) as temporary:
+        save_file(contiguous, temporary)  # from the arrays to the disk, without a copy of them all
     write_atomically(folder / CARD_NAME, json.dumps(asdict(card), indent=2).encode())
 
 
@@ -123,12 +125,18 @@ def read_weights(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[st
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name and then give it its own: nobody ever sees a part of it."""
+    """Write a file whole: nobody ever sees a part of it."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name to write to, which becomes ``path`` if the block ends well and is deleted if not."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid4().hex[:8]}")
     try:
-        temporary.write_bytes(data)
+        yield temporary
         temporary.replace(path)
-    except OSError:
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
