@@ -7,11 +7,10 @@ scipy and ducc0 are measured where they are installed. ``out`` means into an arr
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable
 
 import numpy as np
+from measure import interleaved_medians
 
 N_FRAMES = 48
 N_RUNS = 200
@@ -44,14 +43,7 @@ def contestants(frames: np.ndarray) -> dict[str, Callable[[], object]]:
 
 def main() -> None:
     frames = np.random.default_rng(0).standard_normal((N_FRAMES, 512))
-    functions = contestants(frames)
-    times: dict[str, list[float]] = {name: [] for name in functions}
-    for _ in range(N_RUNS):
-        for name, function in functions.items():
-            start = time.perf_counter()
-            function()
-            times[name].append(time.perf_counter() - start)
-    medians = {name: statistics.median(values) for name, values in times.items()}
+    medians = interleaved_medians(contestants(frames), N_RUNS)
     print("FFT, milliseconds of one core per second of audio")
     for name, seconds in medians.items():
         milliseconds = seconds * 1e3 * 100 / N_FRAMES

@@ -25,12 +25,14 @@ LAYERS = (
     ("predict",),
     ("formats", "worker", "checks"),
     ("batch", "plots"),
+    ("train",),
     ("cli",),
     ("__main__",),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 HEAVY = ("numpy", "openvino", "onnx", "onnxruntime", "h5py", "av", "soundfile", "soxr", "click", "rich", "platformdirs")
-NEVER = ("torch", "tensorflow", "keras", "librosa", "pickle", "joblib")
+NEVER = ("tensorflow", "librosa", "pickle", "joblib")
+FRAMEWORKS = {"torch": ("executors.torch", "executors.torch_frontend", "train"), "keras": ("executors.keras",)}
 IMPORT_IN_PROCESS = """
 import json, sys
 sockets = []
@@ -93,8 +95,11 @@ def test_no_module_imports_itself_through_others():
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
-def test_no_training_framework_and_no_pickle(path):
-    assert not {name.split(".")[0] for name in imported_names(path)} & set(NEVER)
+def test_frameworks_stay_where_they_belong(path):
+    imported = {name.split(".")[0] for name in imported_names(path)}
+    assert not imported & set(NEVER)
+    for framework in imported & set(FRAMEWORKS):
+        assert module_name(path).startswith(FRAMEWORKS[framework]), f"{module_name(path)} imports {framework}"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
@@ -116,7 +121,7 @@ def test_every_expected_error_is_matched_by_its_message(path):
 def test_import_loads_nothing_heavy_and_opens_no_socket():
     process = subprocess.run([sys.executable, "-c", IMPORT_IN_PROCESS], capture_output=True, text=True, check=True)
     answer = json.loads(process.stdout)
-    assert not {name.split(".")[0] for name in answer["modules"]} & set(HEAVY + NEVER)
+    assert not {name.split(".")[0] for name in answer["modules"]} & {*HEAVY, *NEVER, *FRAMEWORKS}
     assert answer["sockets"] == []
     assert process.stderr == ""
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from audioset.labels import LabelSet as LabelSet
     from audioset.limits import LIMITS as LIMITS
     from audioset.limits import Limits as Limits
+    from audioset.postprocess import Postprocessor as Postprocessor
+    from audioset.postprocess import dequantize as dequantize
     from audioset.predict import Model as Model
     from audioset.predict import Prediction as Prediction
     from audioset.predict import load_model as load_model
@@ -38,6 +40,8 @@ _HOME = {
     "Event": "events",
     "FrontendSpec": "frontend",
     "LabelSet": "labels",
+    "Postprocessor": "postprocess",
+    "dequantize": "postprocess",
     "Model": "predict",
     "Prediction": "predict",
     "load_model": "predict",

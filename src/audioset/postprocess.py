@@ -28,10 +28,12 @@ SHAPES = {
 LIMIT = 2.0  # whitened values are clipped to ±2, two standard deviations
 STEPS_PER_UNIT = 255 / (2 * LIMIT)
 
+COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # those that NumPy writes
+
 # Whatever zipfile and NumPy say of a file that is not a whole and plain .npz.
 DAMAGE = (
-    *(OSError, ValueError, TypeError, KeyError, EOFError, NotImplementedError, RuntimeError, MemoryError),
-    *(SyntaxError, OverflowError, zipfile.BadZipFile, zlib.error, tokenize.TokenError),
+    *(OSError, ValueError, TypeError, LookupError, EOFError, RuntimeError, MemoryError, SyntaxError, OverflowError),
+    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError),
 )
 
 
@@ -200,7 +202,10 @@ def _read_arrays(path: Path) -> dict[str, Any]:
 
 
 def _read_member(archive: zipfile.ZipFile, name: str) -> Any:
-    with archive.open(f"{name}.npy") as member:
+    entry = archive.getinfo(f"{name}.npy")
+    if entry.compress_type not in COMPRESSIONS:
+        raise ValueError(f"{entry.filename} is compressed by method {entry.compress_type}, which NumPy does not write")
+    with archive.open(entry) as member:
         array = np.lib.format.read_array(member, allow_pickle=False)
         member.read()  # to its end, where its checksum is compared
     return array
