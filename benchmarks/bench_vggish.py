@@ -43,7 +43,7 @@ def write_random_model(folder: Path) -> None:
 def torch_network(model: Model) -> Callable[[np.ndarray], object] | None:
     """The same network as a torch module, or None where torch is not installed."""
     try:
-        network = model.to_torch().network
+        network = model.to_torch()
     except MissingExtraError as error:
         print(f"torch is not measured: {error}")
         return None

@@ -120,7 +120,7 @@ def _vggish_checks(model: Model, predictions: Mapping[str, Prediction]) -> Itera
         return
     seconds = np.linspace(0, DURATION_S, DURATION_S * SMOKE_RATE)  # as there: the end is the last sample
     embeddings = model.predict(np.sin(2 * np.pi * 1_000 * seconds), SMOKE_RATE).embeddings
-    values: dict[str, FloatArray | None] = {"embedding": embeddings, "postprocessed": None}
+    values: dict[str, np.ndarray[Any, Any] | None] = {"embedding": embeddings, "postprocessed": None}
     parameters = find_asset("vggish_pca_params.npz")
     if parameters:
         values["postprocessed"] = Postprocessor.load(parameters)(embeddings)

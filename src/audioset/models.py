@@ -187,6 +187,23 @@ def network_shapes(card: ModelCard) -> dict[str, tuple[int, ...]]:
     return _trace(card)[0]
 
 
+def output_shapes(card: ModelCard) -> Outputs[tuple[int, ...]]:
+    """Shapes of what a card's network makes of one patch."""
+    return _trace(card)[1]
+
+
+def find_network(card: ModelCard) -> Network:
+    """The network that a card names."""
+    if card.network not in NETWORKS:
+        raise WeightsError(f"the model's network is {card.network!r}; expected one of {', '.join(NETWORKS)}")
+    return NETWORKS[card.network]
+
+
+def load_weights(card: ModelCard, folder: Path) -> dict[str, FloatArray]:
+    """The weights in a model folder, each by its published name, checked against the network."""
+    return read_weights(folder, network_shapes(card))
+
+
 def find_frontend(card: ModelCard) -> FrontendSpec:
     """The frontend that a card names."""
     if card.frontend not in FRONTENDS:
@@ -199,7 +216,7 @@ def find_labels(card: ModelCard) -> LabelSet:
     if card.labels not in (NO_LABELS, *LABEL_SETS):
         raise WeightsError(f"the model's label set is {card.labels!r}; expected one of {', '.join(LABEL_SETS)}")
     labels = LabelSet((), ()) if card.labels == NO_LABELS else LabelSet.load(card.labels)
-    scores = _trace(card)[1].scores
+    scores = output_shapes(card).scores
     n_classes = 0 if scores is None else scores[0]
     if n_classes != len(labels):
         raise WeightsError(f"the model has {n_classes} classes, and its label set {card.labels!r} has {len(labels)}")
@@ -210,15 +227,9 @@ def _trace(card: ModelCard) -> tuple[dict[str, tuple[int, ...]], Outputs[tuple[i
     """Shapes of the parameters and outputs of a card's network."""
     frontend = find_frontend(card)
     try:
-        return trace_shapes(_find_network(card), (frontend.patch_frames, frontend.n_mels), card.arguments)
+        return trace_shapes(find_network(card), (frontend.patch_frames, frontend.n_mels), card.arguments)
     except TypeError as error:
         raise WeightsError(f"{card.network!r} cannot have the arguments {card.arguments}: {error}") from error
-
-
-def _find_network(card: ModelCard) -> Network:
-    if card.network not in NETWORKS:
-        raise WeightsError(f"the model's network is {card.network!r}; expected one of {', '.join(NETWORKS)}")
-    return NETWORKS[card.network]
 
 
 def _converted_folder(spec: ModelSpec, weights: Path | None) -> Path:
@@ -261,8 +272,8 @@ def _make_graph(folder: Path, card: ModelCard) -> bytes:
     from audioset.executors.onnx import network_to_onnx
 
     frontend = find_frontend(card)
-    weights = read_weights(folder, network_shapes(card))
-    return network_to_onnx(_find_network(card), weights, (frontend.patch_frames, frontend.n_mels), card.arguments)
+    weights = load_weights(card, folder)
+    return network_to_onnx(find_network(card), weights, (frontend.patch_frames, frontend.n_mels), card.arguments)
 
 
 def _fingerprint(path: Path, card: ModelCard | None = None) -> str:

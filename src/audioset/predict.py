@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -23,9 +23,20 @@ from audioset.executors.openvino import OpenVinoEngine
 from audioset.frontend import FrontendSpec, Slab, log_mel, patches, slabs
 from audioset.labels import LabelSet
 from audioset.limits import LIMITS, Limits
-from audioset.models import find_frontend, find_labels, prepare_graph, prepare_model
+from audioset.models import (
+    find_frontend,
+    find_labels,
+    find_network,
+    load_weights,
+    output_shapes,
+    prepare_graph,
+    prepare_model,
+)
 from audioset.networks.ops import Outputs
 from audioset.weights.model_folder import ModelCard
+
+if TYPE_CHECKING:
+    from audioset.executors.torch import TorchNetwork
 
 logger = logging.getLogger(__name__)
 
@@ -195,6 +206,74 @@ class Model:
             yield from self._predict_stream(blocks, self.frontend.sample_rate, hop_s, pad)
         for warning in reader.warnings:
             logger.warning("%s: %s", source if isinstance(source, (str, os.PathLike)) else "audio", warning)
+
+    def patches(
+        self, waveform: Array, sample_rate: int, *, hop_s: float | None = None, pad: str | None = None
+    ) -> FloatArray:
+        """What the network would see of samples: its input, for training.
+
+        Parameters
+        ----------
+        waveform, sample_rate, hop_s, pad
+            As for ``predict``.
+
+        Returns
+        -------
+        ndarray, shape (n_patches, n_frames, n_mels), float32
+            Log-mel patches.
+
+        Raises
+        ------
+        AudioError
+            As ``predict``.
+        """
+        frontend = self.frontend.with_pad(pad)
+        hop_frames = frontend.hop_frames(hop_s)
+        resampled = resample_blocks([waveform_to_mono(waveform)], sample_rate, frontend.sample_rate)
+        pieces = slabs(resampled, frontend, hop_frames, SLAB_PATCHES)
+        return np.concatenate([patches(log_mel(slab.waveform, frontend), frontend, hop_frames) for slab in pieces])
+
+    @property
+    def embedding_size(self) -> int:
+        """Numbers in one embedding."""
+        return output_shapes(self.card).embeddings[0]
+
+    def to_torch(self) -> TorchNetwork:
+        """The network as a PyTorch module, with the same weights under the same names.
+
+        Returns
+        -------
+        TorchNetwork
+            From patches (n_patches, n_frames, n_mels) to ``Outputs`` of tensors.
+
+        Raises
+        ------
+        MissingExtraError
+            Without PyTorch.
+        """
+        from audioset.executors.torch import network_to_torch
+
+        return network_to_torch(find_network(self.card), load_weights(self.card, self.folder), self.card.arguments)
+
+    def to_keras(self) -> Any:
+        """The network as a Keras 3 functional model, with the same weights.
+
+        Returns
+        -------
+        keras.Model
+            From ``patches`` (n_patches, n_frames, n_mels) to a dict with ``embeddings`` and, for a tagger,
+            ``scores``.
+
+        Raises
+        ------
+        MissingExtraError
+            Without Keras.
+        """
+        from audioset.executors.keras import network_to_keras
+
+        patch_shape = self.frontend.patch_frames, self.frontend.n_mels
+        weights = load_weights(self.card, self.folder)
+        return network_to_keras(find_network(self.card), weights, patch_shape, self.card.arguments)
 
     def _predict_stream(
         self, blocks: Iterable[FloatArray], sample_rate: int, hop_s: float | None, pad: str | None
