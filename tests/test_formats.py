@@ -13,6 +13,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,14 @@ def embedding_rows() -> list[EmbeddingRow]:
         EmbeddingRow(path, start_s[part], start_s[part] + 0.96, values[part], 3.0, "yamnet") for path, part in parts
     )
     return [first, second, EmbeddingRow.failed(HOSTILE, AudioError("cut off", code="truncated"), "yamnet"), third]
+
+
+def quantised_rows() -> list[EmbeddingRow]:
+    """The same recordings with embeddings of bytes."""
+    values = np.random.default_rng(7).integers(0, 256, (6, 128), np.uint8)
+    values[0, :4] = 0, 127, 128, 255
+    parts = iter((values[0:3], values[3:5], values[5:6]))
+    return [row if row.error_code else replace(row, embeddings=next(parts)) for row in embedding_rows()]
 
 
 # rows
@@ -383,6 +392,48 @@ def test_embedding_parquet_of_failures_alone() -> None:
     assert (line["embedding"], line["error"]) == ([], "cut off")
 
 
+def test_only_bytes_are_quantised() -> None:
+    assert [row.is_quantised for row in embedding_rows()] == [False] * 4
+    assert [row.is_quantised for row in quantised_rows()] == [True, True, False, True]
+
+
+def test_npz_keeps_quantised_embeddings_as_bytes() -> None:
+    rows = quantised_rows()
+    data = written("npz", rows, EMBED_FORMATS)
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        assert arrays["embeddings"].dtype == np.uint8
+        np.testing.assert_array_equal(arrays["embeddings"], np.concatenate([rows[i].embeddings for i in (0, 1, 3)]))
+        np.testing.assert_array_equal(arrays["recording"], [0, 0, 0, 0, 0, 2])
+        assert arrays["errors"].tolist() == ["", "truncated: cut off", ""]
+
+
+def test_json_lines_have_quantised_embeddings_as_integers() -> None:
+    rows = quantised_rows()
+    lines = written("jsonl", rows, EMBED_FORMATS).decode("ascii").splitlines()
+    assert '"embedding": [0, 127, 128, 255, ' in lines[0]
+    records = [strict_json(line) for line in lines]
+    assert records.pop(5)["embedding"] is None
+    values = [record["embedding"] for record in records]
+    assert values == np.concatenate([rows[i].embeddings for i in (0, 1, 3)]).tolist()
+
+
+@pytest.mark.parametrize("patches_per_group", [1, 2, 100])
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (2, 0, 1, 3), (0, 1, 3, 2)])
+def test_parquet_keeps_quantised_embeddings_as_bytes(
+    patches_per_group: int, order: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet, "PATCHES_PER_GROUP", patches_per_group)
+    rows = [quantised_rows()[index] for index in order]
+    table = read_parquet(written("parquet", rows, EMBED_FORMATS))
+    embedding = table.schema.field("embedding").type
+    assert (str(embedding.value_type), embedding.list_size) == ("uint8", 128)
+    lines = table.to_pylist()
+    (broken,) = (line for line in lines if line["error_code"])
+    assert (broken["error_code"], broken["embedding"]) == ("truncated", [0] * 128)
+    values = [line["embedding"] for line in lines if not line["error_code"]]
+    assert values == np.concatenate([row.embeddings for row in rows if not row.error_code]).tolist()
+
+
 # the table
 
 
@@ -508,7 +559,7 @@ def test_raven_without_rows_has_a_header() -> None:
 def test_an_unknown_format_names_the_known_ones() -> None:
     with pytest.raises(UsageError, match="format is 'xml'; expected one of table, json, jsonl, csv, parquet, audacity"):
         make_writer("xml", io.BytesIO(), TAG_FORMATS)
-    with pytest.raises(UsageError, match="format is 'csv'; expected one of jsonl, npz, parquet"):
+    with pytest.raises(UsageError, match="format is 'csv'; expected one of jsonl, npz, parquet, tfrecord"):
         make_writer("csv", io.BytesIO(), EMBED_FORMATS)
 
 
@@ -625,7 +676,7 @@ def test_a_folder_without_permission_is_an_output_error(tmp_path: Path) -> None:
     ("name", "formats", "rows"),
     [
         *((name, TAG_FORMATS, lambda: ROWS[:1]) for name in TAG_FORMATS),
-        *((name, EMBED_FORMATS, embedding_rows) for name in EMBED_FORMATS),
+        *((name, EMBED_FORMATS, quantised_rows) for name in EMBED_FORMATS),
     ],
 )
 def test_a_full_disk_is_an_output_error_in_every_format(

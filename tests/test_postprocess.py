@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ def test_signed_bytes_are_refused_with_the_way_out() -> None:
 
 
 def test_values_that_are_not_quantised_are_refused() -> None:
-    with pytest.raises(UsageError, match="dtype float32; expected uint8.*they are not quantised"):
+    with pytest.raises(UsageError, match=r"dtype float32; expected uint8.*they are not quantised"):
         dequantize(np.zeros((1, 128), np.float32))
 
 
@@ -211,6 +212,14 @@ def test_a_file_that_is_none_is_refused_by_name(tmp_path: Path, contents: bytes 
     with pytest.raises(WeightsError, match=rf"{expected}.*Next step: use the published") as caught:
         Postprocessor.load(path)
     assert caught.value.exit_code == 5
+
+
+def test_a_compression_that_numpy_does_not_use_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "pca.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("pca_eigen_vectors.npy", npy_bytes())
+    with pytest.raises(WeightsError, match=r"pca_eigen_vectors\.npy is compressed by method 14, which NumPy does not"):
+        Postprocessor.load(path)
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ class Postprocessor:
         For other shapes, other than floating-point numbers, NaN or infinite values.
 
     Source: tensorflow/models, research/audioset/vggish/vggish_postprocess.py. All 3,200 bytes of the stored
-    reference are equal.
+    reference are equal, of which 16 are within 0.01 of a step.
     """
 
     pca_eigen_vectors: FloatArray

@@ -27,6 +27,7 @@ from audioset.formats.rows import Tag as Tag
 from audioset.formats.rows import Writer as Writer
 from audioset.formats.rows import printable as printable
 from audioset.formats.table import TableWriter
+from audioset.formats.tfrecord import TFRecordWriter
 
 AnyRow = TypeVar("AnyRow")
 
@@ -45,10 +46,19 @@ EMBED_FORMATS: dict[str, Callable[[Stream], Writer[EmbeddingRow]]] = {
     "jsonl": EmbeddingJsonlWriter,
     "npz": NpzWriter,
     "parquet": EmbeddingParquetWriter,
+    "tfrecord": TFRecordWriter,
 }
 
 # What an output's name says about its format. ".txt" says nothing: Audacity, Raven and the table all use it.
-SUFFIXES = {".json": "json", ".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet", ".npz": "npz"}
+SUFFIXES = {
+    ".json": "json",
+    ".jsonl": "jsonl",
+    ".csv": "csv",
+    ".parquet": "parquet",
+    ".npz": "npz",
+    ".tfrecord": "tfrecord",
+    ".tfrecords": "tfrecord",
+}
 
 
 def make_writer(name: str, stream: Stream, formats: Mapping[str, Callable[[Stream], Writer[AnyRow]]]) -> Writer[AnyRow]:

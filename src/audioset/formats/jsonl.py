@@ -30,7 +30,7 @@ class JsonlWriter:
 
 
 class EmbeddingJsonlWriter:
-    """One line for each patch, and one for each recording that failed."""
+    """One line for each patch, with integers if it is quantised; and one for each recording that failed."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
@@ -41,7 +41,8 @@ class EmbeddingJsonlWriter:
             self._write_record(row, 0.0, 0.0, None)
             return
         for start_s, end_s, values in zip(row.start_s, row.end_s, row.embeddings, strict=True):
-            self._write_record(row, float(start_s), float(end_s), _short_floats(values))
+            numbers = values.tolist() if row.is_quantised else _short_floats(values)
+            self._write_record(row, float(start_s), float(end_s), numbers)
 
     def close(self) -> None:
         """Nothing is left to write."""

@@ -23,13 +23,14 @@ class NpzWriter:
 
     ``recording`` says which of ``paths`` a patch belongs to. ``errors`` has a text for each path, empty
     where all went well, and ``model`` is one text. The arrays of patches wait in temporary files, beside the
-    output, until ``close``.
+    output, until ``close``. ``embeddings`` are float32, or uint8 if they are quantised.
     """
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._n_patches = 0
         self._size = 0
+        self._dtypes = dict(SPOOLED)
         self._model = ""
         self._indices: dict[str, int] = {}
         self._errors: dict[str, str] = {}
@@ -49,9 +50,10 @@ class NpzWriter:
             return
         self._n_patches += len(row.embeddings)
         self._size = row.embeddings.shape[1]
+        self._dtypes["embeddings"] = "|u1" if row.is_quantised else SPOOLED["embeddings"]
         arrays = (row.embeddings, row.start_s, row.end_s, np.full(len(row.embeddings), index))
         with self._explained():
-            for (name, dtype), array in zip(SPOOLED.items(), arrays, strict=True):
+            for (name, dtype), array in zip(self._dtypes.items(), arrays, strict=True):
                 self._spools[name].write(np.ascontiguousarray(array, dtype).data)
 
     def close(self) -> None:
@@ -81,7 +83,7 @@ class NpzWriter:
         import numpy as np
 
         shape = (self._n_patches, self._size) if name == "embeddings" else (self._n_patches,)
-        header = {"descr": SPOOLED[name], "fortran_order": False, "shape": shape}
+        header = {"descr": self._dtypes[name], "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(member, header)
         spool.seek(0)
         shutil.copyfileobj(spool, member, COPY_BYTES)

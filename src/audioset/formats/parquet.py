@@ -9,10 +9,11 @@ from audioset.formats.output import Stream
 from audioset.formats.rows import CELLS, EmbeddingRow, Row, flat_cells
 
 if TYPE_CHECKING:
-    from audioset.formats.rows import FloatArray
+    from audioset.formats.rows import ByteArray, FloatArray
 
 LINES_PER_GROUP = 65_536
 PATCHES_PER_GROUP = 8_192  # 32 MiB of 1024 float32
+MISSING = {"float32": float("nan"), "uint8": 0}  # the embedding of a recording that failed
 TYPES = {"start_s": "float64", "end_s": "float64", "duration_s": "float64", "rank": "int32", "score": "float32"}
 
 
@@ -42,9 +43,10 @@ class ParquetWriter:
 
 
 class EmbeddingParquetWriter:
-    """One line for each patch, and one with an embedding of NaN for each recording that failed.
+    """One line for each patch, and one for each recording that failed: its embedding is NaN, or 0 if quantised.
 
-    NaN and not null: pyarrow before 26 cannot read a column of fixed-size lists where one is null.
+    The column ``embedding`` has lists of one size, of float32 or, if quantised, of uint8. NaN or 0 and not
+    null: pyarrow before 26 cannot read a column of fixed-size lists where one is null.
     """
 
     def __init__(self, stream: Stream) -> None:
@@ -52,12 +54,15 @@ class EmbeddingParquetWriter:
         self._rows: list[EmbeddingRow] = []
         self._n_patches = 0
         self._size = 0
+        self._dtype = "float32"
 
     def write(self, row: EmbeddingRow) -> None:
         """Keep the row until there are enough patches for a row group."""
         self._rows.append(row)
         self._n_patches += len(row.embeddings)
         self._size = max(self._size, row.embeddings.shape[1])
+        if row.is_quantised:
+            self._dtype = "uint8"
         if self._n_patches >= PATCHES_PER_GROUP:
             self._flush()
 
@@ -71,7 +76,8 @@ class EmbeddingParquetWriter:
         names = ("path", "start_s", "end_s", "model", "error_code", "error")
         columns = zip(*lines, strict=True) if lines else ((),) * len(names)
         table = {name: _column(name, cells) for name, cells in zip(names, columns, strict=True)}
-        embedding = _embedding_column([_patch_embeddings(row, self._size) for row in self._rows], self._size)
+        blocks = [_patch_embeddings(row, self._size, self._dtype) for row in self._rows]
+        embedding = _embedding_column(blocks, self._size, self._dtype)
         self._groups.write({name: table.get(name, embedding) for name in (*names[:3], "embedding", *names[3:])})
         self._rows, self._n_patches = [], 0
 
@@ -109,20 +115,20 @@ def _patch_lines(row: EmbeddingRow) -> list[tuple[Any, ...]]:
     ]
 
 
-def _patch_embeddings(row: EmbeddingRow, size: int) -> FloatArray:
+def _patch_embeddings(row: EmbeddingRow, size: int, dtype: str) -> FloatArray | ByteArray:
     import numpy as np
 
-    return row.embeddings if row.error_code is None else np.full((1, size), np.nan, np.float32)
+    return row.embeddings if row.error_code is None else np.full((1, size), MISSING[dtype], dtype)
 
 
-def _embedding_column(blocks: list[FloatArray], size: int) -> Any:
-    """Column of lists of ``size`` float32; of empty lists where no recording gave an embedding."""
+def _embedding_column(blocks: list[FloatArray | ByteArray], size: int, dtype: str) -> Any:
+    """Column of lists of ``size`` numbers; of empty lists where no recording gave an embedding."""
     import numpy as np
 
     pyarrow = _pyarrow()
     if size == 0:
         return pyarrow.array([[] for _ in blocks], pyarrow.list_(pyarrow.float32()))
-    values = np.concatenate(blocks or [np.zeros((0, size), np.float32)], dtype=np.float32)
+    values = np.concatenate(blocks or [np.zeros((0, size), dtype)], dtype=dtype)
     return pyarrow.FixedSizeListArray.from_arrays(values.ravel(), size)
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from audioset.errors import AudioSetError
 
+    ByteArray = np.ndarray[Any, np.dtype[np.uint8]]
     FloatArray = np.ndarray[Any, np.dtype[np.float32]]
     SecondsArray = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -98,7 +99,8 @@ class EmbeddingRow:
         Made ``printable``, as are all texts.
     start_s, end_s : ndarray, shape (n_patches,), float64
         Seconds from the start of the recording.
-    embeddings : ndarray, shape (n_patches, embedding_size), float32
+    embeddings : ndarray, shape (n_patches, embedding_size), float32, or uint8 if they are quantised
+        All rows of one output alike.
     duration_s : float or None
         Of the recording, as far as it is known; None where it cannot be read.
     model : str
@@ -110,7 +112,7 @@ class EmbeddingRow:
     path: str
     start_s: SecondsArray
     end_s: SecondsArray
-    embeddings: FloatArray
+    embeddings: FloatArray | ByteArray
     duration_s: float | None
     model: str
     warnings: tuple[str, ...] = ()
@@ -119,6 +121,11 @@ class EmbeddingRow:
 
     def __post_init__(self) -> None:
         _make_printable(self)
+
+    @property
+    def is_quantised(self) -> bool:
+        """Whether the embeddings are bytes. Those of an error row, of which there are none, are not."""
+        return self.embeddings.dtype == "uint8"
 
     @classmethod
     def failed(cls, path: str | os.PathLike[str], error: AudioSetError, model: str) -> EmbeddingRow:

@@ -1,0 +1,359 @@
+"""TFRecord output, read back by a naive reader that knows nothing of the writer; real released records say it is right.
+
+The reader takes protobuf apart by field numbers and wire types, and computes its checksums bit by bit.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import tarfile
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import ASSETS
+from hypothesis import given
+from hypothesis import strategies as st
+
+from audioset.errors import AudioError, UsageError
+from audioset.formats import EMBED_FORMATS, EmbeddingRow, make_writer, open_output, printable
+from audioset.formats.tfrecord import frame_record, sequence_example
+
+N_SHARDS = 8
+VARINT, FIXED_64, DELIMITED, FIXED_32 = 0, 1, 2, 5
+
+
+# The reader
+
+
+def crc32c(data: bytes) -> int:
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ 0x82F63B78 * (crc & 1)
+    return crc ^ 0xFFFFFFFF
+
+
+def checked(data: bytes, masked: bytes) -> bytes:
+    (value,) = struct.unpack("<I", masked)
+    rotated = (value - 0xA282EAD8) % 2**32
+    assert crc32c(data) == (rotated << 15 | rotated >> 17) % 2**32
+    return data
+
+
+def records(data: bytes) -> Iterator[bytes]:
+    at = 0
+    while at < len(data):
+        (length,) = struct.unpack("<Q", checked(data[at : at + 8], data[at + 8 : at + 12]))
+        at += 12 + length + 4
+        assert at <= len(data)
+        yield checked(data[at - 4 - length : at - 4], data[at - 4 : at])
+
+
+def varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        value |= (data[at] & 0x7F) << shift
+        shift += 7
+        at += 1
+        if data[at - 1] < 0x80:
+            return value, at
+
+
+def message_fields(data: bytes) -> Iterator[tuple[int, int, Any]]:
+    at = 0
+    while at < len(data):
+        tag, at = varint(data, at)
+        wire_type = tag & 7
+        if wire_type == VARINT:
+            value, at = varint(data, at)
+        else:
+            length, at = varint(data, at) if wire_type == DELIMITED else ({FIXED_32: 4, FIXED_64: 8}[wire_type], at)
+            assert at + length <= len(data)
+            value, at = data[at : at + length], at + length
+        yield tag >> 3, wire_type, value
+
+
+def only(data: bytes, number: int) -> list[bytes]:
+    """Values of a message in which every field has this number and is delimited."""
+    found = list(message_fields(data))
+    assert {(field, wire_type) for field, wire_type, _ in found} <= {(number, DELIMITED)}
+    return [value for _, _, value in found]
+
+
+def feature(data: bytes) -> tuple[str, list[Any]]:
+    """Kind and values of a ``tf.train.Feature``."""
+    ((number, wire_type, contents),) = message_fields(data)
+    assert wire_type == DELIMITED
+    kind = {1: "bytes", 2: "float", 3: "int64"}[number]
+    values: list[Any] = []
+    for field, value_type, value in message_fields(contents):
+        assert field == 1
+        if kind == "bytes":
+            assert value_type == DELIMITED
+            values.append(value)
+        elif kind == "float":  # packed or one by one
+            values += struct.unpack(f"<{len(value) // 4}f", value)
+        elif value_type == VARINT:
+            values.append(value)
+        else:
+            at = 0
+            while at < len(value):
+                number, at = varint(value, at)
+                values.append(number)
+    return kind, values
+
+
+def string_map(data: bytes) -> dict[str, bytes]:
+    entries = {}
+    for entry in only(data, 1):
+        (key_field, _, key), (value_field, _, value) = message_fields(entry)
+        assert (key_field, value_field) == (1, 2)
+        entries[key.decode()] = value
+    return entries
+
+
+def parsed(payload: bytes) -> dict[str, Any]:
+    (context_field, _, context), (lists_field, _, lists) = sorted(message_fields(payload))
+    assert (context_field, lists_field) == (1, 2)
+    return {
+        "context": {name: feature(value) for name, value in string_map(context).items()},
+        "lists": {name: [feature(item) for item in only(value, 1)] for name, value in string_map(lists).items()},
+    }
+
+
+def embeddings_of(example: dict[str, Any]) -> np.ndarray:
+    kinds, values = zip(*example["lists"]["audio_embedding"], strict=True)
+    assert set(kinds) == {"bytes"}
+    assert {len(value) for value in values} == {1}
+    return np.array([list(value[0]) for value in values], np.uint8)
+
+
+# What is written
+
+
+def quantised(n_patches: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (n_patches, 128), np.uint8)
+
+
+def row(path: str, embeddings: np.ndarray, first: int = 0, duration_s: float | None = 2.5) -> EmbeddingRow:
+    start_s = (first + np.arange(len(embeddings))) * 0.96
+    return EmbeddingRow(path, start_s, start_s + 0.96, embeddings, duration_s, "vggish")
+
+
+def failed(path: str) -> EmbeddingRow:
+    return EmbeddingRow.failed(path, AudioError("cut off", code="truncated"), "vggish")
+
+
+def written(rows: Iterable[EmbeddingRow]) -> bytes:
+    stream = io.BytesIO()
+    with closing(make_writer("tfrecord", stream, EMBED_FORMATS)) as writer:
+        for each in rows:
+            writer.write(each)
+    return stream.getvalue()
+
+
+def examples(rows: Iterable[EmbeddingRow]) -> list[dict[str, Any]]:
+    return [parsed(payload) for payload in records(written(rows))]
+
+
+def video_ids(rows: Iterable[EmbeddingRow]) -> list[str]:
+    return [example["context"]["video_id"][1][0].decode() for example in examples(rows)]
+
+
+@pytest.fixture(scope="module")
+def released() -> list[bytes]:
+    """Records of a few of the released shards."""
+    path = ASSETS / "features.tar.gz"
+    if not path.is_file():
+        pytest.skip(f"no released features: there is no {path}")
+    found: list[bytes] = []
+    n_shards = 0
+    with tarfile.open(path, "r|gz") as archive:
+        for member in archive:
+            if member.name.endswith(".tfrecord"):
+                found += records(archive.extractfile(member).read())
+                n_shards += 1
+            if n_shards == N_SHARDS:
+                break
+    return found
+
+
+def test_the_reader_has_the_right_checksum() -> None:
+    assert crc32c(b"123456789") == 0xE3069283
+
+
+def test_a_recording_is_one_example() -> None:
+    embeddings = quantised(3)
+    (example,) = examples([row("folder/Ab-_9.take 2.wav", embeddings)])
+    assert example["context"] == {
+        "video_id": ("bytes", [b"Ab-_9.take 2"]),
+        "start_time_seconds": ("float", [0.0]),
+        "end_time_seconds": ("float", [2.5]),
+        "labels": ("int64", []),
+    }
+    assert list(example["lists"]) == ["audio_embedding"]
+    np.testing.assert_array_equal(embeddings_of(example), embeddings)
+
+
+def test_a_released_record_has_the_same_layout(released: list[bytes]) -> None:
+    assert len(released) > N_SHARDS
+    (ours,) = examples([row("a.wav", quantised(3))])
+    for payload in released:
+        theirs = parsed(payload)
+        assert list(theirs) == list(ours)
+        kinds = {name: kind for name, (kind, _) in theirs["context"].items()}
+        assert kinds == {name: kind for name, (kind, _) in ours["context"].items()}
+        assert {name: len(values) for name, (_, values) in theirs["context"].items() if name != "labels"} == {
+            "video_id": 1,
+            "start_time_seconds": 1,
+            "end_time_seconds": 1,
+        }
+        assert list(theirs["lists"]) == list(ours["lists"])
+        assert embeddings_of(theirs).shape[1] == embeddings_of(ours).shape[1] == 128
+
+
+def test_a_released_record_written_again_says_the_same(released: list[bytes]) -> None:
+    for payload in released:
+        original = parsed(payload)
+        context = {name: values for name, (_, values) in original["context"].items()}
+        assert context["labels"] == sorted(set(context["labels"])) != []
+        again = sequence_example(
+            context["video_id"][0].decode(),
+            context["start_time_seconds"][0],
+            context["end_time_seconds"][0],
+            context["labels"],
+            embeddings_of(original),
+        )
+        assert parsed(again) == original
+        assert list(records(frame_record(again))) == [again]
+
+
+def test_parts_of_a_recording_are_joined_and_time_is_the_whole() -> None:
+    embeddings = quantised(70)
+    parts = [
+        row("a.wav", embeddings[:64], duration_s=61.44),
+        row("a.wav", embeddings[64:], first=64, duration_s=67.3),
+        row("b.wav", embeddings[:1]),
+    ]
+    first, second = examples(parts)
+    np.testing.assert_array_equal(embeddings_of(first), embeddings)
+    assert first["context"]["end_time_seconds"] == ("float", [pytest.approx(67.3)])
+    np.testing.assert_array_equal(embeddings_of(second), embeddings[:1])
+
+
+def test_a_long_recording_is_one_record() -> None:
+    embeddings = quantised(20_000)
+    stream = io.BytesIO()
+    with closing(make_writer("tfrecord", stream, EMBED_FORMATS)) as writer:
+        writer.write(row("day.wav", embeddings))
+    payload = stream.getvalue()[12:-4]
+    assert len(payload) > 128 * 20_000
+    np.testing.assert_array_equal(embeddings_of(parsed(payload)), embeddings)
+
+
+def test_time_without_a_known_duration_ends_with_the_last_patch() -> None:
+    (example,) = examples([row("a.wav", quantised(3), duration_s=None)])
+    assert example["context"]["end_time_seconds"] == ("float", [pytest.approx(2.88)])
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([], []),
+        ([failed("b")], []),
+        ([row("a", quantised(1)), failed("b")], ["a"]),
+        ([failed("a"), row("b", quantised(1))], ["b"]),
+        ([row("a", quantised(1)), row("b", quantised(64)), failed("b"), row("c", quantised(1))], ["a", "c"]),
+        ([row("a", quantised(64)), row("a", quantised(64)), failed("a")], []),
+    ],
+    ids=["nothing", "one", "last", "first", "middle", "after two parts"],
+)
+def test_a_recording_that_failed_has_no_record(rows: list[EmbeddingRow], expected: list[str]) -> None:
+    assert video_ids(rows) == expected
+
+
+def interrupted(target: Path) -> None:
+    with open_output(target) as stream, closing(make_writer("tfrecord", stream, EMBED_FORMATS)) as writer:
+        writer.write(row("a.wav", quantised(2)))
+        writer.write(row("b.wav", quantised(64)))
+        raise KeyboardInterrupt
+
+
+def test_a_run_that_is_stopped_writes_no_half_recording(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt, match=r"^$"):
+        interrupted(tmp_path / "e.tfrecord")
+    (payload,) = records((tmp_path / "e.tfrecord.partial").read_bytes())
+    assert parsed(payload)["context"]["video_id"] == ("bytes", [b"a"])
+
+
+def test_a_run_while_an_older_error_is_handled_is_whole() -> None:
+    try:
+        raise ValueError("an older error")
+    except ValueError:
+        assert video_ids([row("a.wav", quantised(2))]) == ["a"]
+
+
+def test_a_record_is_written_as_soon_as_the_next_recording_begins() -> None:
+    stream = io.BytesIO()
+    writer = make_writer("tfrecord", stream, EMBED_FORMATS)
+    writer.write(row("a.wav", quantised(2)))
+    assert stream.getvalue() == b""
+    writer.write(row("b.wav", quantised(2)))
+    assert len(list(records(stream.getvalue()))) == 1
+    writer.close()
+    assert len(list(records(stream.getvalue()))) == 2
+
+
+@pytest.mark.parametrize(
+    ("embeddings", "message"),
+    [
+        (np.zeros((1, 128), np.float32), r"these are 128 values of float32 a patch\. Next step: .*--quantize"),
+        (np.zeros((1, 1024), np.float32), "these are 1024 values of float32"),
+        (np.zeros((1, 1024), np.uint8), "these are 1024 values of uint8"),
+        (np.zeros((1, 128), np.int8), "these are 128 values of int8"),
+    ],
+)
+def test_other_than_quantised_embeddings_are_refused(embeddings: np.ndarray, message: str) -> None:
+    writer = make_writer("tfrecord", io.BytesIO(), EMBED_FORMATS)
+    with pytest.raises(UsageError, match=rf"holds quantised embeddings, 128 bytes a patch.*{message}"):
+        writer.write(row("a.wav", embeddings))
+
+
+def test_the_same_rows_make_the_same_bytes_in_a_fixed_order() -> None:
+    rows = [row("a.wav", quantised(3)), row("b.wav", quantised(2, seed=1))]
+    data = written(rows)
+    assert data == written(rows)
+    (example, _) = map(parsed, records(data))
+    assert list(example["context"]) == ["video_id", "start_time_seconds", "end_time_seconds", "labels"]
+
+
+@given(
+    st.text(st.characters(exclude_characters="/\\\0")),
+    st.floats(0, 1e6, width=32),
+    st.lists(st.integers(0, 2**63 - 1)),
+    st.integers(1, 3),
+)
+def test_any_values_survive(name: str, end_s: float, labels: list[int], n_patches: int) -> None:
+    embeddings = quantised(n_patches)
+    example = parsed(sequence_example(printable(name), 0.5, end_s, labels, embeddings))
+    assert example["context"] == {
+        "video_id": ("bytes", [printable(name).encode()]),
+        "start_time_seconds": ("float", [0.5]),
+        "end_time_seconds": ("float", [end_s]),
+        "labels": ("int64", labels),
+    }
+    np.testing.assert_array_equal(embeddings_of(example), embeddings)
+
+
+@pytest.mark.parametrize(
+    ("path", "video_id"),
+    [("-", "-"), (".hidden", ".hidden"), ("a/é\n\x1b.flac", "é\n\x1b"), ("a/\udcff.wav", "\\xff"), ("a/b", "b")],
+)
+def test_the_id_is_the_name_without_folder_and_ending(path: str, video_id: str) -> None:
+    assert video_ids([row(path, quantised(1))]) == [video_id]
