@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from checkpoints import write_v1
 
 from audioset import Model, load_model
 from audioset.errors import EngineError
@@ -84,6 +86,15 @@ def vggish_folder(vggish_weights: dict[str, np.ndarray], tmp_path_factory: pytes
     """A model folder with these weights."""
     folder = tmp_path_factory.mktemp("vggish")
     write_model_folder(folder, ModelCard("vggish", {"activation": None}, "vggish", "", "CC0-1.0", {}), vggish_weights)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def vggish_assets(vggish_weights: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for ``AUDIOSET_ASSETS`` where the published files of VGGish would be, with these weights."""
+    folder = tmp_path_factory.mktemp("assets")
+    write_v1(folder / "vggish_model.ckpt", vggish_weights)
+    shutil.copy(reference_file("vggish_pca_params_test.npz"), folder / "vggish_pca_params.npz")
     return folder
 
 

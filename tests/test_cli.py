@@ -273,6 +273,13 @@ def test_interrupt_is_calm(weights: list[str], tmp_path: Path) -> None:
     assert b"Traceback" not in errors
 
 
+def test_a_model_that_only_embeds_has_nothing_to_tag(vggish_folder: Path, tmp_path: Path) -> None:
+    result = run("tag", tmp_path / "a.wav", "--model", vggish_folder, "-o", tmp_path / "tags.csv")
+    assert result.returncode == 2
+    assert b"only embeds: it has no scores. Next step: audioset embed" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_models_list_info_verify(assets_folder: Path) -> None:
     records = {record["name"]: record for record in strict_json(run("models", "list", "--json").stdout)}
     assert records["yamnet"]["path"] == str(assets_folder / "yamnet.h5")

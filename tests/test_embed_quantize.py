@@ -5,7 +5,6 @@ VGGish's published checkpoint is large and not at hand: a model folder with stan
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -19,8 +18,6 @@ import pytest
 import soundfile
 from conftest import ASSETS
 from test_tfrecord import embeddings_of, parsed, records
-
-from audioset.weights.model_folder import ModelCard, write_model_folder
 
 REFERENCE = ASSETS.parent / "reference"
 PARAMETERS = REFERENCE / "vggish_pca_params_test.npz"
@@ -40,22 +37,6 @@ def embed(*arguments: str | Path, **environment: str) -> Run:
 
 
 @pytest.fixture(scope="session")
-def vggish(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder with the weights that the reference was made with."""
-    script = REFERENCE / "vggish_weights.py"
-    if not script.is_file():
-        pytest.skip(f"no reference weights: there is no {script}")
-    spec = importlib.util.spec_from_file_location("vggish_weights", script)
-    module: Any = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    source = {"file": "x", "digest": "", "is_published": False, "url": ""}
-    card = ModelCard("vggish", {"activation": None}, "vggish", "", "Apache-2.0", source)
-    folder = tmp_path_factory.mktemp("models") / "vggish"
-    write_model_folder(folder, card, module.weights(0))
-    return folder
-
-
-@pytest.fixture(scope="session")
 def expected() -> dict[str, np.ndarray]:
     """The original's bytes."""
     with np.load(REFERENCE / "vggish_reference.npz") as stored:
@@ -63,7 +44,7 @@ def expected() -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="session")
-def recordings(vggish: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def recordings(vggish_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """What the reference was made of, as files; one that is empty in the middle."""
     folder = tmp_path_factory.mktemp("recordings")
     paths = [folder / f"{name}.wav" for name in CASES]
@@ -74,8 +55,8 @@ def recordings(vggish: Path, tmp_path_factory: pytest.TempPathFactory) -> list[P
     return [*paths[:2], folder / "empty.wav", paths[2]]
 
 
-def options(vggish: Path) -> list[str | Path]:
-    return ["--model", vggish, "--quantize", "--pca", PARAMETERS, "--quiet"]
+def options(vggish_folder: Path) -> list[str | Path]:
+    return ["--model", vggish_folder, "--quantize", "--pca", PARAMETERS, "--quiet"]
 
 
 def assert_near(found: Any, expected: np.ndarray) -> None:
@@ -87,10 +68,10 @@ def assert_near(found: Any, expected: np.ndarray) -> None:
 
 
 def test_tfrecords_hold_the_originals_bytes(
-    vggish: Path, recordings: list[Path], expected: dict[str, np.ndarray], tmp_path: Path
+    vggish_folder: Path, recordings: list[Path], expected: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     target = tmp_path / "features.tfrecord"
-    result = embed(*recordings, *options(vggish), "--output", target)
+    result = embed(*recordings, *options(vggish_folder), "--output", target)
     assert result.returncode == 3
     assert b"empty.wav: " in result.stderr
     examples = [parsed(payload) for payload in records(target.read_bytes())]
@@ -102,10 +83,10 @@ def test_tfrecords_hold_the_originals_bytes(
 
 @pytest.mark.parametrize("name", ["e.npz", "e.jsonl", "e.parquet"])
 def test_every_format_holds_the_originals_bytes(
-    vggish: Path, recordings: list[Path], expected: dict[str, np.ndarray], tmp_path: Path, name: str
+    vggish_folder: Path, recordings: list[Path], expected: dict[str, np.ndarray], tmp_path: Path, name: str
 ) -> None:
     target = tmp_path / name
-    result = embed(*recordings[:2], *options(vggish), "--output", target)
+    result = embed(*recordings[:2], *options(vggish_folder), "--output", target)
     assert result.returncode == 0, result.stderr.decode()
     assert_near(read_bytes(target), np.concatenate([expected[case] for case in CASES[:2]]))
 
@@ -123,10 +104,10 @@ def read_bytes(path: Path) -> Any:
 
 
 def test_the_published_parameters_are_looked_for_and_others_under_their_name_are_noted(
-    vggish: Path, recordings: list[Path], expected: dict[str, np.ndarray], tmp_path: Path
+    vggish_folder: Path, recordings: list[Path], expected: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     shutil.copy(PARAMETERS, tmp_path / "vggish_pca_params.npz")
-    arguments = [recordings[0], "--model", vggish, "--quantize", "--format", "tfrecord"]
+    arguments = [recordings[0], "--model", vggish_folder, "--quantize", "--format", "tfrecord"]
     result = embed(*arguments, AUDIOSET_ASSETS=str(tmp_path))
     assert result.returncode == 0, result.stderr.decode()
     assert b"vggish_pca_params.npz is not the published file" in result.stderr
@@ -134,9 +115,9 @@ def test_the_published_parameters_are_looked_for_and_others_under_their_name_are
     assert_near(embeddings_of(example), expected[CASES[0]])
 
 
-def test_missing_parameters_say_where_to_put_them(vggish: Path, tmp_path: Path) -> None:
+def test_missing_parameters_say_where_to_put_them(vggish_folder: Path, tmp_path: Path) -> None:
     nowhere = {"AUDIOSET_ASSETS": str(tmp_path), "AUDIOSET_CACHE": str(tmp_path / "cache"), "AUDIOSET_OFFLINE": "1"}
-    result = embed(tmp_path / "a.wav", "--model", vggish, "--quantize", **nowhere)
+    result = embed(tmp_path / "a.wav", "--model", vggish_folder, "--quantize", **nowhere)
     assert result.returncode == 5
     assert b"https://storage.googleapis.com/audioset/vggish_pca_params.npz" in result.stderr
     assert b"Traceback" not in result.stderr
@@ -164,9 +145,9 @@ def test_mistakes_are_said_before_any_work(tmp_path: Path, arguments: list[str],
     assert [path.name for path in tmp_path.iterdir()] == ["model.json"]
 
 
-def test_floats_are_as_before_without_the_flag(vggish: Path, recordings: list[Path], tmp_path: Path) -> None:
+def test_floats_are_as_before_without_the_flag(vggish_folder: Path, recordings: list[Path], tmp_path: Path) -> None:
     target = tmp_path / "e.npz"
-    assert embed(recordings[0], "--model", vggish, "--output", target).returncode == 0
+    assert embed(recordings[0], "--model", vggish_folder, "--output", target).returncode == 0
     with np.load(target) as found, np.load(REFERENCE / "vggish_reference.npz") as stored:
         assert found["embeddings"].dtype == np.float32
         np.testing.assert_allclose(found["embeddings"], stored[f"{CASES[0]}/embedding"], atol=1e-3)

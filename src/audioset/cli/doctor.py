@@ -30,7 +30,7 @@ def doctor(as_json: bool, **options: Any) -> int:
         for title, rows in sections.items():
             click.echo(click.style(title, bold=True))
             for name, value in rows.items():
-                click.echo(f"  {name:46s} {value}")
+                click.echo(f"  {name:50s} {value}")
     return exit_code
 
 
@@ -79,8 +79,11 @@ def _codecs() -> dict[str, Any]:
     }
 
 
+EXTRAS = (("pyarrow", "data"), ("matplotlib", "plot"), ("torch", "train"), ("keras", "keras"))
+
+
 def _extras() -> dict[str, Any]:
-    return {name: _version(name, extra) for name, extra in (("pyarrow", "data"), ("matplotlib", "plot"))}
+    return {name: _version(name, extra) for name, extra in EXTRAS}
 
 
 def _version(package: str, extra: str) -> str:

@@ -82,7 +82,7 @@ def verify(names: tuple[str, ...]) -> int:
         model = load_model(name)
         click.echo("  tensors  all there, in the right shapes, finite")
         for check in parity_report(model):
-            click.echo(f"  {check.name:46s} {check.text}")
+            click.echo(f"  {check.name:50s} {check.text}")
             is_ok &= check.is_ok
     return 0 if is_ok else 1
 

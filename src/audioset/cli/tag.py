@@ -54,6 +54,8 @@ def tag(**options: Any) -> int:
         if plot and len(inputs) != 1:
             raise click.UsageError(f"--plot draws one recording; the inputs are {len(inputs)}.")
         run = Run(inputs, take_limits(options), options)
+        if not len(run.model.labels):
+            raise click.UsageError(f"{run.name} only embeds: it has no scores. Next step: audioset embed")
         choose = _Choice(options["top"], options["threshold"])
         run.kept = [] if plot else None
         make_rows = _patch_rows if options["per_patch"] else _file_rows

@@ -6,6 +6,7 @@ Source: tensorflow/models, research/audioset/vggish/vggish_train_demo.py, whose 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -22,6 +23,7 @@ except ImportError as error:
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
+BATCH_SIZE = 64  # of patches that are only computed
 ADAM_EPSILON = 1e-8
 INIT_DEVIATION = 0.01  # of the new layers' weights, as in vggish_params.py
 
@@ -38,7 +40,7 @@ class WarmStart(torch.nn.Module):
         Units of the one hidden layer; 0 makes the classifier linear.
     trains_network : bool
         Whether the published weights are trained too. If not, they stay as they are, bit for bit, and cost
-        no gradients.
+        no gradients. The moments of batch norms stay in either case.
 
     Attributes
     ----------
@@ -64,22 +66,29 @@ class WarmStart(torch.nn.Module):
         self.network: TorchNetwork = model.to_torch()
         self.network.requires_grad_(trains_network)
         self.n_classes = n_classes
-        self.trains_network = trains_network
         self.classifier = _classifier(model.embedding_size, n_hidden, n_classes)
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
         """Logits (n_patches, n_classes) of log-mel patches (n_patches, n_frames, n_mels)."""
-        logits: torch.Tensor = self.classifier(torch.relu(self.network(patches).embeddings))
+        return self.classify(self.network(patches).embeddings)
+
+    def classify(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Logits (n_patches, n_classes) of the network's embeddings (n_patches, embedding_size)."""
+        logits: torch.Tensor = self.classifier(torch.relu(embeddings))
         return logits
 
     def train(self, mode: bool = True) -> WarmStart:
-        """Set the training mode; a network that is not trained keeps its batch norms' moments."""
+        """Set the training mode of the new layers.
+
+        The published network stays in evaluation mode: its batch norms keep the published moments, which the
+        small batches of fine-tuning would spoil, while its weights may still be trained.
+        """
         super().train(mode)
-        self.network.train(mode and self.trains_network)
+        self.network.eval()
         return self
 
-    def scores(self, patches: FloatArray, *, batch_size: int = 64) -> FloatArray:
-        """Scores of patches, in evaluation mode.
+    def scores(self, patches: FloatArray, *, batch_size: int = BATCH_SIZE) -> FloatArray:
+        """Scores of patches.
 
         Parameters
         ----------
@@ -93,12 +102,8 @@ class WarmStart(torch.nn.Module):
         ndarray, shape (n_patches, n_classes), float32
             In [0, 1], independent for each class.
         """
-        was_training = self.training
-        self.eval()
-        with torch.inference_mode():
-            batches = torch.split(torch.from_numpy(np.ascontiguousarray(patches)), batch_size)
-            scores: FloatArray = torch.cat([torch.sigmoid(self(batch)) for batch in batches]).numpy()
-        self.train(was_training)
+        inputs = torch.from_numpy(np.ascontiguousarray(patches))
+        scores: FloatArray = _in_batches(lambda batch: torch.sigmoid(self(batch)), inputs, batch_size).numpy()
         return scores
 
 
@@ -140,6 +145,10 @@ def fit(
     """
     _check_examples(patches, targets, warm_start.n_classes)
     inputs, wanted = (torch.from_numpy(np.ascontiguousarray(array, np.float32)) for array in (patches, targets))
+    predict: Callable[[torch.Tensor], torch.Tensor] = warm_start
+    if not any(parameter.requires_grad for parameter in warm_start.network.parameters()):
+        # A network that stays as it is makes the same of the patches in every epoch, so once is enough.
+        inputs, predict = _in_batches(lambda batch: warm_start.network(batch).embeddings, inputs), warm_start.classify
     trained = [parameter for parameter in warm_start.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=learning_rate, eps=ADAM_EPSILON)
     order = torch.Generator().manual_seed(seed)
@@ -148,7 +157,7 @@ def fit(
     for _ in range(n_epochs):
         total = 0.0
         for indices in torch.split(torch.randperm(len(inputs), generator=order), batch_size):
-            loss = torch.nn.functional.binary_cross_entropy_with_logits(warm_start(inputs[indices]), wanted[indices])
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(predict(inputs[indices]), wanted[indices])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -156,6 +165,14 @@ def fit(
         history.append(total / len(inputs))
     warm_start.eval()
     return history
+
+
+def _in_batches(
+    function: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor, batch_size: int = BATCH_SIZE
+) -> torch.Tensor:
+    """A function of all inputs, a batch at a time and without gradients."""
+    with torch.no_grad():
+        return torch.cat([function(batch) for batch in torch.split(inputs, batch_size)])
 
 
 def _classifier(n_inputs: int, n_hidden: int, n_classes: int) -> torch.nn.Sequential:
