@@ -2,7 +2,7 @@
 
     python benchmarks/bench_checkpoint.py
 
-Writes a version 1 checkpoint of VGGish's eighteen tensors (277 MB of random float32) into a temporary folder,
+Writes a version 1 checkpoint of VGGish's eighteen tensors (289 MB of random float32) into a temporary folder,
 laid out as TensorFlow's own writer does, and converts it in a fresh process. The file is then in the page cache.
 Memory is the peak resident size of that whole process, interpreter and imports included.
 """

@@ -30,11 +30,11 @@ N_RUNS = 5
 
 
 def write_random_model(folder: Path) -> None:
-    """A model folder with weights that keep the activations in a sensible range."""
+    """A model folder with weights that keep the activations in a sensible range, and biases of 0."""
     rng = np.random.default_rng(0)
     shapes, _ = trace_shapes(vggish, (96, 64), {})
     weights = {
-        name: rng.standard_normal(shape, np.float32) * np.float32(np.sqrt(2 / np.prod(shape[:-1])))
+        name: rng.standard_normal(shape, np.float32) * np.float32((2 / np.prod(shape[:-1])) ** 0.5 * (len(shape) > 1))
         for name, shape in shapes.items()
     }
     write_model_folder(folder, ModelCard("vggish", {}, "vggish", "", "none: random numbers", {}), weights)

@@ -4,7 +4,7 @@ The classes are sines, ramps and noise, made here, as in the demonstration that 
 network only extracts features, and once it is part of a larger model and is trained with it.
 
     python examples/warm_start.py            # on YAMNet: 15 MB of weights
-    python examples/warm_start.py vggish     # on VGGish: 277 MB
+    python examples/warm_start.py vggish     # on VGGish: 289 MB
 """
 
 from __future__ import annotations

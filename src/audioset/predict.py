@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -35,9 +35,6 @@ from audioset.models import (
 from audioset.networks.ops import Outputs
 from audioset.weights.model_folder import ModelCard
 
-if TYPE_CHECKING:
-    from audioset.executors.torch import TorchNetwork
-
 logger = logging.getLogger(__name__)
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
@@ -48,6 +45,7 @@ Value = TypeVar("Value")
 SLAB_PATCHES = 64  # computed at once, 31 s of audio: fewer hand-overs between threads than with less
 SLABS_AHEAD = 4
 PRECISIONS = ("f32", "bf16")
+INPUTS = ("patches", "waveform")  # of an exported model
 
 
 class Engine(Protocol):
@@ -238,25 +236,43 @@ class Model:
         """Numbers in one embedding."""
         return output_shapes(self.card).embeddings[0]
 
-    def to_torch(self) -> TorchNetwork:
+    def to_torch(self, *, input: str = "patches", hop_s: float | None = None, pad: str | None = None) -> Any:
         """The network as a PyTorch module, with the same weights under the same names.
+
+        Parameters
+        ----------
+        input : {"patches", "waveform"}
+            What the module takes: log-mel patches (n_patches, n_frames, n_mels), or samples (n_samples,) or
+            (n_clips, n_samples) at the model's sample rate, from which it computes the features itself, on
+            the device where they are.
+        hop_s, pad
+            As for ``predict``, for waveforms.
 
         Returns
         -------
-        TorchNetwork
-            From patches (n_patches, n_frames, n_mels) to ``Outputs`` of tensors.
+        torch.nn.Module
+            In evaluation mode; it returns ``Outputs`` of tensors.
 
         Raises
         ------
         MissingExtraError
             Without PyTorch.
         """
+        check_choice("input", input, INPUTS)
         from audioset.executors.torch import network_to_torch
 
-        return network_to_torch(find_network(self.card), load_weights(self.card, self.folder), self.card.arguments)
+        network = network_to_torch(find_network(self.card), load_weights(self.card, self.folder), self.card.arguments)
+        if input == "patches":
+            return network
+        from audioset.executors.torch_frontend import TorchFrontend, TorchModel
+
+        return TorchModel(TorchFrontend(self.frontend.with_pad(pad), self.frontend.hop_frames(hop_s)), network)
 
     def to_keras(self) -> Any:
         """The network as a Keras 3 functional model, with the same weights.
+
+        Keras takes TensorFlow unless the variable ``KERAS_BACKEND`` names another backend, such as ``torch``,
+        before it is imported.
 
         Returns
         -------
@@ -266,8 +282,8 @@ class Model:
 
         Raises
         ------
-        MissingExtraError
-            Without Keras.
+        MissingExtraError, EngineError
+            Without Keras, or without the backend that it is set to.
         """
         from audioset.executors.keras import network_to_keras
 

@@ -69,9 +69,8 @@ class TorchOps:
         x = functional.batch_norm(x, mean, variance, gamma, beta, training=True, momentum=1.0, eps=epsilon)
         n_values = x.numel() // x.shape[1]
         biased = variance * ((n_values - 1) / n_values)  # PyTorch gives the unbiased variance; Keras keeps this one
-        with torch.no_grad():
-            for moving, batch in ((moving_mean, mean), (moving_variance, biased)):
-                moving.mul_(BATCH_NORM_MOMENTUM).add_(batch, alpha=1 - BATCH_NORM_MOMENTUM)
+        for moving, batch in ((moving_mean, mean), (moving_variance, biased)):
+            moving.mul_(BATCH_NORM_MOMENTUM).add_(batch, alpha=1 - BATCH_NORM_MOMENTUM)
         return x
 
     def relu(self, x: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,153 @@
+"""From waveform to log-mel patches in PyTorch (an extra): on any device, and differentiable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from audioset.errors import AudioError, MissingExtraError, UsageError
+from audioset.frontend import FrontendSpec, mel_weights, n_patches, pad_to_patch
+from audioset.networks.ops import Outputs
+
+try:
+    import torch
+except ImportError as error:
+    raise MissingExtraError("the PyTorch frontend", "torch", "train") from error
+from torch.nn import functional
+
+
+class TorchFrontend(torch.nn.Module):
+    """A published frontend as a module without parameters and without state.
+
+    Parameters
+    ----------
+    spec : FrontendSpec
+        ``spec.pad`` says what happens to audio that does not fill a patch; see ``frontend.PADS``.
+    hop_frames : int, optional
+        Frames between patch starts; default ``spec.patch_hop_frames``.
+    dtype : torch.dtype
+        Of the arithmetic inside; the result is float32. ``torch.float32`` is four times faster, works on
+        devices without float64, and is up to 4e-3 off in nearly silent bands beside a loud tone. A cast of
+        this module, or of a model around it, does not change it.
+
+    Raises
+    ------
+    UsageError
+        If ``hop_frames`` is less than 1.
+
+    Source: ``frontend.log_mel``, which follows the originals; within 5e-7 of it on stored references, tones
+    and noise.
+    """
+
+    window: torch.Tensor
+    mel_weights: torch.Tensor
+
+    def __init__(
+        self, spec: FrontendSpec, hop_frames: int | None = None, *, dtype: torch.dtype = torch.float64
+    ) -> None:
+        super().__init__()
+        if hop_frames is not None and hop_frames < 1:
+            raise UsageError(f"hop_frames is {hop_frames}; expected 1 or more, or None for the published hop")
+        self.spec = spec
+        self.hop_frames = hop_frames or spec.patch_hop_frames
+        self.dtype = dtype
+        window = torch.hann_window(spec.window_samples, periodic=True, dtype=torch.float64)
+        self.register_buffer("window", window.to(dtype), persistent=False)
+        self.register_buffer("mel_weights", torch.tensor(mel_weights(spec), dtype=dtype), persistent=False)
+
+    def forward(self, waveform: torch.Tensor) -> torch.Tensor:
+        """Log-mel patches of one clip, or of a batch of clips of equal length.
+
+        Parameters
+        ----------
+        waveform : tensor, shape (n_samples,) or (batch, n_samples), floating point
+            Mono audio in [-1, 1] at ``spec.sample_rate`` Hz.
+
+        Returns
+        -------
+        tensor, shape (n_patches, patch_frames, n_mels) or (batch, n_patches, patch_frames, n_mels), float32
+            A view in which overlapping patches share their frames.
+
+        Raises
+        ------
+        AudioError
+            Another shape or dtype, or, with ``spec.pad="error"``, a clip shorter than a patch.
+        """
+        _check_waveform(waveform)
+        with torch.autocast(waveform.device.type, enabled=False):  # it would round the product to 8 bits
+            log_mel = self._log_mel(self._pad(waveform.to(self.dtype))).to(torch.float32)
+        return log_mel.unfold(-2, self.spec.patch_frames, self.hop_frames).transpose(-1, -2)
+
+    def _log_mel(self, waveform: torch.Tensor) -> torch.Tensor:
+        """(..., n_samples) to (..., n_frames, n_mels)."""
+        frames = waveform.unfold(-1, self.spec.window_samples, self.spec.hop_samples)
+        magnitude = torch.fft.rfft(frames * self.window, self.spec.fft_size).abs()
+        return torch.log(magnitude @ self.mel_weights + self.spec.log_offset)
+
+    def _pad(self, waveform: torch.Tensor) -> torch.Tensor:
+        """Pad or cut to exactly the samples of the clip's patches."""
+        spec, n_samples = self.spec, waveform.shape[-1]
+        if n_samples < spec.samples(spec.patch_frames):
+            # The numpy frontend pads the samples' places, counted from 1; here they are filled, 0 with silence.
+            places = torch.from_numpy(pad_to_patch(np.arange(1.0, n_samples + 1), spec))
+            waveform = functional.pad(waveform, (1, 0))[..., places.long()]
+        n_frames = (n_patches(n_samples, spec, self.hop_frames) - 1) * self.hop_frames + spec.patch_frames
+        return functional.pad(waveform, (0, spec.samples(n_frames) - waveform.shape[-1]))
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> TorchFrontend:
+        """Follow a model to its device, but not to its dtype: a cast is meant for the network."""
+        constants = self.window, self.mel_weights
+        torch.nn.Module._apply(self, fn, recurse)
+        self.window, self.mel_weights = (constant.to(self.window.device) for constant in constants)
+        return self
+
+
+class TorchModel(torch.nn.Module):
+    """A frontend and a network: waveform in, ``Outputs`` out.
+
+    Attributes
+    ----------
+    frontend : TorchFrontend
+    network : TorchNetwork
+    """
+
+    def __init__(self, frontend: TorchFrontend, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.frontend = frontend
+        self.network = network
+
+    def forward(self, waveform: torch.Tensor) -> Outputs[torch.Tensor]:
+        """Tag and embed one clip, or a batch of clips of equal length.
+
+        Parameters
+        ----------
+        waveform : tensor, shape (n_samples,) or (batch, n_samples), floating point
+            Mono audio in [-1, 1] at ``frontend.spec.sample_rate`` Hz.
+
+        Returns
+        -------
+        Outputs
+            Tensors (n_patches, size) or (batch, n_patches, size) in the network's dtype.
+
+        Raises
+        ------
+        AudioError
+            As ``TorchFrontend.forward``.
+        """
+        patches = self.frontend(waveform).to(next(self.network.parameters()).dtype)
+        outputs = self.network(patches.flatten(0, -3))
+        clips = patches.shape[:-2]
+        return Outputs(**{name: None if x is None else x.unflatten(0, clips) for name, x in vars(outputs).items()})
+
+
+def _check_waveform(waveform: torch.Tensor) -> None:
+    """Refuse what is not a clip or a batch of clips."""
+    if waveform.ndim not in (1, 2):
+        raise AudioError(
+            f"waveform has shape {tuple(waveform.shape)}; expected (n_samples,) or (batch, n_samples)", code="shape"
+        )
+    if not waveform.is_floating_point():
+        raise AudioError(f"waveform has dtype {waveform.dtype}; expected floats in [-1, 1]", code="dtype")
+    if waveform.shape[-1] == 0:
+        raise AudioError(f"waveform has shape {tuple(waveform.shape)}: it holds no samples", code="no_samples")
