@@ -156,7 +156,7 @@ def log_mel(waveform: FloatArray, spec: FrontendSpec, *, dtype: type[np.floating
     in float64 (float32 result); the original itself is up to 3e-3 from it.
     """
     n_frames = max(0, 1 + (len(waveform) - spec.window_samples) // spec.hop_samples)
-    window, weights, bins = _constants(spec, np.dtype(dtype).name)
+    window, weights, bins = constants(spec, np.dtype(dtype).name)
     mel = np.empty((n_frames, spec.n_mels), dtype)
     # Every array below is made once and filled again: fresh ones cost more in page faults than the arithmetic.
     samples = np.zeros(spec.samples(FRAMES_AT_ONCE))
@@ -330,7 +330,7 @@ def hz_to_mel(frequency_hz: Any) -> Any:
 
 
 @lru_cache(maxsize=16)
-def _constants(spec: FrontendSpec, dtype: str) -> tuple[FloatArray, FloatArray, slice]:
+def constants(spec: FrontendSpec, dtype: str) -> tuple[FloatArray, FloatArray, slice]:
     """Hann window (float64), the mel weights' rows that are not all zero, and the bins of these rows."""
     phase = 2 * np.pi * np.arange(spec.window_samples) / spec.window_samples
     weights = mel_weights(spec)

@@ -36,6 +36,14 @@ class OnnxGraph:
         self.constants[name] = value
         return name
 
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Give values, and the operations that make them, other names."""
+        for node in self.nodes:
+            node.name = names.get(node.name, node.name)
+            for values in (node.input, node.output):
+                for index, value in enumerate(values):
+                    values[index] = names.get(value, value)
+
     def to_bytes(
         self,
         name: str,
@@ -47,16 +55,17 @@ class OnnxGraph:
         graph = helper.make_graph(
             self.nodes,
             name,
-            [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()],
-            [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
-            [numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in self.constants.items()],
+            _float_values(inputs),
+            _float_values(outputs),
+            [numpy_helper.from_array(np.ascontiguousarray(value), key) for key, value in self.constants.items()],
         )
         model = helper.make_model(
             graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="audioset"
         )
         helper.set_model_props(model, dict(metadata or {}))
-        onnx.checker.check_model(model)
-        return bytes(model.SerializeToString())
+        data = bytes(model.SerializeToString())
+        onnx.checker.check_model(data)
+        return data
 
 
 class OnnxOps(OnnxGraph):
@@ -194,13 +203,9 @@ def add_network(ops: OnnxOps, patches: str, network: Network, arguments: dict[st
     results = {outputs.embeddings: "embeddings"}
     if outputs.scores is not None:
         results[outputs.scores] = "scores"
-    _rename(ops.nodes, results)
+    ops.rename(results)
     return {name: ["n_patches", None] for name in results.values()}
 
 
-def _rename(nodes: list[onnx.NodeProto], names: dict[str, str]) -> None:
-    """Give values of a graph other names, wherever they are written or read."""
-    for node in nodes:
-        for values in (node.input, node.output):
-            for index, value in enumerate(values):
-                values[index] = names.get(value, value)
+def _float_values(shapes: Mapping[str, Shape]) -> list[onnx.ValueInfoProto]:
+    return [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
