@@ -19,7 +19,7 @@ from audioset.models import prepare_graph
 from audioset.predict import SLAB_PATCHES, join_predictions, map_in_order, top_indices
 
 RATE = 16_000
-LONG = noise(RATE * 100)  # four slabs, the last of them short
+LONG = noise(RATE * 100)  # five slabs, the last of them short
 
 
 def check_equal(one, other):
@@ -370,17 +370,28 @@ def test_tasks_are_made_a_few_ahead_only():
     results.close()
 
 
-def test_tasks_are_made_in_the_callers_thread():
-    makers, runners = set(), set()
+def test_the_threads_take_turns_at_making_tasks():
+    makers, runners, making = set(), set(), threading.Lock()
 
     def make():
-        for _ in range(5):
+        for _ in range(40):
+            assert making.acquire(blocking=False)  # never two at once
             makers.add(threading.get_ident())
+            time.sleep(0.001)
+            making.release()
             yield None
 
-    list(map_in_order(lambda _: runners.add(threading.get_ident()), make(), 2))
-    assert makers == {threading.get_ident()}
-    assert not runners & makers
+    list(map_in_order(lambda _: (runners.add(threading.get_ident()), time.sleep(0.001)), make(), 2))
+    assert makers == runners
+    assert threading.get_ident() not in makers
+
+
+def test_a_consumer_that_stops_early_leaves_no_threads():
+    before = threading.active_count()
+    results = map_in_order(lambda number: number, range(1_000_000), 3)
+    assert [next(results) for _ in range(5)] == list(range(5))
+    results.close()
+    assert threading.active_count() == before
 
 
 def test_an_error_in_a_task_comes_in_its_place():

@@ -32,7 +32,7 @@ from audioset.worker import Message, WorkerConfig, read_message, slab_from_field
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
-BATCH_PATCHES = 64
+BATCH_PATCHES = SLAB_PATCHES
 BUFFER_BYTES = 48_000_000  # results that wait for an earlier file; beyond, only that file goes on
 MESSAGES_AHEAD = 4  # decoded slabs that wait for the network, for each worker
 FILES_PER_WORKER = 2_000  # then a fresh process takes over, so that no decoder's leak adds up

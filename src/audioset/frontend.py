@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided, sliding_window_view
+from numpy.lib.stride_tricks import as_strided
 
 from audioset.errors import AudioError, UsageError
 
@@ -157,19 +157,19 @@ def log_mel(waveform: FloatArray, spec: FrontendSpec, *, dtype: type[np.floating
     """
     n_frames = max(0, 1 + (len(waveform) - spec.window_samples) // spec.hop_samples)
     window, weights, bins = constants(spec, np.dtype(dtype).name)
+    (sample,) = waveform.strides
+    frames = as_strided(waveform, (n_frames, spec.window_samples), (spec.hop_samples * sample, sample), writeable=False)
     mel = np.empty((n_frames, spec.n_mels), dtype)
     # Every array below is made once and filled again: fresh ones cost more in page faults than the arithmetic.
-    samples = np.zeros(spec.samples(FRAMES_AT_ONCE))
-    frames = sliding_window_view(samples, spec.window_samples)[:: spec.hop_samples]
     padded = np.zeros((FRAMES_AT_ONCE, spec.fft_size))
+    windows = np.tile(np.pad(window, (0, spec.fft_size - len(window))), (FRAMES_AT_ONCE, 1))  # one loop, not one a row
     spectrum = np.empty((FRAMES_AT_ONCE, spec.fft_size // 2 + 1), np.complex128)
     used = np.empty((FRAMES_AT_ONCE, len(weights)), np.result_type(dtype, np.complex64))
     magnitude = np.empty((FRAMES_AT_ONCE // FRAMES_PER_PRODUCT, FRAMES_PER_PRODUCT, len(weights)), dtype)
     for start in range(0, n_frames, FRAMES_AT_ONCE):
         count = min(FRAMES_AT_ONCE, n_frames - start)
-        piece = waveform[start * spec.hop_samples :][: spec.samples(count)]
-        samples[: len(piece)] = piece
-        np.multiply(frames, window, out=padded[:, : spec.window_samples])
+        padded[:count, : spec.window_samples] = frames[start : start + count]
+        np.multiply(padded, windows, out=padded)
         np.fft.rfft(padded, out=spectrum)
         np.copyto(used, spectrum[:, bins], casting="same_kind")
         np.abs(used, out=magnitude.reshape(used.shape))
