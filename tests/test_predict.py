@@ -16,10 +16,10 @@ from sounds import noise, sine, wav_bytes, write_format
 from audioset import LabelSet, Limits, Model, load_model, read_audio
 from audioset.errors import AudioError, EngineError, MissingExtraError, UsageError, WeightsError
 from audioset.models import prepare_graph
-from audioset.predict import SLAB_PATCHES, join_predictions, map_in_order, top_indices
+from audioset.predict import SLAB_PATCHES, join_predictions, map_in_order, slab_patches, top_indices
 
 RATE = 16_000
-LONG = noise(RATE * 100)  # five slabs, the last of them short
+LONG = noise(RATE * 100)  # four slabs, the last of them short
 
 
 def check_equal(one, other):
@@ -239,9 +239,9 @@ def test_parts_join_to_the_whole(model, hop_s):
     data = wav_bytes(LONG, subtype="FLOAT")
     parts = list(model.predict_blocks(data, hop_s=hop_s))
     whole = model.predict(LONG, RATE, hop_s=hop_s)
-    n_patches = 208 if hop_s is None else 51
-    assert [len(part.scores) for part in parts[:-1]] == [SLAB_PATCHES] * (n_patches // SLAB_PATCHES)
-    assert len(parts[-1].scores) == n_patches % SLAB_PATCHES
+    n_patches, n_slab = (208, SLAB_PATCHES) if hop_s is None else (51, slab_patches(200))
+    assert [len(part.scores) for part in parts[:-1]] == [n_slab] * (n_patches // n_slab)
+    assert len(parts[-1].scores) == n_patches % n_slab
     assert parts[-1].duration_s == 100
     check_equal(join_predictions(parts), whole)
     check_equal(model.predict_file(data, hop_s=hop_s), whole)
@@ -350,6 +350,11 @@ def test_a_processor_without_bf16(random_checkpoint, monkeypatch):
 def test_one_exit_code_for_each_kind_of_error():
     codes = {error: error.exit_code for error in (UsageError, AudioError, WeightsError, EngineError)}
     assert codes == {UsageError: 2, AudioError: 3, WeightsError: 5, EngineError: 1}
+
+
+@pytest.mark.parametrize(("hop_frames", "n_patches"), [(1, 64), (48, 64), (96, 64), (200, 30), (100_000, 1)])
+def test_a_slab_is_bounded_in_patches_and_in_time(hop_frames, n_patches):
+    assert slab_patches(hop_frames) == n_patches
 
 
 # ---- map_in_order

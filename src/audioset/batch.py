@@ -27,7 +27,15 @@ from audioset.errors import AudioError, AudioSetError, EngineError
 from audioset.frontend import Slab, patches
 from audioset.limits import LIMITS, Limits
 from audioset.networks.ops import Outputs
-from audioset.predict import SLAB_PATCHES, SLABS_AHEAD, Model, Prediction, available_cores, join_predictions
+from audioset.predict import (
+    SLAB_PATCHES,
+    SLABS_AHEAD,
+    Model,
+    Prediction,
+    available_cores,
+    join_predictions,
+    slab_patches,
+)
 from audioset.worker import Message, WorkerConfig, read_message, slab_from_fields
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
@@ -132,7 +140,7 @@ def predict_parts(
     """
     frontend = model.frontend.with_pad(pad)
     hop_frames = frontend.hop_frames(hop_s)
-    config = WorkerConfig(frontend, limits, hop_frames, SLAB_PATCHES)
+    config = WorkerConfig(frontend, limits, hop_frames, slab_patches(hop_frames))
     run = _Run(iter(paths), model, config, n_workers or available_cores())
     try:
         yield from run.parts()
