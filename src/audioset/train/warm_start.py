@@ -68,6 +68,11 @@ class WarmStart(torch.nn.Module):
         self.n_classes = n_classes
         self.classifier = _classifier(model.embedding_size, n_hidden, n_classes)
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes; ``to("cuda")`` changes it."""
+        return next(self.classifier.parameters()).device
+
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
         """Logits (n_patches, n_classes) of log-mel patches (n_patches, n_frames, n_mels)."""
         return self.classify(self.network(patches).embeddings)
@@ -103,8 +108,8 @@ class WarmStart(torch.nn.Module):
             In [0, 1], independent for each class.
         """
         inputs = torch.from_numpy(np.ascontiguousarray(patches))
-        scores: FloatArray = _in_batches(lambda batch: torch.sigmoid(self(batch)), inputs, batch_size).numpy()
-        return scores
+        scores = _in_batches(lambda batch: torch.sigmoid(self(batch.to(self.device))).cpu(), inputs, batch_size)
+        return scores.numpy()
 
 
 def fit(
@@ -144,7 +149,8 @@ def fit(
         If patches and targets do not belong together.
     """
     _check_examples(patches, targets, warm_start.n_classes)
-    inputs, wanted = (torch.from_numpy(np.ascontiguousarray(array, np.float32)) for array in (patches, targets))
+    arrays = (np.ascontiguousarray(array, np.float32) for array in (patches, targets))
+    inputs, wanted = (torch.from_numpy(array).to(warm_start.device) for array in arrays)
     predict: Callable[[torch.Tensor], torch.Tensor] = warm_start
     if not any(parameter.requires_grad for parameter in warm_start.network.parameters()):
         # A network that stays as it is makes the same of the patches in every epoch, so once is enough.
