@@ -16,7 +16,7 @@ import audioset
 SOURCE = Path(audioset.__file__).parent
 MODULES = sorted(SOURCE.rglob("*.py"))
 LAYERS = (
-    ("errors", "limits", "labels", "events", "postprocess"),
+    ("errors", "limits", "labels", "ontology", "events", "postprocess"),
     ("decoders", "audio", "assets"),
     ("frontend",),
     ("networks",),
@@ -134,7 +134,7 @@ def test_public_names_exist_and_are_explained(name):
         assert len(inspect.getdoc(value)) > 40
 
 
-@pytest.mark.parametrize("name", ["Model", "Prediction", "LabelSet", "FrontendSpec", "Event", "Limits"])
+@pytest.mark.parametrize("name", ["Model", "Prediction", "LabelSet", "FrontendSpec", "Event", "Limits", "Ontology"])
 def test_public_methods_are_explained(name):
     for attribute, value in vars(getattr(audioset, name)).items():
         if not attribute.startswith("_") and (callable(value) or isinstance(value, (property, classmethod))):

@@ -17,7 +17,7 @@ def labels(request):
     return LabelSet.load(request.param)
 
 
-@pytest.mark.parametrize(("name", "n_labels"), [("audioset-527", 527), ("yamnet-521", 521)])
+@pytest.mark.parametrize(("name", "n_labels"), [("audioset-527", 527), ("yamnet-521", 521), ("audioset-strong", 456)])
 def test_sizes(name, n_labels):
     labels = LabelSet.load(name)
     assert len(labels) == len(labels.ids) == len(labels.names) == n_labels
@@ -48,13 +48,27 @@ def test_labels_equal_the_published_files(assets_folder, name, file_name):
     assert tuple(row["display_name"] for row in rows) == labels.names
 
 
+def test_strong_labels_are_in_the_order_of_their_ids_and_share_382_with_the_others():
+    strong, everything = LabelSet.load("audioset-strong"), LabelSet.load("audioset-527")
+    shared = set(strong.ids) & set(everything.ids)
+    assert list(strong.ids) == sorted(strong.ids)
+    assert len(shared) == 382
+    assert {strong.names[strong.index(label_id)] for label_id in shared} - set(everything.names) == {
+        *("Bicycle, tricycle", "Canidae, wild dogs, wolves", "Blender, food processor", "Unmodified field recording"),
+        *("Glass chink, clink", "Glass shatter", "Gurgling, bubbling", "Vehicle horn, car horn, honking, toot"),
+        *("Ducks, geese, waterfowl", "White noise, pink noise", "Tire squeal, skidding", "Stream, river"),
+    }
+
+
 def test_index_by_id_and_by_name(labels):
     for index, (label_id, name) in enumerate(zip(labels.ids, labels.names, strict=True)):
         assert labels.index(label_id) == labels.index(name) == index
         assert labels.index(name.upper()) == labels.index(name.lower()) == index
 
 
-def test_speech_comes_first(labels):
+@pytest.mark.parametrize("name", ["audioset-527", "yamnet-521"])
+def test_speech_comes_first(name):
+    labels = LabelSet.load(name)
     assert (labels.ids[0], labels.names[0]) == ("/m/09x0r", "Speech")
 
 
@@ -76,9 +90,24 @@ def test_a_misspelt_label_is_answered_with_the_nearest(labels):
         labels.index("qqqq")
 
 
-@pytest.mark.parametrize("name", ["audioset", "yamnet", "", "audioset-strong"])
+def test_a_part_of_a_name_is_enough_for_a_hint():
+    with pytest.raises(UsageError, match="did you mean 'Fixed-wing aircraft, airplane'"):
+        LabelSet.load("audioset-527").index("AIRPLNE")
+
+
+def test_selected_labels_are_in_the_order_of_the_indices(labels):
+    chosen = labels.select(range(len(labels) - 1, -1, -5))
+    assert chosen.ids == labels.ids[::-5]
+    assert chosen.names == labels.names[::-5]
+    with pytest.raises(UsageError, match="no id twice"):
+        labels.select([1, 2, 1])
+
+
+@pytest.mark.parametrize("name", ["audioset", "yamnet", ""])
 def test_unknown_sets(name):
-    with pytest.raises(UsageError, match=f"there is no label set '{name}'; expected one of audioset-527, yamnet-521"):
+    with pytest.raises(
+        UsageError, match=f"there is no label set '{name}'; expected one of audioset-527, yamnet-521, audioset-strong"
+    ):
         LabelSet.load(name)
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from audioset.labels import LabelSet as LabelSet
     from audioset.limits import LIMITS as LIMITS
     from audioset.limits import Limits as Limits
+    from audioset.ontology import Ontology as Ontology
     from audioset.postprocess import Postprocessor as Postprocessor
     from audioset.postprocess import dequantize as dequantize
     from audioset.predict import Model as Model
@@ -40,6 +41,7 @@ _HOME = {
     "Event": "events",
     "FrontendSpec": "frontend",
     "LabelSet": "labels",
+    "Ontology": "ontology",
     "Postprocessor": "postprocess",
     "dequantize": "postprocess",
     "Model": "predict",

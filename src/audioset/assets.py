@@ -81,6 +81,13 @@ ASSETS = {
             "Apache-2.0",
         ),
         Asset(
+            "ontology.json",
+            "https://raw.githubusercontent.com/audioset/ontology/master/ontology.json",
+            "sha256:9c685f4403eecc3ca9be37fd7285cf212feaaea6ff7229d3e7ca89e0d1f2d15d",
+            342_780,
+            "CC-BY-SA-4.0",
+        ),
+        Asset(
             "vggish_model.ckpt",
             "https://storage.googleapis.com/audioset/vggish_model.ckpt",
             "md5:d1c7011e6366aa34176bb05c705e31a8",  # openmic/vggish/params.py in cosmir/openmic-2018

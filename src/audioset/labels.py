@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib import resources
@@ -13,7 +13,14 @@ from audioset.errors import UsageError
 # The six AudioSet labels that YAMNet leaves out: male and female speech and singing voices, battle cry,
 # funny music. Source: tensorflow/models, research/audioset/yamnet/README.md.
 NOT_IN_YAMNET = frozenset(("/m/05zppz", "/m/02zsn", "/t/dd00003", "/t/dd00004", "/t/dd00032", "/m/04gy_2"))
-NAMES = ("audioset-527", "yamnet-521")
+
+# name -> (table, ids that are in it and not in the set)
+SETS = {
+    "audioset-527": ("tables/labels.tsv", frozenset[str]()),
+    "yamnet-521": ("tables/labels.tsv", NOT_IN_YAMNET),
+    "audioset-strong": ("tables/strong_labels.tsv", frozenset[str]()),
+}
+NAMES = tuple(SETS)
 
 
 @dataclass(frozen=True)
@@ -44,17 +51,22 @@ class LabelSet:
 
         Parameters
         ----------
-        name : {"audioset-527", "yamnet-521"}
+        name : {"audioset-527", "yamnet-521", "audioset-strong"}
+            The strong set has the 456 labels of the events with times, in the order of their ids. Models that
+            were trained on a part of them have an order of their own.
 
         Raises
         ------
         UsageError
             For any other name.
+
+        Source: class_labels_indices.csv, yamnet_class_map.csv and, for the strong labels, mid_to_display_name.tsv.
+        Twelve labels that are also among the 527 have another name there: compare labels by id.
         """
-        if name not in NAMES:
-            raise UsageError(f"there is no label set {name!r}; expected one of {', '.join(NAMES)}")
-        left_out = NOT_IN_YAMNET if name == "yamnet-521" else frozenset()
-        rows = [row for row in _table() if row[0] not in left_out]
+        if name not in SETS:
+            raise UsageError(f"there is no label set {name!r}; expected one of {', '.join(SETS)}")
+        table, left_out = SETS[name]
+        rows = [row for row in _table(table) if row[0] not in left_out]
         return cls(tuple(row[0] for row in rows), tuple(row[1] for row in rows))
 
     def __len__(self) -> int:
@@ -71,9 +83,20 @@ class LabelSet:
         try:
             return self._index[label.casefold()]
         except KeyError:
-            near = difflib.get_close_matches(label, self.names, n=3)
+            near = nearest_names(label, self.names)
             hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
             raise UsageError(f"there is no label {label!r} among these {len(self)}{hint}") from None
+
+    def select(self, indices: Iterable[int]) -> LabelSet:
+        """The labels of some columns, in the order of the indices.
+
+        Raises
+        ------
+        UsageError
+            If an index occurs twice.
+        """
+        chosen = list(indices)
+        return LabelSet(tuple(self.ids[index] for index in chosen), tuple(self.names[index] for index in chosen))
 
     @cached_property
     def _index(self) -> dict[str, int]:
@@ -87,8 +110,15 @@ def _first_positions(keys: Sequence[str]) -> dict[str, int]:
     return {key.casefold(): position for position, key in reversed(list(enumerate(keys)))}
 
 
-@lru_cache(maxsize=1)
-def _table() -> tuple[tuple[str, str], ...]:
-    text = resources.files("audioset").joinpath("tables/labels.tsv").read_text(encoding="utf-8")
+def nearest_names(text: str, names: Sequence[str]) -> list[str]:
+    """Up to three of the names that are spelt most like a text, as a whole or between their commas; in any case."""
+    by_key = {part.casefold(): name for name in reversed(names) for part in name.split(", ")}
+    by_key.update((name.casefold(), name) for name in reversed(names))  # a whole name wins over a part of another
+    return list(dict.fromkeys(by_key[key] for key in difflib.get_close_matches(text.casefold(), by_key, n=3)))
+
+
+@lru_cache(maxsize=len(SETS))
+def _table(path: str) -> tuple[tuple[str, str], ...]:
+    text = resources.files("audioset").joinpath(path).read_text(encoding="utf-8")
     rows = (line.split("\t") for line in text.splitlines())
     return tuple((label_id, label) for label_id, label in rows)

@@ -16,6 +16,7 @@ COMMANDS = {
     "tag": ("tag", "Say what is heard in audio files."),
     "embed": ("embed", "Write the embeddings of audio files."),
     "models": ("models", "List, describe, fetch and check the published models."),
+    "data": ("data", "Look things up in the AudioSet ontology."),
     "doctor": ("doctor", "Show what works here, and how exactly."),
 }
 INTERRUPTED = 130

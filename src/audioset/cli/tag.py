@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from audioset.cli.options import format_option, model_options, run_options, take_limits
+from audioset.errors import UsageError
 from audioset.formats import TAG_FORMATS, Row, Tag
 
 if TYPE_CHECKING:
     from audioset.cli.inputs import Input
     from audioset.cli.run import Run
+    from audioset.labels import LabelSet
+    from audioset.predict import Prediction
 
 
 @click.command(short_help="Say what is heard in audio files.")
@@ -25,6 +29,14 @@ if TYPE_CHECKING:
 @click.option(
     "--threshold", metavar="T", type=click.FloatRange(0, 1), default=0.0, help="Leave out labels that score less."
 )
+@click.option(
+    "--classes",
+    metavar="CLASS",
+    multiple=True,
+    help="Only labels of this class of the ontology, by id or name: itself and what is below. May be repeated.",
+)
+@click.option("--roll-up", is_flag=True, help="Raise each label to the highest score of those below it.")
+@click.option("--leaf-only", is_flag=True, help="Leave out labels where a more specific one is shown.")
 @click.option("--per-patch", is_flag=True, help="A row for each patch instead of each file.")
 @format_option(TAG_FORMATS)
 @click.option(
@@ -45,42 +57,93 @@ def tag(**options: Any) -> int:
       audioset tag dog.wav --plot dog.png
       audioset tag recordings/ --top 3 --format csv --output tags.csv
       audioset tag street.wav --per-patch --threshold 0.3 --format audacity > street.txt
+      audioset tag garden.wav --classes Bird --classes Insect --leaf-only
     """
     from audioset.cli.inputs import open_inputs
     from audioset.cli.run import Run
+    from audioset.ontology import Ontology
 
     plot = options.pop("plot")
+    classes = [Ontology.load().find(name) for name in options["classes"]]  # what is misspelt is refused at once
     with open_inputs(options.pop("inputs")) as inputs:
         if plot and len(inputs) != 1:
             raise click.UsageError(f"--plot draws one recording; the inputs are {len(inputs)}.")
         run = Run(inputs, take_limits(options), options)
         if not len(run.model.labels):
             raise click.UsageError(f"{run.name} only embeds: it has no scores. Next step: audioset embed")
-        choose = _Choice(options["top"], options["threshold"])
+        view = _View(run.model.labels, classes, options["roll_up"])
+        choose = _Choice(view, options["top"], options["threshold"], options["leaf_only"])
         run.kept = [] if plot else None
         make_rows = _patch_rows if options["per_patch"] else _file_rows
         with closing(make_rows(run, choose)) as rows:
             n_failed = run.write(rows, TAG_FORMATS)
         if plot and not n_failed:
-            _plot(run, inputs[0], plot)
+            _plot(run, view, inputs[0], plot)
     return 3 if n_failed else 0
+
+
+class _View:
+    """Predictions as the options ask for them: some of the labels, rolled up or not."""
+
+    def __init__(self, labels: LabelSet, classes: Sequence[str], roll_up: bool) -> None:
+        self.labels = labels  # those that are left
+        self._columns: Any = slice(None)
+        self._roll_up = roll_up
+        if classes:
+            self._columns = _columns(labels, classes)
+            self.labels = labels.select(self._columns)
+
+    def __call__(self, prediction: Prediction) -> Prediction:
+        from audioset.ontology import Ontology
+
+        scores = prediction.require_scores()[:, self._columns]
+        if self._roll_up:
+            scores = Ontology.load().roll_up(scores, self.labels)
+        return replace(prediction, scores=scores, labels=self.labels)
+
+
+def _columns(labels: LabelSet, classes: Sequence[str]) -> Any:
+    """Columns of the labels that are one of the classes, or below one."""
+    from audioset.ontology import Ontology
+
+    ontology = Ontology.load()
+    columns = ontology.subtree(labels, *classes)
+    if not len(columns):
+        names = " or ".join(map(ontology.name, classes))
+        raise UsageError(
+            f"none of the model's {len(labels)} labels is {names}, or below. "
+            "Next step: choose a class above; audioset data ontology show CLASS lists them"
+        )
+    return columns
 
 
 class _Choice:
     """Which labels of a score vector a row shows."""
 
-    def __init__(self, top: int, threshold: float) -> None:
+    def __init__(self, view: _View, top: int, threshold: float, leaf_only: bool) -> None:
+        self.view = view
         self._top = top
         self._threshold = threshold
+        self._leaf_only = leaf_only
 
-    def tags(self, scores: Any, labels: Any) -> tuple[Any, ...]:
+    def tags(self, scores: Any) -> tuple[Tag, ...]:
         from audioset.predict import top_indices
 
-        return tuple(
-            Tag(labels.ids[index], labels.names[index], float(scores[index]))
-            for index in top_indices(scores, self._top)
-            if scores[index] >= self._threshold
-        )
+        labels = self.view.labels
+        chosen = [index for index in top_indices(scores, self._top) if scores[index] >= self._threshold]
+        if self._leaf_only:
+            chosen = self._leaves(chosen)
+        return tuple(Tag(labels.ids[index], labels.names[index], float(scores[index])) for index in chosen)
+
+    def _leaves(self, chosen: list[int]) -> list[int]:
+        import numpy as np
+
+        from audioset.ontology import Ontology
+
+        is_chosen = np.zeros(len(self.view.labels), bool)
+        is_chosen[chosen] = True
+        is_kept = Ontology.load().leaf_only(is_chosen, self.view.labels)
+        return [index for index in chosen if is_kept[index]]
 
 
 def _file_rows(run: Run, choose: _Choice) -> Generator[Row, None, None]:
@@ -91,7 +154,7 @@ def _file_rows(run: Run, choose: _Choice) -> Generator[Row, None, None]:
     n_patches, duration_s = 0, 0.0
     for shown, part in run.parts():
         if part.prediction is not None:
-            scores = part.prediction.require_scores()
+            scores = choose.view(part.prediction).require_scores()
             total = total + scores.sum(axis=0, dtype=np.float64)
             n_patches += len(scores)
             duration_s = part.prediction.duration_s
@@ -99,7 +162,7 @@ def _file_rows(run: Run, choose: _Choice) -> Generator[Row, None, None]:
             if part.error:
                 yield Row.failed(shown, part.error, run.name)
             else:
-                tags = choose.tags(total / n_patches, run.model.labels)
+                tags = choose.tags(total / n_patches)
                 yield Row(shown, 0.0, duration_s, tags, duration_s, run.name, part.warnings)
             total, n_patches, duration_s = 0.0, 0, 0.0
 
@@ -107,22 +170,22 @@ def _file_rows(run: Run, choose: _Choice) -> Generator[Row, None, None]:
 def _patch_rows(run: Run, choose: _Choice) -> Generator[Row, None, None]:
     """One row a patch, as soon as it is known; a file that fails ends with a row that says so."""
     for shown, part in run.parts():
-        prediction = part.prediction
-        if prediction is not None:
+        if part.prediction is not None:
+            prediction = choose.view(part.prediction)
             columns = (prediction.start_s, prediction.end_s, prediction.require_scores())
             for start_s, end_s, scores in zip(*columns, strict=True):
-                tags = choose.tags(scores, prediction.labels)
+                tags = choose.tags(scores)
                 yield Row(shown, float(start_s), float(end_s), tags, prediction.duration_s, run.name)
         elif part.error:
             yield Row.failed(shown, part.error, run.name)
 
 
-def _plot(run: Run, recording: Input, target: Path) -> None:
+def _plot(run: Run, view: _View, recording: Input, target: Path) -> None:
     """Draw what the run has found. A worker has decoded the recording without harm, so now this process may."""
     from audioset.audio import read_audio
     from audioset.plots import plot_prediction
     from audioset.predict import join_predictions
 
     waveform, sample_rate = read_audio(recording.path, mono=True, limits=run.limits)
-    prediction = join_predictions(run.kept or [])
+    prediction = view(join_predictions(run.kept or []))
     plot_prediction(prediction, waveform, sample_rate, target, title=Path(recording.shown).name)
