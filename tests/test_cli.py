@@ -306,7 +306,10 @@ def test_doctor_without_weights(tmp_path: Path) -> None:
     assert b"libsndfile" in result.stdout
 
 
-@pytest.mark.parametrize("command", [[], ["tag"], ["embed"], ["models"], ["models", "pull"], ["doctor"]])
+COMMANDS = ([], ["tag"], ["events"], ["embed"], ["models"], ["models", "pull"], ["data"], ["doctor"])
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help(command: list[str]) -> None:
     result = run(*command, "--help")
     assert result.returncode == 0

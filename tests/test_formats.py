@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from audioset.errors import AudioError, MissingExtraError, OutputError, UsageError
 from audioset.formats import (
     EMBED_FORMATS,
+    EVENT_FORMATS,
     SUFFIXES,
     TAG_FORMATS,
     EmbeddingRow,
@@ -564,7 +565,7 @@ def test_an_unknown_format_names_the_known_ones() -> None:
 
 
 def test_suffixes_name_formats() -> None:
-    assert set(SUFFIXES.values()) <= set(TAG_FORMATS) | set(EMBED_FORMATS)
+    assert set(SUFFIXES.values()) <= {*TAG_FORMATS, *EMBED_FORMATS, *EVENT_FORMATS}
 
 
 def test_importing_the_formats_is_cheap() -> None:

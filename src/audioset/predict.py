@@ -18,7 +18,7 @@ from audioset import assets
 from audioset.audio import mono_blocks, open_audio, resample_blocks, waveform_to_mono
 from audioset.decoders import Array, AudioSource
 from audioset.errors import OutputError, UsageError
-from audioset.events import Event, scores_to_events
+from audioset.events import Event, EventSettings, clip_to_audio, scores_to_events
 from audioset.executors.onnxruntime import OnnxRuntimeEngine
 from audioset.executors.openvino import OpenVinoEngine
 from audioset.frontend import FrontendSpec, Slab, log_mel, patches, slabs
@@ -100,14 +100,31 @@ class Prediction:
         means = self.require_scores().mean(axis=0, dtype=np.float64)
         return [(self.labels.names[index], float(means[index])) for index in top_indices(means, n)]
 
-    def events(self, threshold: float = 0.5) -> list[Event]:
-        """Stretches in which a label's score stays at or above a threshold, by onset.
+    def events(self, threshold: float = 0.5, **settings: Any) -> list[Event]:
+        """Stretches in which a label's score stays at or above a threshold.
 
         Events end with the audio, not with the padding of the last patch, and none begins in the padding.
+
+        Parameters
+        ----------
+        threshold : float
+            In [0, 1].
+        **settings
+            Other attributes of ``EventSettings``, such as ``low_threshold=0.3`` or ``max_gap_s=1``.
+
+        Returns
+        -------
+        list of Event
+            By onset, then by falling score.
+
+        Raises
+        ------
+        UsageError
+            If a setting is outside its range, or the model only embeds.
         """
-        is_heard = self.start_s < self.duration_s  # with hops longer than a patch, the last one may be all padding
-        start_s, end_s = self.start_s[is_heard], np.minimum(self.end_s, self.duration_s)[is_heard]
-        return scores_to_events(self.require_scores()[is_heard], start_s, end_s, self.labels, threshold)
+        heard = clip_to_audio(self.require_scores(), self.start_s, self.end_s, self.duration_s)
+        events = scores_to_events(*heard, self.labels, EventSettings(threshold, **settings))
+        return sorted(events, key=lambda event: (event.start_s, -event.score))
 
     def require_scores(self) -> FloatArray:
         """``scores``; for a model that only embeds, an error that says so."""

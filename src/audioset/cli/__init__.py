@@ -14,6 +14,7 @@ from audioset.errors import AudioSetError
 # command -> (module, one line for the list of commands)
 COMMANDS = {
     "tag": ("tag", "Say what is heard in audio files."),
+    "events": ("events", "Say when something is heard in audio files."),
     "embed": ("embed", "Write the embeddings of audio files."),
     "models": ("models", "List, describe, fetch and check the published models."),
     "data": ("data", "Look things up in the AudioSet ontology."),

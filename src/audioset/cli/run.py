@@ -1,4 +1,4 @@
-"""What ``tag`` and ``embed`` have in common: load the model, run the files, write the rows."""
+"""What ``tag``, ``events`` and ``embed`` have in common: load the model, run the files, write the rows."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from audioset.batch import Part, predict_parts
 from audioset.cli.inputs import Input
 from audioset.cli.progress import Progress
 from audioset.errors import UsageError
-from audioset.formats import SUFFIXES, Row, Stream, Writer, make_writer, open_output, printable
+from audioset.formats import SUFFIXES, Stream, Writer, make_writer, open_output, printable
 from audioset.formats.output import explain_os_errors
 from audioset.limits import Limits
 from audioset.predict import Model, Prediction, load_model
 
-PER_RECORDING = ("audacity", "raven")  # formats that can be one file for each recording, in a folder
+# Formats that can be one file for each recording, in a folder, and how these files end.
+PER_RECORDING = {"audacity": ".txt", "raven": ".txt", "textgrid": ".TextGrid", "webvtt": ".vtt"}
+ONE_RECORDING = {"audacity": "Audacity labels belong", "textgrid": "a TextGrid belongs", "webvtt": "captions belong"}
 
 
 class Run:
@@ -85,9 +87,9 @@ class Run:
                 f"--output {target} is a folder, and {format_name} is one file for all recordings. "
                 f"Next step: name a file, such as {Path(str(target)) / f'results.{format_name}'}"
             )
-        if format_name == "audacity" and not is_folder and len(self._inputs) > 1:
+        if format_name in ONE_RECORDING and not is_folder and len(self._inputs) > 1:
             raise UsageError(
-                f"Audacity labels belong to one recording, and the inputs are {len(self._inputs)}. "
+                f"{ONE_RECORDING[format_name]} to one recording, and the inputs are {len(self._inputs)}. "
                 "Next step: --output FOLDER/, for one file each"
             )
         _ = self.model  # what is wrong with it is said before any output is opened
@@ -97,7 +99,7 @@ class Run:
         with progress:
             if is_folder:
                 base = os.path.commonpath([Path(item.path).resolve().parent for item in self._inputs])
-                _write_folder(rows, formats[format_name], Path(str(target)), base)
+                _write_folder(rows, formats[format_name], Path(str(target)), base, PER_RECORDING[format_name])
             else:
                 with open_output(target) as stream, closing(make_writer(format_name, stream, formats)) as writer:
                     for row in rows:
@@ -113,7 +115,9 @@ class Run:
         return chosen
 
 
-def _write_folder(rows: Iterable[Row], make: Callable[[Stream], Writer[Row]], folder: Path, base: str) -> None:
+def _write_folder(
+    rows: Iterable[Any], make: Callable[[Stream], Writer[Any]], folder: Path, base: str, suffix: str
+) -> None:
     """One file for each recording, placed in ``folder`` as the recording is in ``base``."""
     with ExitStack() as stack:
         current, writer = None, None
@@ -123,7 +127,7 @@ def _write_folder(rows: Iterable[Row], make: Callable[[Stream], Writer[Row]], fo
                 path = folder / os.path.relpath(Path(row.path).resolve(), base)
                 with explain_os_errors(str(path.parent)):
                     path.parent.mkdir(parents=True, exist_ok=True)
-                stream = stack.enter_context(open_output(path.with_name(f"{path.name}.txt")))
+                stream = stack.enter_context(open_output(path.with_name(f"{path.name}{suffix}")))
                 writer = stack.enter_context(closing(make(stream)))
                 current = row.path
             if writer:

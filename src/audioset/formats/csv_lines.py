@@ -1,11 +1,11 @@
-"""CSV: one line for each label, UTF-8, quoted as RFC 4180 says."""
+"""CSV: one line for each label or event, UTF-8, quoted as RFC 4180 says."""
 
 from __future__ import annotations
 
 import re
 
 from audioset.formats.output import Stream
-from audioset.formats.rows import CELLS, Cell, Row, flat_cells
+from audioset.formats.rows import CELLS, EVENT_CELLS, Cell, EventRow, Row, flat_cells, flat_event_cells
 
 # Not the csv module: before Python 3.13 it leaves a lone carriage return unquoted, and then cannot read it back.
 NEEDS_QUOTES = re.compile('[",\r\n]')
@@ -21,6 +21,21 @@ class CsvWriter:
     def write(self, row: Row) -> None:
         """Write the row's lines."""
         self._stream.write(b"".join(map(_line, flat_cells(row))))
+
+    def close(self) -> None:
+        """Nothing is left to write."""
+
+
+class EventCsvWriter:
+    """A header, then a line for each event; one line without label for a recording that failed, or has none."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._stream.write(_line(EVENT_CELLS))
+
+    def write(self, row: EventRow) -> None:
+        """Write the row's lines."""
+        self._stream.write(b"".join(map(_line, flat_event_cells(row))))
 
     def close(self) -> None:
         """Nothing is left to write."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from audioset.formats.output import Stream
-from audioset.formats.rows import EmbeddingRow, Row
+from audioset.formats.rows import EVENT_CELLS, EmbeddingRow, EventRow, Row, flat_event_cells
 
 if TYPE_CHECKING:
     from audioset.formats.rows import FloatArray
@@ -52,6 +53,20 @@ class EmbeddingJsonlWriter:
         self._stream.write(record_to_json(record) + b"\n")
 
 
+class EventJsonlWriter:
+    """One line for each event, and one without label for each recording that failed, or has none."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def write(self, row: EventRow) -> None:
+        """Write one record for each event."""
+        self._stream.write(b"".join(record_to_json(record) + b"\n" for record in _event_records(row)))
+
+    def close(self) -> None:
+        """Nothing is left to write."""
+
+
 def row_to_record(row: Row) -> dict[str, Any]:
     """A row as JSON's own types."""
     tags = [
@@ -65,8 +80,18 @@ def record_to_json(record: dict[str, Any]) -> bytes:
     return json.dumps(record, allow_nan=False).encode("ascii")
 
 
+def _event_records(row: EventRow) -> Iterator[dict[str, Any]]:
+    for cells in flat_event_cells(row):
+        rounded = (round(cell, DECIMALS) if isinstance(cell, float) else cell for cell in cells)
+        record = dict(zip(EVENT_CELLS, rounded, strict=True))
+        yield {**{name: record[name] for name in EVENT_CELLS[:-2]}, "error": _error(row)}
+
+
+def _error(row: Row | EventRow | EmbeddingRow) -> dict[str, str | None] | None:
+    return None if row.error_code is None else {"code": row.error_code, "message": row.error}
+
+
 def _record(row: Row | EmbeddingRow, start_s: float, end_s: float, contents: dict[str, Any]) -> dict[str, Any]:
-    error = None if row.error_code is None else {"code": row.error_code, "message": row.error}
     return {
         "path": row.path,
         "start_s": round(float(start_s), DECIMALS),
@@ -75,7 +100,7 @@ def _record(row: Row | EmbeddingRow, start_s: float, end_s: float, contents: dic
         "model": row.model,
         **contents,
         "warnings": list(row.warnings),
-        "error": error,
+        "error": _error(row),
     }
 
 

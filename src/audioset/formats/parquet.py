@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from audioset.errors import MissingExtraError
 from audioset.formats.output import Stream
-from audioset.formats.rows import CELLS, EmbeddingRow, Row, flat_cells
+from audioset.formats.rows import CELLS, EVENT_CELLS, EmbeddingRow, EventRow, Row, flat_cells, flat_event_cells
 
 if TYPE_CHECKING:
     from audioset.formats.rows import ByteArray, FloatArray
@@ -14,19 +15,26 @@ if TYPE_CHECKING:
 LINES_PER_GROUP = 65_536
 PATCHES_PER_GROUP = 8_192  # 32 MiB of 1024 float32
 MISSING = {"float32": float("nan"), "uint8": 0}  # the embedding of a recording that failed
-TYPES = {"start_s": "float64", "end_s": "float64", "duration_s": "float64", "rank": "int32", "score": "float32"}
+TYPES = {
+    "start_s": "float64",
+    "end_s": "float64",
+    "duration_s": "float64",
+    "rank": "int32",
+    "score": "float32",
+    "mean": "float32",
+}
 
 
-class ParquetWriter:
-    """One line for each label; one without label for a row that has none."""
+class _LinesWriter:
+    """Lines of typed cells, kept until there are enough for a row group."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, names: tuple[str, ...]) -> None:
         self._groups = _RowGroups(stream)
+        self._names = names
         self._lines: list[tuple[Any, ...]] = []
 
-    def write(self, row: Row) -> None:
-        """Keep the row's lines until there are enough for a row group."""
-        self._lines += [(*cells, row.duration_s) for cells in flat_cells(row)]
+    def add(self, lines: Iterable[tuple[Any, ...]]) -> None:
+        self._lines += lines
         if len(self._lines) >= LINES_PER_GROUP:
             self._flush()
 
@@ -36,10 +44,31 @@ class ParquetWriter:
         self._groups.close()
 
     def _flush(self) -> None:
-        names = (*CELLS, "duration_s")
-        columns = zip(*self._lines, strict=True) if self._lines else ((),) * len(names)
-        self._groups.write({name: _column(name, cells) for name, cells in zip(names, columns, strict=True)})
+        columns = zip(*self._lines, strict=True) if self._lines else ((),) * len(self._names)
+        self._groups.write({name: _column(name, cells) for name, cells in zip(self._names, columns, strict=True)})
         self._lines = []
+
+
+class ParquetWriter(_LinesWriter):
+    """One line for each label; one without label for a row that has none."""
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__(stream, (*CELLS, "duration_s"))
+
+    def write(self, row: Row) -> None:
+        """Keep the row's lines until there are enough for a row group."""
+        self.add((*cells, row.duration_s) for cells in flat_cells(row))
+
+
+class EventParquetWriter(_LinesWriter):
+    """One line for each event; one without label for a recording that failed, or has none."""
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__(stream, EVENT_CELLS)
+
+    def write(self, row: EventRow) -> None:
+        """Keep the row's lines until there are enough for a row group."""
+        self.add(flat_event_cells(row))
 
 
 class EmbeddingParquetWriter:

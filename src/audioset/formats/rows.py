@@ -1,17 +1,18 @@
-"""The one table that every format writes: rows of labels, and rows of embeddings."""
+"""The one table that every format writes: rows of labels, of events, and of embeddings."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
 
     from audioset.errors import AudioSetError
+    from audioset.events import Event
 
     ByteArray = np.ndarray[Any, np.dtype[np.uint8]]
     FloatArray = np.ndarray[Any, np.dtype[np.float32]]
@@ -22,6 +23,7 @@ Cell = str | float | None
 
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 CELLS = ("path", "start_s", "end_s", "rank", "label_id", "label", "score", "model", "error_code", "error")
+EVENT_CELLS = ("path", "start_s", "end_s", "label_id", "label", "score", "mean", "model", "error_code", "error")
 
 
 class Writer(Protocol[RowT]):
@@ -85,6 +87,53 @@ class Row:
     def failed(cls, path: str | os.PathLike[str], error: AudioSetError, model: str) -> Row:
         """The row of a recording that could not be used."""
         return cls(printable(path), 0.0, 0.0, (), None, model, (), error.code, str(error))
+
+
+@dataclass(frozen=True)
+class EventRow:
+    """Some events of one recording, or what went wrong with it.
+
+    A recording has any number of rows, one after the other; the last one says so.
+
+    Attributes
+    ----------
+    path : str
+        Made ``printable``, as are all texts.
+    events : tuple of Event
+        By onset.
+    n_events : int
+        Of the recording so far, these included.
+    duration_s : float or None
+        Of the recording, as far as it is known; None where it cannot be read.
+    model : str
+    is_last : bool
+        Whether the recording ends with this row; then ``duration_s`` is all of it.
+    warnings : tuple of str
+    error_code, error : str or None
+        Both or neither.
+    """
+
+    path: str
+    events: tuple[Event, ...]
+    n_events: int
+    duration_s: float | None
+    model: str
+    is_last: bool
+    warnings: tuple[str, ...] = ()
+    error_code: str | None = None
+    error: str | None = None
+
+    def __post_init__(self) -> None:
+        _make_printable(self)
+        events = (
+            replace(event, label_id=printable(event.label_id), label=printable(event.label)) for event in self.events
+        )
+        object.__setattr__(self, "events", tuple(events))
+
+    @classmethod
+    def failed(cls, path: str | os.PathLike[str], error: AudioSetError, model: str, n_events: int = 0) -> EventRow:
+        """The last row of a recording that could not be used, or not to its end."""
+        return cls(printable(path), (), n_events, None, model, True, (), error.code, str(error))
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,12 +211,22 @@ def flat_cells(row: Row) -> Iterator[tuple[Cell, ...]]:
         yield (*before, None, None, None, None, *after)
 
 
+def flat_event_cells(row: EventRow) -> Iterator[tuple[Cell, ...]]:
+    """One tuple of ``EVENT_CELLS`` for each event; one without label for a recording that failed, or has none."""
+    after = (row.model, row.error_code, row.error)
+    for event in row.events:
+        what = (event.label_id, event.label, event.score, event.mean)
+        yield (row.path, event.start_s, event.end_s, *what, *after)
+    if row.error_code is not None or (row.is_last and row.n_events == 0):
+        yield (row.path, 0.0, row.duration_s or 0.0, None, None, None, None, *after)
+
+
 def clipped_end_s(row: Row) -> float:
     """End of the row in seconds, not past the end of its recording, nor before the row's start."""
     return row.end_s if row.duration_s is None else max(row.start_s, min(row.end_s, row.duration_s))
 
 
-def _make_printable(row: Tag | Row | EmbeddingRow) -> None:
+def _make_printable(row: Tag | Row | EventRow | EmbeddingRow) -> None:
     """Do it for every text of a frozen row: whatever fails to encode in one would end the run."""
     for name, value in vars(row).items():
         if isinstance(value, str):

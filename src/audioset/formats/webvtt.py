@@ -1,0 +1,51 @@
+"""WebVTT: events as captions, which video players show while the recording plays."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from audioset.formats.one_recording import OneRecording
+from audioset.formats.output import Stream
+from audioset.formats.rows import EventRow, one_line
+
+if TYPE_CHECKING:
+    from audioset.events import Event
+
+ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})  # with these, no text holds "-->"
+
+
+class WebVttWriter:
+    """One cue for each event of one recording, in the order of time. One that failed has none.
+
+    Source: W3C, "WebVTT: The Web Video Text Tracks Format".
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._recording = OneRecording("WebVTT")
+        self._stream.write(b"WEBVTT\n")
+
+    def write(self, row: EventRow) -> None:
+        """Write one cue for each event."""
+        if row.error_code is not None:
+            return
+        self._recording.check(row.path)
+        self._stream.write("".join(map(_cue, row.events)).encode("utf-8"))
+
+    def close(self) -> None:
+        """Nothing is left to write."""
+
+
+def _cue(event: Event) -> str:
+    start_ms = round(event.start_s * 1_000)
+    end_ms = max(start_ms + 1, round(event.end_s * 1_000))  # a cue must last
+    text = f"{one_line(event.label)} ({event.score:.2f})".translate(ENTITIES)
+    return f"\n{_timestamp(start_ms)} --> {_timestamp(end_ms)}\n{text}\n"
+
+
+def _timestamp(ms: int) -> str:
+    """``01:02:03.004``."""
+    seconds, ms = divmod(ms, 1_000)
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02}:{minutes:02}:{seconds:02}.{ms:03}"
