@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,9 @@ from audioset.errors import AudioError, EngineError, MissingExtraError, UsageErr
 from audioset.executors.onnx import network_to_onnx
 from audioset.executors.onnxruntime import OnnxRuntimeEngine
 from audioset.executors.openvino import OpenVinoEngine
-from audioset.frontend import PADS, VGGISH, YAMNET, log_mel, patches, slabs
-from audioset.networks.ops import KERAS_NAMES, Outputs, trace_shapes
+from audioset.frontend import EFFICIENTAT, PADS, VGGISH, YAMNET, log_mel, patches, slabs
+from audioset.networks.mobilenet import mobilenet
+from audioset.networks.ops import KERAS_NAMES, SLIM_NAMES, TORCH_NAMES, Outputs, trace_shapes
 from audioset.networks.vggish import vggish
 from audioset.networks.yamnet import yamnet as yamnet_network
 from audioset.weights.keras_h5 import read_keras_h5
@@ -34,11 +36,18 @@ PATCH_SHAPE = (96, 64)
 NETWORKS = {"yamnet": (yamnet_network, {}), "vggish": (vggish, {}), "vggish-relu": (vggish, {"activation": "relu"})}
 EXECUTORS = ("openvino", "onnxruntime", "torch", "keras")
 TINY_SHAPES = ((21, 14), (8, 8), (5, 3), (1, 1))
+MOBILENETS = {
+    "mlp": {},
+    "fully_convolutional": {"head": "fully_convolutional", "strides": (2, 2, 1, 1)},
+    "no strides": {"strides": [1, 1, 1, 1]},
+    "frequencies": {"se_dims": "f", "n_mels": 20},
+    "no squeezing": {"se_dims": "none"},
+}
 PATCH = 15_600  # samples
 
 
 def tiny(ops, patches, n_classes=5):
-    """Every primitive, with the strides and sizes that the published networks do not have."""
+    """The primitives of TensorFlow's networks, with the strides and sizes that the published ones do not have."""
     x = ops.conv2d(patches, "first/conv", filters=3, kernel=3, stride=2, bias=True)
     x = ops.relu(ops.batch_norm(x, "first/conv/bn", epsilon=1e-3, scale=True))
     x = ops.depthwise_conv2d(x, "depthwise", kernel=3, stride=2)
@@ -46,9 +55,25 @@ def tiny(ops, patches, n_classes=5):
     x = ops.conv2d(x, "even", filters=4, kernel=2)
     x = ops.max_pool(x, size=3, stride=2)
     x = ops.conv2d(x, "pointwise", filters=6, kernel=1, bias=True)
-    x = ops.conv2d(x, "sparse", filters=5, kernel=1, stride=2, names=("weights", "biases"))
+    x = ops.conv2d(x, "sparse", filters=5, kernel=1, stride=2, names=SLIM_NAMES)
     embeddings = ops.dense(ops.flatten(x), "embeddings", 7)
     logits = ops.dense(ops.relu(embeddings), "logits", n_classes)
+    return Outputs(embeddings=embeddings, logits=logits, scores=ops.sigmoid(logits))
+
+
+def tiny_dotted(ops, patches, axis="channels"):
+    """The primitives of PyTorch's networks, under dotted names, on patches (21, 14)."""
+    x = ops.transpose(patches)
+    options = {"padding": "symmetric", "names": TORCH_NAMES}
+    x = ops.conv2d(x, "features.0", filters=4, kernel=5, stride=2, bias=True, **options)
+    x = ops.hard_swish(ops.batch_norm(x, "features.1", epsilon=1e-3, names=TORCH_NAMES))
+    y = ops.conv2d(x, "features.2.0", filters=4, kernel=3, groups=4, **options)
+    y = ops.batch_norm(y, "features.2.1", epsilon=1e-5, names=TORCH_NAMES)
+    y = ops.conv2d(y, "features.3", filters=4, kernel=1, groups=2, bias=True, **options)
+    length = {"channels": 4, "height": 7, "width": 11}[axis]
+    y = ops.scale(y, ops.sigmoid(ops.dense(ops.axis_mean(y, axis), "gains", length, names=TORCH_NAMES)), axis)
+    embeddings = ops.flatten(ops.conv2d(ops.add(x, y), "last", filters=3, kernel=3, stride=2, **options))
+    logits = ops.dense(ops.hard_swish(embeddings), "logits", 5, names=TORCH_NAMES)
     return Outputs(embeddings=embeddings, logits=logits, scores=ops.sigmoid(logits))
 
 
@@ -59,28 +84,54 @@ class NumpyOps:
         self.weights = {name: value.astype(np.float64) for name, value in weights.items()}
         self.training = training
 
-    def conv2d(self, x, layer, *, filters, kernel, stride=1, bias=False, names=KERAS_NAMES):
-        weight = self.weights[f"{layer}/{names[0]}"]
-        x = map_windows(lambda window: np.einsum("nhwc,hwcf->nf", window, weight), x, kernel, stride)
-        return x + self.weights[f"{layer}/{names[1]}"] if bias else x
+    def conv2d(self, x, layer, *, filters, kernel, stride=1, groups=1, bias=False, padding="same", names=KERAS_NAMES):
+        weight, *biases = (self.weights[name] for name in names.layer(layer, bias=bias))
+        weight = weight.transpose(2, 3, 1, 0) if names.is_output_first else weight
+
+        def convolve(part):
+            part, kernels = part
+            return map_windows(
+                lambda window: np.einsum("nhwc,hwcf->nf", window, kernels), part, kernel, stride, padding=padding
+            )
+
+        parts = zip(np.split(x, groups, axis=3), np.split(weight, groups, axis=3), strict=True)
+        return np.concatenate([convolve(part) for part in parts], axis=3) + sum(biases)
 
     def depthwise_conv2d(self, x, layer, *, kernel, stride=1):
         weight = self.weights[f"{layer}/depthwise_kernel"][..., 0]
         return map_windows(lambda window: np.einsum("nhwc,hwc->nc", window, weight), x, kernel, stride)
 
-    def batch_norm(self, x, layer, *, epsilon, scale=True):
-        mean, variance = self.weights[f"{layer}/moving_mean"], self.weights[f"{layer}/moving_variance"]
+    def batch_norm(self, x, layer, *, epsilon, scale=True, names=KERAS_NAMES):
+        gain, offset, mean_name, variance_name = (names.tensor(layer, kind) for kind in BATCH_NORM_KINDS)
+        mean, variance = self.weights[mean_name], self.weights[variance_name]
         if self.training:
             moving_mean, moving_variance = mean, variance
             mean = x.mean(axis=(0, 1, 2))
             variance = ((x - mean) ** 2).mean(axis=(0, 1, 2))
-            self.weights[f"{layer}/moving_mean"] = 0.99 * moving_mean + 0.01 * mean
-            self.weights[f"{layer}/moving_variance"] = 0.99 * moving_variance + 0.01 * variance
+            n_values = x[..., 0].size
+            stored = variance * n_values / (n_values - 1) if names is TORCH_NAMES else variance
+            self.weights[mean_name] = 0.99 * moving_mean + 0.01 * mean
+            self.weights[variance_name] = 0.99 * moving_variance + 0.01 * stored
         x = (x - mean) / np.sqrt(variance + epsilon)
-        return (x * self.weights[f"{layer}/gamma"] if scale else x) + self.weights[f"{layer}/beta"]
+        return (x * self.weights[gain] if scale else x) + self.weights[offset]
 
     def relu(self, x):
         return np.maximum(x, 0)
+
+    def hard_swish(self, x):
+        return x * np.clip(x + 3, 0, 6) / 6
+
+    def sigmoid(self, x):
+        return 1 / (1 + np.exp(-x))
+
+    def dropout(self, x, rate):
+        return x
+
+    def add(self, x, y):
+        return x + y
+
+    def scale(self, x, gains, axis):
+        return np.einsum(f"nhwc,n{axis[0]}->nhwc", x, gains)
 
     def max_pool(self, x, *, size, stride):
         return map_windows(lambda window: window.max(axis=(1, 2)), x, size, stride, fill=-np.inf)
@@ -88,21 +139,30 @@ class NumpyOps:
     def spatial_mean(self, x):
         return x.mean(axis=(1, 2))
 
+    def axis_mean(self, x, axis):
+        return x.mean(axis=tuple(number for number, name in enumerate("nhwc") if name not in ("n", axis[0])))
+
+    def transpose(self, x):
+        return x.swapaxes(1, 2)
+
     def flatten(self, x):
         return x.reshape(len(x), -1)
 
     def dense(self, x, layer, units, *, names=KERAS_NAMES):
-        return x @ self.weights[f"{layer}/{names[0]}"] + self.weights[f"{layer}/{names[1]}"]
-
-    def sigmoid(self, x):
-        return 1 / (1 + np.exp(-x))
+        weight, bias = (self.weights[name] for name in names.layer(layer))
+        return x @ (weight.T if names.is_output_first else weight) + bias
 
 
-def map_windows(function, x, size, stride, fill=0.0):
-    """Apply a function to each window of a map that is padded as TensorFlow's ``SAME`` does."""
+BATCH_NORM_KINDS = ("gain", "offset", "mean", "variance")
+
+
+def map_windows(function, x, size, stride, *, fill=0.0, padding="same"):
+    """Apply a function to each window of a map that is padded as TensorFlow's ``SAME`` does, or alike at both ends."""
     n_windows = [-(-length // stride) for length in x.shape[1:3]]
     totals = [max(0, (n - 1) * stride + size - length) for n, length in zip(n_windows, x.shape[1:3], strict=True)]
     before_after = [(total // 2, total - total // 2) for total in totals]
+    if padding == "symmetric":
+        before_after = [(size // 2, size // 2)] * 2
     x = np.pad(x, [(0, 0), *before_after, (0, 0)], constant_values=fill)
     rows, columns = ([index * stride for index in range(n)] for n in n_windows)
     return np.stack(
@@ -110,19 +170,26 @@ def map_windows(function, x, size, stride, fill=0.0):
     )
 
 
-def run_oracle(network, weights, examples, *, training=False):
+def run_oracle(network, weights, examples, arguments=None, *, training=False):
     """Outputs of a network by definition, and the weights afterwards."""
     ops = NumpyOps(weights, training=training)
-    return network(ops, examples[..., None].astype(np.float64)), ops.weights
+    return network(ops, examples[..., None].astype(np.float64), **(arguments or {})), ops.weights
+
+
+def random_tensors(network, patch_shape, arguments=None):
+    """Weights of a network that it can compute with."""
+    rng = np.random.default_rng(0)
+    shapes, _ = trace_shapes(network, patch_shape, arguments or {})
+    return {
+        name: (rng.uniform(0.5, 2, shape) if name.endswith(("variance", "var")) else rng.normal(0, 0.5, shape)).astype(
+            "f"
+        )
+        for name, shape in shapes.items()
+    }
 
 
 def tiny_weights(patch_shape):
-    rng = np.random.default_rng(0)
-    shapes, _ = trace_shapes(tiny, patch_shape, {})
-    return {
-        name: (rng.uniform(0.5, 2, shape) if name.endswith("variance") else rng.normal(0, 0.5, shape)).astype("f")
-        for name, shape in shapes.items()
-    }
+    return random_tensors(tiny, patch_shape)
 
 
 def tiny_examples(patch_shape, n_patches=6):
@@ -288,6 +355,33 @@ def test_every_primitive_follows_its_definition_in_every_executor(executor, patc
     assert largest(outputs.scores - by_definition.scores) <= 1e-6
 
 
+@pytest.mark.parametrize("axis", ["channels", "height", "width"])
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_every_primitive_of_pytorch_networks_follows_its_definition(executor, axis, request, tmp_path):
+    require(executor, request)
+    arguments = {"axis": axis}
+    weights, examples = random_tensors(tiny_dotted, (21, 14), arguments), tiny_examples((21, 14))
+    by_definition, _ = run_oracle(tiny_dotted, weights, examples, arguments)
+    outputs = make_runner(executor, tiny_dotted, weights, (21, 14), arguments, tmp_path)(examples)
+    assert relative(outputs.embeddings, by_definition.embeddings) <= 2e-6
+    assert largest(outputs.scores - by_definition.scores) <= 1e-6
+
+
+@pytest.mark.parametrize("kind", MOBILENETS)
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_mobilenets_of_every_kind_take_patches_of_any_length(executor, kind, request, tmp_path):
+    require(executor, request)
+    arguments = {"width": 0.1, "n_classes": 7, **MOBILENETS[kind]}
+    weights = random_tensors(mobilenet, (None, 20), arguments)
+    run = make_runner(executor, mobilenet, weights, (None, 20), arguments, tmp_path)
+    for n_frames in (33, 1):
+        examples = tiny_examples((n_frames, 20), n_patches=2)
+        by_definition, _ = run_oracle(mobilenet, weights, examples, arguments)
+        outputs = run(examples)
+        assert relative(outputs.embeddings, by_definition.embeddings) <= 1e-5
+        assert largest(outputs.scores - by_definition.scores) <= 1e-5
+
+
 @pytest.fixture
 def tiny_torch(torch):
     from audioset.executors.torch import network_to_torch
@@ -350,6 +444,44 @@ def test_training_normalises_by_the_batch_and_moves_the_stored_moments(torch, ti
     for name, value in tiny_torch.state_dict().items():
         np.testing.assert_allclose(value.numpy(), after[name], rtol=1e-6, atol=1e-7, err_msg=name)
         assert np.array_equal(value.numpy(), before[name]) == ("moving" not in name), name
+
+
+def test_training_a_pytorch_network_moves_the_moments_as_pytorch_does(torch):
+    from audioset.executors.torch import network_to_torch
+
+    weights, examples = random_tensors(tiny_dotted, (21, 14)), tiny_examples((21, 14))
+    module = network_to_torch(tiny_dotted, weights, {}).train()
+    outputs = to_numpy(module(torch.tensor(examples)))
+    by_definition, after = run_oracle(tiny_dotted, weights, examples, training=True)
+    assert relative(outputs.embeddings, by_definition.embeddings) <= 5e-6
+    assert set(module.state_dict()) == set(weights)
+    assert {name for name, _ in module.named_buffers()} == {name for name in weights if "running" in name}
+    for name, value in module.state_dict().items():
+        np.testing.assert_allclose(value.numpy(), after[name], rtol=1e-6, atol=1e-7, err_msg=name)
+
+
+def test_gradients_reach_every_parameter_of_a_mobilenet(torch):
+    from audioset.executors.torch import network_to_torch
+
+    arguments = {"width": 0.1, "n_classes": 7}
+    module = network_to_torch(mobilenet, random_tensors(mobilenet, (None, 20), arguments), arguments).train()
+    module(torch.tensor(tiny_examples((40, 20)))).logits.square().mean().backward()
+    for name, parameter in module.named_parameters():
+        assert torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad.any(), name
+
+
+def test_dropout_acts_in_training_only(torch):
+    from audioset.executors.torch import network_to_torch
+
+    def dropped(ops, patches):
+        return Outputs(embeddings=ops.dropout(ops.flatten(patches), 0.25))
+
+    module, ones = network_to_torch(dropped, {}, {}), torch.ones(10, 96, 64)
+    assert torch.equal(module(ones).embeddings, torch.ones(10, 96 * 64))
+    values, counts = module.train()(ones).embeddings.unique(return_counts=True)
+    torch.testing.assert_close(values, torch.tensor([0.0, 4 / 3]))
+    assert counts[0].item() / counts.sum().item() == pytest.approx(0.25, abs=0.01)
 
 
 def test_evaluation_leaves_the_stored_moments_alone(torch, tiny_torch, tiny_batch):
@@ -534,6 +666,30 @@ def test_torch_frontend_is_the_numpy_one(spec, pad, hop_frames, torch, make_fron
         assert ours.dtype == torch.float32
         assert ours.shape == theirs.shape, n_samples
         assert largest(ours.numpy() - theirs) <= 5e-7, n_samples
+
+
+@pytest.mark.parametrize("hop_frames", [None, 7, 33])
+@pytest.mark.parametrize("pad", PADS)
+def test_centred_torch_frontend_is_the_numpy_one(pad, hop_frames, torch, make_frontend):
+    spec = replace(EFFICIENTAT, patch_frames=20, patch_hop_frames=20, pad=pad)
+    frontend = make_frontend(spec, hop_frames)
+    for n_samples in (1, 513, 514, 3_000, 6_399, 6_400, 6_401, 20_001):
+        if pad == "error" and n_samples < 6_400:
+            continue
+        clips = noise(2 * n_samples).reshape(2, n_samples)
+        ours = frontend(torch.tensor(clips))
+        for clip, part in zip(clips, ours, strict=True):
+            theirs = numpy_patches(clip, spec, hop_frames)
+            assert part.shape == theirs.shape, n_samples
+            assert largest(part.numpy() - theirs) <= 5e-7, n_samples
+
+
+def test_torch_frontend_follows_a_logarithm_in_decibels(torch, make_frontend):
+    spec = replace(YAMNET, log="decibel", log_offset=1e-3, power=2, log_mean=3.0, log_scale=2.0)
+    waveform = noise(40_000)
+    waveform[20_000:] = 0
+    ours = make_frontend(spec)(torch.tensor(waveform)).numpy()
+    assert largest(ours - numpy_patches(waveform, spec, None)) <= 5e-6  # of values up to 20
 
 
 def test_torch_frontend_is_exact_beside_a_loud_tone(torch, make_frontend, reference):

@@ -6,12 +6,27 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import reference_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sounds import noise
 
 from audioset.errors import AudioError, UsageError
-from audioset.frontend import PADS, VGGISH, YAMNET, hz_to_mel, log_mel, mel_weights, n_patches, patches, slabs
+from audioset.frontend import (
+    EFFICIENTAT,
+    EFFICIENTAT_VARIANTS,
+    PADS,
+    VGGISH,
+    YAMNET,
+    hz_to_mel,
+    hz_to_slaney_mel,
+    log_mel,
+    mel_weights,
+    n_patches,
+    patches,
+    slabs,
+    slaney_mel_to_hz,
+)
 
 PATCH = 15_600  # samples
 SPECS = (YAMNET, VGGISH.with_pad("zero"), VGGISH.with_pad("repeat"))
@@ -210,3 +225,215 @@ def test_constants_follow_the_specification():
     features = log_mel(np.zeros(PATCH, np.float32), spec)
     assert features.shape == (96, 20)
     assert not features.any()  # log(0 + 1)
+
+
+def definition(waveform, spec):
+    """A specification evaluated frame by frame in float64, with the Fourier transform as a sum."""
+    signal = waveform.astype(np.float64)
+    if spec.preemphasis:
+        signal = np.array([signal[t] - spec.preemphasis * signal[t - 1] for t in range(1, len(signal))])
+    n_window, n_fft = spec.window_samples, spec.fft_size
+    steps = np.arange(n_window) / (n_window if spec.is_window_periodic else n_window - 1)
+    window = np.sin(np.pi * steps) ** 2
+    starts = np.arange(0, len(signal) - n_window + 1, spec.hop_samples)
+    if spec.is_centred:
+        # torch.stft: the transform is centred on each hop, and the window in the transform
+        starts = np.arange(0, len(signal) + 1, spec.hop_samples) - n_fft // 2 + (n_fft - n_window) // 2
+    places = np.abs(starts[:, None] + np.arange(n_window))
+    places = np.where(places < len(signal), places, 2 * (len(signal) - 1) - places)
+    turns = np.exp(-2j * np.pi * np.outer(np.arange(n_window), np.arange(n_fft // 2 + 1)) / n_fft)
+    mel = np.abs((signal[places] * window) @ turns) ** spec.power @ mel_weights(spec)
+    decibel, natural = 10 * np.log10(np.maximum(mel, spec.log_offset)), np.log(mel + spec.log_offset)
+    logs = decibel if spec.log == "decibel" else natural
+    return (logs - spec.log_mean) / spec.log_scale
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        EFFICIENTAT,
+        *EFFICIENTAT_VARIANTS,
+        replace(EFFICIENTAT, window_samples=801, preemphasis=0.0),
+        replace(EFFICIENTAT, is_centred=False),
+        replace(YAMNET, is_window_periodic=False, preemphasis=0.5),
+        replace(YAMNET, log="decibel", power=2, log_offset=1e-4),
+        replace(YAMNET, mel_formula="kaldi", mel_min_hz=0.0, mel_max_hz=8000.0, log_mean=1.0, log_scale=-2.0),
+    ],
+    ids=lambda spec: spec.name,
+)
+@pytest.mark.parametrize("n_samples", [1_000, 6_399, 6_400, 6_401])
+def test_log_mel_follows_its_definition(spec, n_samples):
+    waveform = noise(n_samples)
+    expected = definition(waveform, spec)
+    assert spec.n_frames(n_samples) == len(expected) > 0
+    np.testing.assert_allclose(
+        log_mel(waveform.astype(np.float64), spec, dtype=np.float64), expected, rtol=1e-9, atol=1e-9
+    )
+    np.testing.assert_allclose(log_mel(waveform, spec), expected, rtol=1e-6, atol=1e-5)
+
+
+def log_mel_in_blocks(waveform, spec):
+    """What ``log_mel`` computes for YAMNet and VGGish, in the same arithmetic, with no other frontend in mind."""
+    n_frames = (len(waveform) - 240) // 160
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(400) / 400)
+    weights = mel_weights(spec)
+    used = np.flatnonzero(weights.any(axis=1))
+    frames = np.zeros((-(-n_frames // 48) * 48, 512))
+    for frame in range(n_frames):
+        frames[frame, :400] = waveform[160 * frame : 160 * frame + 400].astype(np.float64) * hann
+    spectrum = np.fft.rfft(frames)[:, used].astype(np.complex64)
+    magnitude = np.abs(spectrum).reshape(-1, 16, len(used))
+    mel = (magnitude @ weights[used].astype(np.float32)).reshape(-1, 64)[:n_frames]
+    return np.log(mel + np.float32(spec.log_offset))
+
+
+@pytest.mark.parametrize("spec", [YAMNET, VGGISH], ids=lambda spec: spec.name)
+def test_the_numbers_of_uncentred_frontends_are_the_same_to_the_last_bit(spec, reference):
+    for case in ("speech_whistling2", "sine440_3s", "dog_975ms"):
+        waveform = reference[case]["waveform"]
+        np.testing.assert_array_equal(log_mel(waveform, spec), log_mel_in_blocks(waveform, spec))
+
+
+def test_kaldi_bands_have_no_weight_at_half_the_sample_rate():
+    spec = replace(EFFICIENTAT, mel_max_hz=17_000.0)
+    kaldi, htk = mel_weights(spec), mel_weights(replace(spec, mel_formula="htk"))
+    assert htk[-1].any()
+    assert not kaldi[-1].any()
+    np.testing.assert_array_equal(kaldi[1:-1], htk[1:-1])
+
+
+def test_slaneys_scale_is_straight_below_1_khz_and_logarithmic_above():
+    assert hz_to_slaney_mel([0, 200, 1_000]).tolist() == pytest.approx([0, 3, 15])
+    assert hz_to_slaney_mel([6_400, 40_960]).tolist() == pytest.approx([42, 69])
+    frequencies_hz = np.linspace(0, 16_000, 999)
+    np.testing.assert_allclose(slaney_mel_to_hz(hz_to_slaney_mel(frequencies_hz)), frequencies_hz, atol=1e-9)
+
+
+@pytest.mark.parametrize("clip", ["speech_whistling2", "dog_975ms"])
+@pytest.mark.parametrize(("sample_rate", "mel_max_hz"), [(32_000, 14_000.0), (16_000, 8_000.0)])
+def test_decibels_of_slaney_bands_are_those_of_the_panns(sample_rate, mel_max_hz, clip):
+    spec = replace(
+        EFFICIENTAT,
+        sample_rate=sample_rate,
+        window_samples=sample_rate * 1024 // 32_000,
+        fft_size=sample_rate * 1024 // 32_000,
+        hop_samples=sample_rate // 100,
+        n_mels=64,
+        mel_min_hz=50.0,
+        mel_max_hz=mel_max_hz,
+        is_window_periodic=True,
+        preemphasis=0.0,
+        mel_formula="slaney",
+        log="decibel",
+        log_offset=1e-10,
+        log_mean=0.0,
+        log_scale=1.0,
+    )
+    with np.load(reference_file("panns_reference.npz")) as arrays:
+        waveform, original = (arrays[f"{kind}/{sample_rate}/{clip}"] for kind in ("waveform", "log_mel"))
+    formula = log_mel(waveform.astype(np.float64), spec, dtype=np.float64)
+    ours = log_mel(waveform, spec)
+    assert ours.shape == original.shape
+    assert spec.samples(1_001) == 10 * sample_rate
+    is_heard = formula > formula.max() - 90
+    assert np.abs(ours - formula).max() <= 2e-5  # float32 has 8e-6 between neighbours here
+    assert np.abs(original - formula)[is_heard].max() <= 1e-3
+    assert np.abs(ours - formula).max() < np.abs(original - formula).max()
+
+
+def test_variants_change_only_the_hop_or_the_bands():
+    by_name = {spec.name: spec for spec in EFFICIENTAT_VARIANTS}
+    assert list(by_name) == [
+        *(f"efficientat_hop_{hop}" for hop in (5, 15, 20, 25)),
+        *(f"efficientat_mels_{n_mels}" for n_mels in (40, 64, 256)),
+    ]
+    for hop_ms, n_frames in ((5, 2_000), (15, 667), (20, 500), (25, 400)):
+        spec = by_name[f"efficientat_hop_{hop_ms}"]
+        assert spec.frame_hop_s == hop_ms / 1000
+        assert spec.n_frames(320_000) == n_frames == spec.patch_frames
+        published = {"name": "efficientat", "hop_samples": 320, "patch_frames": 1_000, "patch_hop_frames": 1_000}
+        assert replace(spec, **published) == EFFICIENTAT
+    assert replace(by_name["efficientat_mels_40"], name="efficientat", n_mels=128) == EFFICIENTAT
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"power": 3}, "power is 3; expected one of 1, 2"),
+        ({"mel_formula": "bark"}, "mel_formula is 'bark'; expected one of htk, kaldi, slaney"),
+        ({"log": "binary"}, "log is 'binary'; expected one of natural, decibel"),
+    ],
+)
+def test_a_specification_of_what_there_is_not(change, message):
+    with pytest.raises(UsageError, match=message):
+        replace(YAMNET, **change)
+
+
+# ---- Centred frontends: each window has features of its own
+
+SHORT = replace(EFFICIENTAT, patch_frames=20, patch_hop_frames=20)  # 6,400 samples
+
+
+def windows_by_hand(n_samples, hop, pad):
+    """(start, stop) of the windows of a clip of 6,400 samples or more."""
+    starts = list(range(0, n_samples - 6_400 + 1, hop))
+    if pad == "cover" and starts[-1] + 6_400 < n_samples:
+        starts.append(n_samples - 6_400)
+    return [(start, start + 6_400) for start in starts]
+
+
+@pytest.mark.parametrize("n_samples", [514, 515, 3_000, 6_399, 6_400])
+def test_a_clip_no_longer_than_the_window_is_one_patch_of_its_own_length(n_samples):
+    waveform = noise(n_samples)
+    (slab,) = slabs(np.array_split(waveform, 4), SHORT, 20, 64)
+    np.testing.assert_array_equal(slab.waveform, waveform)
+    features = log_mel(slab.waveform, SHORT)
+    assert features.shape == (-(-n_samples // 320), 128) == (slab.n_frames, 128)
+    (patch,) = patches(features, SHORT)
+    assert np.shares_memory(patch, features)
+    assert n_patches(n_samples, SHORT) == slab.n_patches == 1
+    assert (slab.first_patch, slab.first_sample, slab.end_sample) == (0, 0, n_samples)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n_samples=st.integers(6_400, 40_000),
+    cuts=st.lists(st.floats(0, 1), max_size=6),
+    hop_frames=st.sampled_from((1, 7, 20, 33)),
+    pad=st.sampled_from(list(PADS)),
+)
+def test_windows_of_a_centred_frontend(n_samples, cuts, hop_frames, pad):
+    waveform = noise(n_samples)
+    pieces = list(
+        slabs(np.split(waveform, sorted(int(cut * n_samples) for cut in cuts)), SHORT.with_pad(pad), hop_frames, 8)
+    )
+    expected = windows_by_hand(n_samples, 320 * hop_frames, pad)
+    assert [(slab.first_sample, slab.first_sample + len(slab.waveform)) for slab in pieces] == expected
+    assert [slab.first_patch for slab in pieces] == list(range(n_patches(n_samples, SHORT.with_pad(pad), hop_frames)))
+    for slab, (start, stop) in zip(pieces, expected, strict=True):
+        np.testing.assert_array_equal(slab.waveform, waveform[start:stop])
+        assert slab.end_sample >= stop
+    assert pieces[-1].end_sample == n_samples
+
+
+@pytest.mark.parametrize("n_samples", [0, 1, 513])
+def test_clips_too_short_to_reflect_are_padded_as_little_as_can_be(n_samples):
+    waveform = noise(n_samples)
+    (slab,) = slabs([waveform], SHORT, 20, 64)
+    np.testing.assert_array_equal(slab.waveform, np.pad(waveform, (0, 514 - n_samples)))
+    assert slab.end_sample == n_samples
+    with pytest.raises(
+        AudioError, match=r"samples at 32,000 Hz; efficientat needs 514 \(0\.0160625 s\) at least"
+    ) as caught:
+        log_mel(waveform, SHORT)
+    assert caught.value.code == "too_short"
+
+
+def test_a_centred_frontend_fills_a_window_or_refuses_where_it_is_told_to():
+    waveform = noise(3_000)
+    (zero,) = slabs([waveform], SHORT.with_pad("zero"), 20, 64)
+    (repeated,) = slabs([waveform], SHORT.with_pad("repeat"), 20, 64)
+    np.testing.assert_array_equal(zero.waveform, np.pad(waveform, (0, 3_400)))
+    np.testing.assert_array_equal(repeated.waveform, np.resize(waveform, 6_400))
+    with pytest.raises(AudioError, match="3,000 samples at 32,000 Hz; efficientat needs 6,400"):
+        list(slabs([waveform], SHORT.with_pad("error"), 20, 64))

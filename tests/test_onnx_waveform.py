@@ -15,7 +15,7 @@ from sounds import noise, sine
 from audioset import LabelSet, read_audio
 from audioset.errors import OutputError, UsageError
 from audioset.executors.onnx_frontend import label_metadata, waveform_to_onnx
-from audioset.frontend import PADS, VGGISH, YAMNET, log_mel, n_patches, patches
+from audioset.frontend import EFFICIENTAT, PADS, VGGISH, YAMNET, log_mel, n_patches, patches, slabs
 from audioset.models import NETWORKS, network_shapes
 from audioset.networks.ops import Outputs
 from audioset.weights.model_folder import read_weights
@@ -223,6 +223,8 @@ def test_a_loud_tone_leaves_the_quiet_bands_exact(runtime):
         {"hop_samples": 400},
         {"hop_samples": 500},
         {"n_mels": 20, "mel_min_hz": 50.0, "mel_max_hz": 8_000.0, "log_offset": 0.1, "patch_frames": 10},
+        {"is_window_periodic": False, "power": 2, "mel_formula": "kaldi", "log_mean": -4.5, "log_scale": 5.0},
+        {"is_window_periodic": False, "window_samples": 401, "power": 2, "log": "decibel"},
     ],
     ids=str,
 )
@@ -233,6 +235,35 @@ def test_the_graph_follows_the_specification(runtime, changes):
     outputs = runtime(frontend_graph(spec))(waveform)
     np.testing.assert_allclose(outputs["log_mel"], features, rtol=0, atol=5e-5)
     np.testing.assert_allclose(outputs["embeddings"].reshape(examples.shape), examples, rtol=0, atol=5e-5)
+
+
+@pytest.mark.parametrize("hop_frames", [7, 20, 33])
+@pytest.mark.parametrize("pad", PADS)
+def test_a_centred_frontend_cuts_windows_with_features_of_their_own(runtime, pad, hop_frames):
+    spec = replace(EFFICIENTAT, patch_frames=20, pad=pad)
+    run = runtime(frontend_graph(spec, hop_frames))
+    hop = hop_frames * 320
+    shorter = [] if pad == "error" else [0, 1, 513, 514, 3_000, 6_399]
+    for n_samples in (*shorter, 6_400, 6_401, 6_400 + hop - 1, 6_400 + hop, 6_400 + hop + 1, 20_001):
+        waveform = noise(n_samples)
+        pieces = slabs([waveform], spec, hop_frames, 64)
+        expected = np.stack([log_mel(slab.waveform, spec) for slab in pieces])
+        outputs = run(waveform)
+        assert outputs["log_mel"].shape == (expected.shape[0] * expected.shape[1], 128)
+        np.testing.assert_allclose(outputs["log_mel"].reshape(expected.shape), expected, rtol=0, atol=1e-4)
+        np.testing.assert_array_equal(outputs["embeddings"].ravel(), outputs["log_mel"].ravel())
+
+
+def test_a_centred_frontend_that_refuses_short_audio_gives_nothing(runtime):
+    outputs = runtime(frontend_graph(replace(EFFICIENTAT, patch_frames=20, pad="error")))(noise(6_399))
+    assert {len(value) for value in outputs.values()} == {0}
+
+
+def test_a_loud_tone_leaves_the_quiet_bands_of_a_centred_frontend_exact(runtime):
+    run = runtime(frontend_graph(EFFICIENTAT))
+    for frequency_hz in np.geomspace(20, 15_999, 20):
+        waveform = sine(frequency_hz, 32_000, 1, amplitude=1).astype(np.float32)
+        assert largest(run(waveform)["log_mel"] - log_mel(waveform, EFFICIENTAT)) <= 2e-4, frequency_hz
 
 
 def test_the_graph_is_plain_onnx_in_one_file(yamnet_graph):
@@ -285,6 +316,11 @@ def test_labels_keep_their_order_and_letters():
 def test_a_hop_must_be_positive(hop_frames):
     with pytest.raises(UsageError, match=f"hop_frames is {hop_frames}; expected 1 or more, or None for 48"):
         frontend_graph(YAMNET, hop_frames)
+
+
+def test_a_frontend_that_the_graph_cannot_have():
+    with pytest.raises(UsageError, match="'yamnet' has preemphasis and is not centred; expected both, or neither"):
+        frontend_graph(replace(YAMNET, preemphasis=0.97))
 
 
 # ---- From a model

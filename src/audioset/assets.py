@@ -24,6 +24,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from urllib.parse import quote
 
 from audioset.errors import AssetError, OutputError, UsageError
 
@@ -50,7 +51,7 @@ class Asset:
         File name, here and in the cache.
     url : str
     digest : str
-        ``"sha256:"`` or ``"md5:"`` and the published hash in hexadecimal.
+        ``"sha256:"`` or ``"md5:"`` and the published hash in hexadecimal; empty where none is published.
     n_bytes : int or None
         None where only the server knows.
     licence : str
@@ -62,6 +63,36 @@ class Asset:
     n_bytes: int | None
     licence: str
 
+
+EFFICIENTAT = "https://github.com/fschmid56/EfficientAT/releases/download/v0.0.1"
+# models/mn/model.py there; no hashes and no sizes are published.
+EFFICIENTAT_FILES = (
+    "mn01_as_mAP_298.pt",
+    "mn02_as_mAP_378.pt",
+    "mn05_as_mAP_443.pt",
+    "mn10_as_mAP_471.pt",
+    "mn20_as_mAP_478.pt",
+    "mn30_as_mAP_482.pt",
+    "mn40_as_mAP_484.pt",
+    "mn40_as_mAP_483.pt",
+    "mn40_as_mAP_483(2).pt",
+    "mn40_as_no_im_pre_mAP_483.pt",
+    "mn40_as_no_im_pre_mAP_483(2).pt",
+    "mn40_as_no_im_pre_mAP_482.pt",
+    "mn40_as_ext_mAP_487.pt",
+    "mn40_as_ext_mAP_486.pt",
+    "mn40_as_ext_mAP_485.pt",
+    "mn10_as_hop_5_mAP_475.pt",
+    "mn10_as_hop_15_mAP_463.pt",
+    "mn10_as_hop_20_mAP_456.pt",
+    "mn10_as_hop_25_mAP_447.pt",
+    "mn10_as_mels_40_mAP_453.pt",
+    "mn10_as_mels_64_mAP_461.pt",
+    "mn10_as_mels_256_mAP_474.pt",
+    "mn10_as_fc_mAP_465.pt",
+    "mn10_as_fc_s2221_mAP_466.pt",
+    "mn10_as_fc_s2211_mAP_466.pt",
+)
 
 ASSETS = {
     asset.name: asset
@@ -80,6 +111,14 @@ ASSETS = {
             14_096,
             "Apache-2.0",
         ),
+        Asset(
+            "mn04_as_mAP_432.pt",
+            f"{EFFICIENTAT}/mn04_as_mAP_432.pt",
+            "sha256:899a8c6217063f6941793102a2780b3dd788ab11fce468d9cf5f0577c453321c",
+            4066513,
+            "MIT",
+        ),
+        *(Asset(name, f"{EFFICIENTAT}/{quote(name)}", "", None, "MIT") for name in EFFICIENTAT_FILES),
         Asset(
             "ontology.json",
             "https://raw.githubusercontent.com/audioset/ontology/master/ontology.json",
@@ -187,8 +226,8 @@ def hash_file(path: Path, algorithm: str = "sha256") -> str:
 
 
 def is_published(asset: Asset, path: Path) -> bool:
-    """Whether a file is the published one, by its hash."""
-    return hash_file(path, asset.digest.partition(":")[0]) == asset.digest
+    """Whether a file is the published one, by its hash; assumed where no hash is published."""
+    return not asset.digest or hash_file(path, asset.digest.partition(":")[0]) == asset.digest
 
 
 @lru_cache(maxsize=1)
@@ -293,7 +332,9 @@ def _n_expected(asset: Asset, n_have: int, n_offered: int | None) -> int:
 
 
 def _check_hash(asset: Asset, part: Path) -> None:
-    if not is_published(asset, part):
+    if not asset.digest:
+        logger.warning("%s cannot be checked: its publisher gives no hash", asset.name)
+    elif not is_published(asset, part):
         n_bytes, digest = part.stat().st_size, hash_file(part, asset.digest.partition(":")[0])
         part.unlink()
         size = "" if asset.n_bytes is None else f"{asset.n_bytes:,} bytes with "

@@ -7,6 +7,7 @@ that fails, crashes its decoder or hangs becomes one error.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import queue
@@ -16,7 +17,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +29,7 @@ from audioset.frontend import Slab, patches
 from audioset.limits import LIMITS, Limits
 from audioset.networks.ops import Outputs
 from audioset.predict import (
+    SLAB_FRAMES,
     SLAB_PATCHES,
     SLABS_AHEAD,
     Model,
@@ -40,7 +42,6 @@ from audioset.worker import Message, WorkerConfig, read_message, slab_from_field
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
-BATCH_PATCHES = SLAB_PATCHES
 BUFFER_BYTES = 48_000_000  # results that wait for an earlier file; beyond, only that file goes on
 MESSAGES_AHEAD = 4  # decoded slabs that wait for the network, for each worker
 FILES_PER_WORKER = 2_000  # then a fresh process takes over, so that no decoder's leak adds up
@@ -299,7 +300,7 @@ class _Run:
             if not self._files:
                 return
             has_news = self._receive()
-            if len(self._batch) and (not has_news or self._n_batch_patches() >= BATCH_PATCHES):
+            if len(self._batch) and (not has_news or self._is_batch_full()):
                 self._compute()
             has_news |= self._collect()
             yield from self._finished_parts()
@@ -359,8 +360,10 @@ class _Run:
         else:
             file.error = AudioError(fields["message"], code=fields["code"])
 
-    def _n_batch_patches(self) -> int:
-        return sum(slab.n_patches for _, slab, _ in self._batch)
+    def _is_batch_full(self) -> bool:
+        n_frames = sum(slab.n_frames for _, slab, _ in self._batch)
+        n_patches = sum(slab.n_patches for _, slab, _ in self._batch)
+        return n_patches >= SLAB_PATCHES or n_frames >= SLAB_FRAMES
 
     def _compute(self) -> None:
         """Send the batch to the network; if too much is under way already, wait for the oldest."""
@@ -374,12 +377,18 @@ class _Run:
     def _predict_batch(self, batch: list[tuple[Slab, FloatArray]]) -> list[Prediction]:
         hop_frames = self._config.hop_frames
         cut = [patches(features, self._config.frontend, hop_frames) for _, features in batch]
-        outputs = self._model.engine(cut[0] if len(cut) == 1 else np.concatenate(cut))
-        starts = np.cumsum([0] + [slab.n_patches for slab, _ in batch])
+        outputs = [output for group in _of_one_shape(cut) for output in self._run(group)]
         return [
-            self._model.assemble(slab, features, _rows(outputs, start, start + slab.n_patches), hop_frames)
-            for (slab, features), start in zip(batch, starts, strict=False)
+            self._model.assemble(slab, features, output, hop_frames)
+            for (slab, features), output in zip(batch, outputs, strict=True)
         ]
+
+    def _run(self, cut: Sequence[FloatArray]) -> Iterator[Outputs[FloatArray]]:
+        """Outputs of each slab's patches, computed together."""
+        outputs = self._model.engine(cut[0] if len(cut) == 1 else np.concatenate(cut))
+        starts = np.cumsum([0, *map(len, cut)])
+        for start, stop in itertools.pairwise(starts):
+            yield _rows(outputs, start, stop)
 
     def _collect(self) -> bool:
         """Take over what the network has finished; whether there was anything."""
@@ -408,6 +417,12 @@ class _Run:
                 return
             self._files.popleft()
             yield Part(file.path, None, file.error, file.warnings, is_last=True)
+
+
+def _of_one_shape(cut: Sequence[FloatArray]) -> Iterator[list[FloatArray]]:
+    """Neighbours whose patches have as many frames: clips of a clip model may be of any length."""
+    for _, group in itertools.groupby(cut, key=lambda patches: patches.shape[1]):
+        yield list(group)
 
 
 def _rows(outputs: Outputs[FloatArray], start: int, stop: int) -> Outputs[FloatArray]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -14,7 +14,7 @@ from audioset.errors import AudioError, UsageError
 
 FloatArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
 
-# What happens to audio that does not fill a patch.
+# What happens to audio that does not fill a patch. With a centred frontend, "cover" needs no zeros: see ``slabs``.
 PADS = {
     "cover": "zeros follow the end until every sample is in a patch",
     "error": "samples after the last whole patch are not used; audio shorter than a patch is an error",
@@ -36,19 +36,41 @@ class FrontendSpec:
     sample_rate : int
         Hz.
     window_samples, hop_samples, fft_size : int
-        Periodic Hann window, its hop, and the transform's size. Frames are not centred: the first one
-        begins at the first sample, and samples after the last whole frame are not used.
+        Hann window, its hop, and the transform's size.
     n_mels : int
     mel_min_hz, mel_max_hz : float
-        Lower edge of the first HTK mel band and upper edge of the last.
+        Lower edge of the first mel band and upper edge of the last.
     log_offset : float
-        Added to the mel magnitude before the natural logarithm.
+        What keeps the logarithm finite; see ``log``.
     patch_frames : int
-        Frames in one patch.
+        Frames in one patch; with a centred frontend, in the longest one.
     patch_hop_frames : int
         Frames between the starts of patches, unless the caller asks for another hop.
     pad : {"cover", "error", "zero", "repeat"}
         What happens to audio that does not fill a patch; see ``PADS``.
+    is_window_periodic : bool
+        Whether the Hann window begins and ends as a period does, with one zero; if not, it is symmetric.
+    is_centred : bool
+        If not, the first frame begins at the first sample, and samples after the last whole frame are not
+        used. If so, a frame is centred on the first sample and on every hop after it, and the samples at
+        both ends are reflected to fill the outer frames. Such features belong to one piece of audio with its
+        ends, so each patch has features of its own, and audio shorter than ``patch_frames`` is one patch of
+        its own length.
+    preemphasis : float
+        ``a`` of ``y[t] = x[t] - a x[t - 1]``, which leaves one sample less; 0 for none.
+    power : {1, 2}
+        Exponent of the magnitudes that the mel bands add up.
+    mel_formula : {"htk", "kaldi", "slaney"}
+        See ``MEL_FORMULAS``.
+    log : {"natural", "decibel"}
+        ``ln(x + log_offset)``, or ``10 log10(max(x, log_offset))``.
+    log_mean, log_scale : float
+        Subtracted from the logarithm, and then divided by.
+
+    Raises
+    ------
+    UsageError
+        For a ``pad``, ``power``, ``mel_formula`` or ``log`` that there is not.
     """
 
     name: str
@@ -63,15 +85,56 @@ class FrontendSpec:
     patch_frames: int
     patch_hop_frames: int
     pad: str
+    is_window_periodic: bool = True
+    is_centred: bool = False
+    preemphasis: float = 0.0
+    power: int = 1
+    mel_formula: str = "htk"
+    log: str = "natural"
+    log_mean: float = 0.0
+    log_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, choices in (("pad", PADS), ("power", (1, 2)), ("mel_formula", MEL_FORMULAS), ("log", LOGS)):
+            value = getattr(self, name)
+            if value not in choices:
+                raise UsageError(f"{name} is {value!r}; expected one of {', '.join(map(str, choices))}")
 
     @property
     def frame_hop_s(self) -> float:
         """Seconds between the starts of frames."""
         return self.hop_samples / self.sample_rate
 
+    @property
+    def margins(self) -> tuple[int, int]:
+        """Samples that are reflected before and after the audio, so that frames are centred."""
+        if not self.is_centred:
+            return 0, 0
+        before = self.fft_size // 2 - (self.fft_size - self.window_samples) // 2
+        return before, self.window_samples - before
+
+    @property
+    def min_samples(self) -> int:
+        """Samples of the shortest audio that needs no padding."""
+        if self.is_centred and self.pad == "cover":
+            return self.fft_size // 2 + 1 + self._n_lost  # the original refuses to reflect more than there is
+        return self.samples(self.patch_frames)
+
     def samples(self, n_frames: int) -> int:
-        """Samples that ``n_frames`` frames cover."""
-        return (n_frames - 1) * self.hop_samples + self.window_samples
+        """Samples that ``n_frames`` frames cover; whole hops with a centred frontend."""
+        if self.is_centred:
+            return (n_frames - 1 + self._n_lost) * self.hop_samples
+        return (n_frames - 1) * self.hop_samples + self.window_samples + self._n_lost
+
+    def n_frames(self, n_samples: int) -> int:
+        """Frames of ``n_samples`` samples."""
+        n_framed = n_samples - self._n_lost + sum(self.margins)
+        return max(0, 1 + (n_framed - self.window_samples) // self.hop_samples)
+
+    @property
+    def _n_lost(self) -> int:
+        """Samples that preemphasis takes: the first has none before it."""
+        return int(self.preemphasis != 0)
 
     def hop_frames(self, hop_s: float | None) -> int:
         """Frames between patches for a hop in seconds; None means the published hop.
@@ -99,11 +162,87 @@ class FrontendSpec:
         UsageError
             If there is no such way.
         """
-        if pad is None:
-            return self
-        if pad not in PADS:
-            raise UsageError(f"pad is {pad!r}; expected one of {', '.join(PADS)}, or None for the published one")
-        return replace(self, pad=pad)
+        return self if pad is None else replace(self, pad=pad)
+
+
+def hz_to_mel(frequency_hz: Any) -> Any:
+    """HTK's mel scale: ``1127 ln(1 + f / 700)``."""
+    return 1127.0 * np.log1p(np.asarray(frequency_hz) / 700.0)
+
+
+def hz_to_slaney_mel(frequency_hz: Any) -> Any:
+    """Slaney's mel scale: ``3 f / 200`` up to 1 kHz, and 27 steps for each factor of 6.4 above it."""
+    frequency_hz = np.asarray(frequency_hz)
+    n_factors = np.log(np.maximum(frequency_hz, 1000) / 1000) / np.log(6.4)
+    return np.where(frequency_hz < 1000, frequency_hz * 3 / 200, 15 + 27 * n_factors)
+
+
+def slaney_mel_to_hz(mel: Any) -> Any:
+    """Inverse of ``hz_to_slaney_mel``."""
+    mel = np.asarray(mel)
+    return np.where(mel < 15, mel * 200 / 3, 1000 * 6.4 ** ((mel - 15) / 27))
+
+
+def _bins_hz(spec: FrontendSpec) -> FloatArray:
+    return np.linspace(0, spec.sample_rate / 2, spec.fft_size // 2 + 1)
+
+
+def _triangles(places: FloatArray, edges: FloatArray) -> FloatArray:
+    """Triangles with peaks of 1 over the bins at ``places``; each reaches to its neighbours' peaks."""
+    lower, centre, upper = edges[:-2], edges[1:-1], edges[2:]
+    places = places[:, None]
+    weights: FloatArray = np.minimum((places - lower) / (centre - lower), (upper - places) / (upper - centre))
+    return np.maximum(0, weights)
+
+
+def _mel_triangles(spec: FrontendSpec) -> FloatArray:
+    """Triangles that are straight in HTK's mel scale."""
+    edges = np.linspace(hz_to_mel(spec.mel_min_hz), hz_to_mel(spec.mel_max_hz), spec.n_mels + 2)
+    return _triangles(hz_to_mel(_bins_hz(spec)), edges)
+
+
+def _htk_weights(spec: FrontendSpec) -> FloatArray:
+    """These, without the bin at 0 Hz."""
+    weights = _mel_triangles(spec)
+    weights[0] = 0
+    return weights
+
+
+def _kaldi_weights(spec: FrontendSpec) -> FloatArray:
+    """The same, without the bin at half the sample rate."""
+    weights = _mel_triangles(spec)
+    weights[-1] = 0
+    return weights
+
+
+def _slaney_weights(spec: FrontendSpec) -> FloatArray:
+    """Triangles that are straight in Hz and have an area of 1 there."""
+    lowest, highest = hz_to_slaney_mel(spec.mel_min_hz), hz_to_slaney_mel(spec.mel_max_hz)
+    edges = slaney_mel_to_hz(np.linspace(lowest, highest, spec.n_mels + 2))
+    weights: FloatArray = _triangles(_bins_hz(spec), edges) * 2 / (edges[2:] - edges[:-2])
+    return weights
+
+
+def _natural_log(mel: FloatArray, offset: float) -> FloatArray:
+    mel += mel.dtype.type(offset)
+    return np.log(mel, out=mel)
+
+
+def _decibel(mel: FloatArray, offset: float) -> FloatArray:
+    np.maximum(mel, mel.dtype.type(offset), out=mel)
+    np.log10(mel, out=mel)
+    mel *= 10
+    return mel
+
+
+# Weight of each bin in each band: tf.signal.linear_to_mel_weight_matrix, torchaudio.compliance.kaldi.get_mel_banks and
+# librosa.filters.mel.
+MEL_FORMULAS: dict[str, Callable[[FrontendSpec], FloatArray]] = {
+    "htk": _htk_weights,
+    "kaldi": _kaldi_weights,
+    "slaney": _slaney_weights,
+}
+LOGS: dict[str, Callable[[FloatArray, float], FloatArray]] = {"natural": _natural_log, "decibel": _decibel}  # in place
 
 
 # tensorflow/models, research/audioset/yamnet/params.py and features.py
@@ -131,6 +270,43 @@ VGGISH = replace(
     pad="error",  # mel_features.py, frame: whole examples only
 )
 
+# fschmid56/EfficientAT, models/preprocess.py (AugmentMelSTFT in evaluation), with the defaults of inference.py
+EFFICIENTAT = FrontendSpec(
+    name="efficientat",
+    sample_rate=32_000,  # sr
+    window_samples=800,  # win_length
+    hop_samples=320,  # hopsize
+    fft_size=1024,  # n_fft
+    n_mels=128,
+    mel_min_hz=0.0,  # fmin
+    mel_max_hz=15_000.0,  # fmax: sr // 2 - fmax_aug_range // 2
+    log_offset=1e-5,
+    patch_frames=1000,  # 10 s, the clips of AudioSet; windowed_inference.py
+    patch_hop_frames=1000,
+    pad="cover",
+    is_window_periodic=False,
+    is_centred=True,  # torch.stft(center=True), which reflects
+    preemphasis=0.97,  # preemphasis_coefficient
+    power=2,
+    mel_formula="kaldi",
+    log_mean=-4.5,  # fast normalization
+    log_scale=5.0,
+)
+# The variants that were published with one checkpoint each: another hop, in milliseconds, or number of mel bands.
+EFFICIENTAT_VARIANTS = (
+    *(
+        replace(
+            EFFICIENTAT,
+            name=f"efficientat_hop_{hop_ms}",
+            hop_samples=hop_ms * 32,
+            patch_frames=-(-10_000 // hop_ms),
+            patch_hop_frames=-(-10_000 // hop_ms),
+        )
+        for hop_ms in (5, 15, 20, 25)
+    ),
+    *(replace(EFFICIENTAT, name=f"efficientat_mels_{n_mels}", n_mels=n_mels) for n_mels in (40, 64, 256)),
+)
+
 
 def log_mel(waveform: FloatArray, spec: FrontendSpec, *, dtype: type[np.floating[Any]] = np.float32) -> FloatArray:
     """Log-mel spectrogram exactly as ``spec`` defines it.
@@ -141,7 +317,8 @@ def log_mel(waveform: FloatArray, spec: FrontendSpec, *, dtype: type[np.floating
     Parameters
     ----------
     waveform : ndarray, shape (n_samples,), float32 or float64
-        Mono audio in [-1, 1] at ``spec.sample_rate`` Hz.
+        Mono audio in [-1, 1] at ``spec.sample_rate`` Hz. With a centred frontend, one whole clip, or one
+        window of it: the ends are reflected.
     spec : FrontendSpec
     dtype : float32 or float64
         Of the result, and of the arithmetic after the transform.
@@ -149,16 +326,22 @@ def log_mel(waveform: FloatArray, spec: FrontendSpec, *, dtype: type[np.floating
     Returns
     -------
     ndarray, shape (n_frames, spec.n_mels)
-        Natural logarithm of the mel magnitude plus ``spec.log_offset``; no frame where the waveform is
-        shorter than one window.
+        Logarithm of the mel magnitudes or powers, normalised; ``spec.n_frames(n_samples)`` frames.
 
-    Source: tensorflow/models, research/audioset/yamnet/features.py. Within 5e-7 of its formula evaluated
-    in float64 (float32 result); the original itself is up to 3e-3 from it.
+    Raises
+    ------
+    AudioError
+        ``too_short`` for less audio than a centred frontend can reflect.
+
+    Source: tensorflow/models, research/audioset/yamnet/features.py: within 5e-7 of its formula evaluated in
+    float64 (float32 result), and the original itself is up to 3e-3 from it. fschmid56/EfficientAT,
+    models/preprocess.py: within 5e-7 of its formula, and the original itself is up to 8e-5 from it.
     """
-    n_frames = max(0, 1 + (len(waveform) - spec.window_samples) // spec.hop_samples)
+    n_frames = spec.n_frames(len(waveform))
     window, weights, bins = constants(spec, np.dtype(dtype).name)
-    (sample,) = waveform.strides
-    frames = as_strided(waveform, (n_frames, spec.window_samples), (spec.hop_samples * sample, sample), writeable=False)
+    signal = _signal(waveform, spec)
+    (sample,) = signal.strides
+    frames = as_strided(signal, (n_frames, spec.window_samples), (spec.hop_samples * sample, sample), writeable=False)
     mel = np.empty((n_frames, spec.n_mels), dtype)
     # Every array below is made once and filled again: fresh ones cost more in page faults than the arithmetic.
     padded = np.zeros((FRAMES_AT_ONCE, spec.fft_size))
@@ -173,9 +356,30 @@ def log_mel(waveform: FloatArray, spec: FrontendSpec, *, dtype: type[np.floating
         np.fft.rfft(padded, out=spectrum)
         np.copyto(used, spectrum[:, bins], casting="same_kind")
         np.abs(used, out=magnitude.reshape(used.shape))
+        if spec.power == 2:
+            np.multiply(magnitude, magnitude, out=magnitude)
         mel[start : start + count] = (magnitude @ weights).reshape(-1, spec.n_mels)[:count]
-    mel += mel.dtype.type(spec.log_offset)
-    return np.log(mel, out=mel)
+    mel = LOGS[spec.log](mel, spec.log_offset)
+    if (spec.log_mean, spec.log_scale) != (0, 1):
+        mel -= mel.dtype.type(spec.log_mean)
+        mel /= mel.dtype.type(spec.log_scale)
+    return mel
+
+
+def _signal(waveform: FloatArray, spec: FrontendSpec) -> FloatArray:
+    """What the frames are cut from: the samples with preemphasis and reflected ends, where the specification has them.
+
+    The window's place in a longer transform only turns phases, so its frames are cut as they are.
+    """
+    signal = waveform
+    if spec.preemphasis:
+        signal = waveform.astype(np.float64)
+        signal = signal[1:] - spec.preemphasis * signal[:-1]
+    if not spec.is_centred:
+        return signal
+    if len(waveform) < spec.with_pad("cover").min_samples:
+        raise too_short(len(waveform), spec.with_pad("cover"))
+    return np.pad(signal, spec.margins, mode="reflect")
 
 
 def patches(log_mel: FloatArray, spec: FrontendSpec, hop_frames: int | None = None) -> FloatArray:
@@ -191,8 +395,11 @@ def patches(log_mel: FloatArray, spec: FrontendSpec, hop_frames: int | None = No
     Returns
     -------
     ndarray, shape (n_patches, spec.patch_frames, n_mels)
-        Whole patches only; frames after the last one are left out.
+        Whole patches only; frames after the last one are left out. With a centred frontend, which sees
+        one patch at a time, all frames are that patch: (1, n_frames, n_mels).
     """
+    if spec.is_centred:
+        return log_mel[np.newaxis]
     hop_frames = hop_frames or spec.patch_hop_frames
     n_patches = max(0, 1 + (len(log_mel) - spec.patch_frames) // hop_frames)
     frame, mel = log_mel.strides
@@ -213,23 +420,27 @@ def n_patches(n_samples: int, spec: FrontendSpec, hop_frames: int | None = None)
 
 
 def pad_to_patch(waveform: FloatArray, spec: FrontendSpec) -> FloatArray:
-    """A clip shorter than one patch, made as long as one.
+    """A clip shorter than ``spec.min_samples``, made as long.
 
     Raises
     ------
     AudioError
         ``too_short`` with ``spec.pad="error"``.
     """
-    n_samples = spec.samples(spec.patch_frames)
     if spec.pad == "error":
-        raise AudioError(
-            f"the audio has {len(waveform):,} samples at {spec.sample_rate:,} Hz; {spec.name} needs {n_samples:,} "
-            f'({n_samples / spec.sample_rate:g} s) at least. Next step: pad="zero" or pad="repeat" (--pad)',
-            code="too_short",
-        )
+        raise too_short(len(waveform), spec)
     if spec.pad == "repeat":
-        return np.resize(waveform, n_samples)
-    return np.pad(waveform, (0, n_samples - len(waveform)))
+        return np.resize(waveform, spec.min_samples)
+    return np.pad(waveform, (0, spec.min_samples - len(waveform)))
+
+
+def too_short(n_samples: int, spec: FrontendSpec) -> AudioError:
+    """The error of audio shorter than ``spec.min_samples``."""
+    return AudioError(
+        f"the audio has {n_samples:,} samples at {spec.sample_rate:,} Hz; {spec.name} needs {spec.min_samples:,} "
+        f'({spec.min_samples / spec.sample_rate:g} s) at least. Next step: pad="zero" or pad="repeat" (--pad)',
+        code="too_short",
+    )
 
 
 @dataclass(frozen=True)
@@ -242,6 +453,8 @@ class Slab:
         Exactly the samples of its frames, padded with zeros after the end of the stream.
     first_patch, n_patches : int
         Which patches of the stream it holds.
+    first_sample : int
+        Where in the stream it begins.
     n_frames : int
         Frames that belong to it and not to the next slab, which repeats what their patches share.
     end_sample : int
@@ -251,6 +464,7 @@ class Slab:
     waveform: FloatArray
     first_patch: int
     n_patches: int
+    first_sample: int
     n_frames: int
     end_sample: int
 
@@ -260,6 +474,10 @@ def slabs(blocks: Iterable[FloatArray], spec: FrontendSpec, hop_frames: int, sla
 
     The grid starts at the first sample, so the slabs, and all that is computed from them, do not depend
     on how the stream was cut into blocks. The end is padded as the original pads a clip.
+
+    With a centred frontend every slab is one patch. A stream no longer than ``spec.patch_frames`` is one patch
+    of its own length. In a longer one, each patch has that many frames; with ``pad="cover"``, samples after the
+    last whole patch are covered by one more that ends with the stream.
 
     Parameters
     ----------
@@ -272,7 +490,15 @@ def slabs(blocks: Iterable[FloatArray], spec: FrontendSpec, hop_frames: int, sla
     Yields
     ------
     Slab
+
+    Raises
+    ------
+    AudioError
+        ``too_short`` with ``spec.pad="error"``.
     """
+    if spec.is_centred:
+        yield from _windows(blocks, spec, hop_frames)
+        return
     slab_hop_frames = slab_patches * hop_frames
     slab_hop = slab_hop_frames * spec.hop_samples
     size = spec.samples(max(slab_hop_frames, slab_hop_frames - hop_frames + spec.patch_frames))
@@ -288,13 +514,13 @@ def slabs(blocks: Iterable[FloatArray], spec: FrontendSpec, hop_frames: int, sla
             continue
         rest = np.concatenate(pending)
         while len(rest) >= needed:
-            end = first_patch * hop_frames * spec.hop_samples + size
-            yield Slab(rest[:size], first_patch, slab_patches, slab_hop_frames, end)
+            first_sample = first_patch * hop_frames * spec.hop_samples
+            yield Slab(rest[:size], first_patch, slab_patches, first_sample, slab_hop_frames, first_sample + size)
             rest = rest[slab_hop:]
             first_patch += slab_patches
         pending = [rest]
     rest = np.concatenate(pending) if pending else rest
-    if n_seen < spec.samples(spec.patch_frames):
+    if n_seen < spec.min_samples:
         rest = pad_to_patch(rest, spec)
     n_all = n_patches(n_seen, spec, hop_frames)
     while first_patch < n_all:
@@ -303,36 +529,48 @@ def slabs(blocks: Iterable[FloatArray], spec: FrontendSpec, hop_frames: int, sla
         n_frames = (count - 1) * hop_frames + spec.patch_frames if is_last else slab_hop_frames
         waveform = rest[: spec.samples(n_frames)]
         waveform = np.pad(waveform, (0, spec.samples(n_frames) - len(waveform)))
-        yield Slab(waveform, first_patch, count, n_frames, n_seen)
+        first_sample = first_patch * hop_frames * spec.hop_samples
+        yield Slab(waveform, first_patch, count, first_sample, n_frames, n_seen)
         rest = rest[slab_hop:]
         first_patch += slab_patches
 
 
+def _windows(blocks: Iterable[FloatArray], spec: FrontendSpec, hop_frames: int) -> Iterator[Slab]:
+    """``slabs`` for a centred frontend."""
+    size, hop = spec.samples(spec.patch_frames), hop_frames * spec.hop_samples
+    needed = size + 1 if spec.pad == "cover" else size + hop  # a window may go when another is sure to follow it
+    rest, rest_start = np.zeros(0, np.float32), 0
+    n_patches = start = n_seen = 0
+    for block in blocks:
+        rest, n_seen = np.concatenate([rest, block]), n_seen + len(block)
+        while n_seen >= start + needed:
+            yield _window(rest[start - rest_start :][:size], n_patches, start, spec, start + size)
+            n_patches, start = n_patches + 1, start + hop
+        kept = max(rest_start, min(start, n_seen - size))
+        rest, rest_start = rest[kept - rest_start :], kept
+    if n_seen < spec.min_samples:
+        rest = pad_to_patch(rest, spec)
+    first_sample = max(0, min(start, n_seen - size))
+    yield _window(rest[first_sample - rest_start :][:size], n_patches, first_sample, spec, n_seen)
+
+
+def _window(waveform: FloatArray, number: int, first_sample: int, spec: FrontendSpec, end_sample: int) -> Slab:
+    return Slab(waveform, number, 1, first_sample, spec.n_frames(len(waveform)), end_sample)
+
+
 def mel_weights(spec: FrontendSpec) -> FloatArray:
-    """Weight of each FFT bin in each HTK mel band, shape (fft_size / 2 + 1, n_mels), float64.
+    """Weight of each FFT bin in each mel band, shape (fft_size / 2 + 1, n_mels), float64.
 
-    Triangles that are straight in mel, with peaks of 1; the bin at 0 Hz has no weight.
-
-    Source: ``tf.signal.linear_to_mel_weight_matrix``, evaluated in float64.
+    Source: what ``MEL_FORMULAS`` names, evaluated in float64.
     """
-    bins_hz = np.linspace(0, spec.sample_rate / 2, spec.fft_size // 2 + 1)
-    edges = np.linspace(hz_to_mel(spec.mel_min_hz), hz_to_mel(spec.mel_max_hz), spec.n_mels + 2)
-    lower, centre, upper = edges[:-2], edges[1:-1], edges[2:]
-    mel = hz_to_mel(bins_hz)[:, None]
-    weights: FloatArray = np.maximum(0, np.minimum((mel - lower) / (centre - lower), (upper - mel) / (upper - centre)))
-    weights[0] = 0
-    return weights
-
-
-def hz_to_mel(frequency_hz: Any) -> Any:
-    """HTK's mel scale: ``1127 ln(1 + f / 700)``."""
-    return 1127.0 * np.log1p(np.asarray(frequency_hz) / 700.0)
+    return MEL_FORMULAS[spec.mel_formula](spec)
 
 
 @lru_cache(maxsize=16)
 def constants(spec: FrontendSpec, dtype: str) -> tuple[FloatArray, FloatArray, slice]:
     """Hann window (float64), the mel weights' rows that are not all zero, and the bins of these rows."""
-    phase = 2 * np.pi * np.arange(spec.window_samples) / spec.window_samples
+    n_steps = spec.window_samples if spec.is_window_periodic else spec.window_samples - 1
+    phase = 2 * np.pi * np.arange(spec.window_samples) / n_steps
     weights = mel_weights(spec)
     used = np.flatnonzero(weights.any(axis=1))
     bins = slice(int(used[0]), int(used[-1]) + 1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import hashlib
 import logging
+import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,9 +16,10 @@ import numpy as np
 
 from audioset import __version__, assets
 from audioset.errors import OutputError, UsageError, WeightsError
-from audioset.frontend import VGGISH, YAMNET, FrontendSpec
+from audioset.frontend import EFFICIENTAT, EFFICIENTAT_VARIANTS, VGGISH, YAMNET, FrontendSpec
 from audioset.labels import NAMES as LABEL_SETS
 from audioset.labels import LabelSet
+from audioset.networks.mobilenet import mobilenet
 from audioset.networks.ops import Network, Outputs, trace_shapes
 from audioset.networks.vggish import vggish
 from audioset.networks.yamnet import yamnet
@@ -31,14 +34,15 @@ from audioset.weights.model_folder import (
     write_model_folder,
 )
 from audioset.weights.tf_checkpoint import read_tf_checkpoint
+from audioset.weights.torch_zip import read_torch_zip
 
 logger = logging.getLogger(__name__)
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 WeightReader = Callable[[Path, Mapping[str, tuple[int, ...]]], dict[str, FloatArray]]
 
-NETWORKS: dict[str, Network] = {"yamnet": yamnet, "vggish": vggish}
-FRONTENDS: dict[str, FrontendSpec] = {spec.name: spec for spec in (YAMNET, VGGISH)}
+NETWORKS: dict[str, Network] = {"yamnet": yamnet, "vggish": vggish, "mobilenet": mobilenet}
+FRONTENDS: dict[str, FrontendSpec] = {spec.name: spec for spec in (YAMNET, VGGISH, EFFICIENTAT, *EFFICIENTAT_VARIANTS)}
 NO_LABELS = ""  # of a network that only embeds
 
 
@@ -59,7 +63,6 @@ class ModelSpec:
         One line for people; where the original is.
     mean_ap : float or None
         Published mean average precision on the AudioSet evaluation set; None for a network that only embeds.
-    n_parameters : int
     arguments : dict
         Keyword arguments of the network.
     postprocessor : str or None
@@ -75,10 +78,66 @@ class ModelSpec:
     summary: str
     source: str
     mean_ap: float | None
-    n_parameters: int
     arguments: dict[str, Any] = field(default_factory=dict)
     postprocessor: str | None = None
 
+    @property
+    def n_parameters(self) -> int:
+        """Numbers in all tensors of the network, the stored moments of batch norms among them."""
+        shapes, _ = trace_shapes(NETWORKS[self.network], patch_shape(FRONTENDS[self.frontend]), self.arguments)
+        return sum(math.prod(shape) for shape in shapes.values())
+
+
+def _mobilenet(name: str, file: str, width: float, frontend: str = "efficientat", **arguments: Any) -> ModelSpec:
+    """One of EfficientAT's networks; its mean average precision is in the name of its file."""
+    return ModelSpec(
+        name=name,
+        network="mobilenet",
+        arguments={"width": width, "n_classes": 527, **arguments},
+        frontend=frontend,
+        labels="audioset-527",
+        weights=file,
+        reader=read_torch_zip,
+        summary=f"MobileNet v3 of width {width:g} on clips of up to 10 s; 527 classes; EfficientAT",
+        source="https://github.com/fschmid56/EfficientAT",
+        mean_ap=int(re.findall(r"mAP_(\d+)", file)[0]) / 1000,
+    )
+
+
+# models/mn/model.py of EfficientAT. Where several runs were published, the first has the plain name.
+MOBILENETS = (
+    _mobilenet("mn01_as", "mn01_as_mAP_298.pt", 0.1),
+    _mobilenet("mn02_as", "mn02_as_mAP_378.pt", 0.2),
+    _mobilenet("mn04_as", "mn04_as_mAP_432.pt", 0.4),
+    _mobilenet("mn05_as", "mn05_as_mAP_443.pt", 0.5),
+    _mobilenet("mn10_as", "mn10_as_mAP_471.pt", 1.0),
+    _mobilenet("mn20_as", "mn20_as_mAP_478.pt", 2.0),
+    _mobilenet("mn30_as", "mn30_as_mAP_482.pt", 3.0),
+    _mobilenet("mn40_as", "mn40_as_mAP_484.pt", 4.0),
+    _mobilenet("mn40_as_2", "mn40_as_mAP_483.pt", 4.0),
+    _mobilenet("mn40_as_3", "mn40_as_mAP_483(2).pt", 4.0),
+    _mobilenet("mn40_as_no_im_pre", "mn40_as_no_im_pre_mAP_483.pt", 4.0),
+    _mobilenet("mn40_as_no_im_pre_2", "mn40_as_no_im_pre_mAP_483(2).pt", 4.0),
+    _mobilenet("mn40_as_no_im_pre_3", "mn40_as_no_im_pre_mAP_482.pt", 4.0),
+    _mobilenet("mn40_as_ext", "mn40_as_ext_mAP_487.pt", 4.0),
+    _mobilenet("mn40_as_ext_2", "mn40_as_ext_mAP_486.pt", 4.0),
+    _mobilenet("mn40_as_ext_3", "mn40_as_ext_mAP_485.pt", 4.0),
+    _mobilenet("mn10_as_hop_5", "mn10_as_hop_5_mAP_475.pt", 1.0, "efficientat_hop_5"),
+    _mobilenet("mn10_as_hop_15", "mn10_as_hop_15_mAP_463.pt", 1.0, "efficientat_hop_15"),
+    _mobilenet("mn10_as_hop_20", "mn10_as_hop_20_mAP_456.pt", 1.0, "efficientat_hop_20"),
+    _mobilenet("mn10_as_hop_25", "mn10_as_hop_25_mAP_447.pt", 1.0, "efficientat_hop_25"),
+    _mobilenet("mn10_as_mels_40", "mn10_as_mels_40_mAP_453.pt", 1.0, "efficientat_mels_40"),
+    _mobilenet("mn10_as_mels_64", "mn10_as_mels_64_mAP_461.pt", 1.0, "efficientat_mels_64"),
+    _mobilenet("mn10_as_mels_256", "mn10_as_mels_256_mAP_474.pt", 1.0, "efficientat_mels_256"),
+    _mobilenet("mn10_as_fc", "mn10_as_fc_mAP_465.pt", 1.0, head="fully_convolutional"),
+    _mobilenet(
+        "mn10_as_fc_s2221", "mn10_as_fc_s2221_mAP_466.pt", 1.0, head="fully_convolutional", strides=[2, 2, 2, 1]
+    ),
+    _mobilenet(
+        "mn10_as_fc_s2211", "mn10_as_fc_s2211_mAP_466.pt", 1.0, head="fully_convolutional", strides=[2, 2, 1, 1]
+    ),
+)
+ALIASES = {"mn04": "mn04_as"}
 
 MODELS = {
     model.name: model
@@ -94,7 +153,6 @@ MODELS = {
             summary="MobileNet v1 on 0.96 s patches; 521 classes; embeddings of 1,024",
             source="https://github.com/tensorflow/models/tree/master/research/audioset/yamnet",
             mean_ap=0.306,  # its README, on 20,366 evaluation clips
-            n_parameters=3_751_369,
         ),
         ModelSpec(
             name="vggish",
@@ -107,9 +165,9 @@ MODELS = {
             summary="VGG-like network on 0.96 s patches; embeddings of 128, as in the released features",
             source="https://github.com/tensorflow/models/tree/master/research/audioset/vggish",
             mean_ap=None,
-            n_parameters=72_141_184,
             postprocessor="vggish_pca_params.npz",
         ),
+        *MOBILENETS,
     )
 }
 
@@ -120,13 +178,14 @@ def find_model(name: str) -> ModelSpec:
     Raises
     ------
     UsageError
-        If there is none of that name; the message lists the names.
+        If there is none of that name; the message names the nearest one.
     """
+    name = ALIASES.get(name, name)
     if name not in MODELS:
         near = difflib.get_close_matches(name, MODELS, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise UsageError(
-            f"there is no model {name!r}{hint}; expected one of {', '.join(MODELS)}, or a folder with {CARD_NAME}"
+            f"there is no model {name!r}{hint}; expected a name that 'audioset models list' shows, or a folder with {CARD_NAME}"
         )
     return MODELS[name]
 
@@ -223,11 +282,16 @@ def find_labels(card: ModelCard) -> LabelSet:
     return labels
 
 
+def patch_shape(frontend: FrontendSpec) -> tuple[int | None, int]:
+    """Frames and mel bands of one patch; the frames of a clip model's are free."""
+    return None if frontend.is_centred else frontend.patch_frames, frontend.n_mels
+
+
 def _trace(card: ModelCard) -> tuple[dict[str, tuple[int, ...]], Outputs[tuple[int, ...]]]:
     """Shapes of the parameters and outputs of a card's network."""
     frontend = find_frontend(card)
     try:
-        return trace_shapes(find_network(card), (frontend.patch_frames, frontend.n_mels), card.arguments)
+        return trace_shapes(find_network(card), patch_shape(frontend), card.arguments)
     except TypeError as error:
         raise WeightsError(f"{card.network!r} cannot have the arguments {card.arguments}: {error}") from error
 
@@ -250,7 +314,8 @@ def _converted_folder(spec: ModelSpec, weights: Path | None) -> Path:
 def _make_card(spec: ModelSpec, checkpoint: Path) -> ModelCard:
     asset = assets.ASSETS[spec.weights]
     try:
-        digest = assets.hash_file(checkpoint, asset.digest.partition(":")[0])
+        digest = assets.hash_file(checkpoint, asset.digest.partition(":")[0] or "sha256")
+        is_published = assets.is_published(asset, checkpoint)
     except OSError as error:
         raise WeightsError(f"the weights {checkpoint} cannot be read: {error.strerror or error}") from error
     return ModelCard(
@@ -262,7 +327,7 @@ def _make_card(spec: ModelSpec, checkpoint: Path) -> ModelCard:
         source={
             "file": checkpoint.name,
             "digest": digest,
-            "is_published": digest == asset.digest,
+            "is_published": is_published,
             "url": asset.url,
         },
     )
@@ -271,9 +336,8 @@ def _make_card(spec: ModelSpec, checkpoint: Path) -> ModelCard:
 def _make_graph(folder: Path, card: ModelCard) -> bytes:
     from audioset.executors.onnx import network_to_onnx
 
-    frontend = find_frontend(card)
     weights = load_weights(card, folder)
-    return network_to_onnx(find_network(card), weights, (frontend.patch_frames, frontend.n_mels), card.arguments)
+    return network_to_onnx(find_network(card), weights, patch_shape(find_frontend(card)), card.arguments)
 
 
 def _fingerprint(path: Path, card: ModelCard | None = None) -> str:

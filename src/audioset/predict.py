@@ -30,10 +30,12 @@ from audioset.models import (
     find_network,
     load_weights,
     output_shapes,
+    patch_shape,
     prepare_graph,
     prepare_model,
 )
 from audioset.networks.ops import Outputs
+from audioset.stream import Stream
 from audioset.weights.model_folder import ModelCard, write_atomically
 
 logger = logging.getLogger(__name__)
@@ -225,6 +227,34 @@ class Model:
         for warning in reader.warnings:
             logger.warning("%s: %s", source if isinstance(source, (str, os.PathLike)) else "audio", warning)
 
+    def stream(self, sample_rate: int, *, hop_s: float | None = None, pad: str | None = None) -> Stream[Prediction]:
+        """Tag and embed live audio, block by block.
+
+        Parameters
+        ----------
+        sample_rate : int
+            Of the blocks, Hz. Other rates than the model's are resampled (soxr, high quality).
+        hop_s, pad
+            As for ``predict``.
+
+        Returns
+        -------
+        Stream
+            ``push`` each block; ``finish`` at the end.
+
+        Raises
+        ------
+        UsageError
+            For a rate, hop or padding that there is not, or a model whose frontend is centred.
+        """
+        frontend = self.frontend.with_pad(pad)
+        hop_frames = frontend.hop_frames(hop_s)
+
+        def predict(slab: Slab, features: FloatArray, patches: FloatArray) -> Prediction:
+            return self.assemble(slab, features, self.engine(patches), hop_frames)
+
+        return Stream(predict, frontend, hop_frames, slab_patches(hop_frames), sample_rate)
+
     def patches(
         self, waveform: Array, sample_rate: int, *, hop_s: float | None = None, pad: str | None = None
     ) -> FloatArray:
@@ -361,9 +391,8 @@ class Model:
         """
         from audioset.executors.keras import network_to_keras
 
-        patch_shape = self.frontend.patch_frames, self.frontend.n_mels
         weights = load_weights(self.card, self.folder)
-        return network_to_keras(find_network(self.card), weights, patch_shape, self.card.arguments)
+        return network_to_keras(find_network(self.card), weights, patch_shape(self.frontend), self.card.arguments)
 
     def _predict_stream(
         self, blocks: Iterable[FloatArray], sample_rate: int, hop_s: float | None, pad: str | None
@@ -381,14 +410,13 @@ class Model:
 
     def assemble(self, slab: Slab, features: FloatArray, outputs: Outputs[FloatArray], hop_frames: int) -> Prediction:
         """One slab's part of a prediction, from its log-mel spectrogram and what the network made of it."""
-        frame_s = self.frontend.hop_samples, self.frontend.sample_rate
-        first_frames = (slab.first_patch + np.arange(slab.n_patches)) * hop_frames
+        start_s, end_s = patch_times(slab, self.frontend, hop_frames)
         return Prediction(
             scores=outputs.scores,
             embeddings=outputs.embeddings,
             log_mel=features[: slab.n_frames],
-            start_s=first_frames * frame_s[0] / frame_s[1],
-            end_s=(first_frames + self.frontend.patch_frames) * frame_s[0] / frame_s[1],
+            start_s=start_s,
+            end_s=end_s,
             duration_s=slab.end_sample / self.frontend.sample_rate,
             labels=self.labels,
         )
@@ -455,6 +483,16 @@ def join_predictions(parts: Iterable[Prediction]) -> Prediction:
         start_s=np.concatenate([part.start_s for part in parts]),
         end_s=np.concatenate([part.end_s for part in parts]),
     )
+
+
+def patch_times(slab: Slab, spec: FrontendSpec, hop_frames: int) -> tuple[SecondsArray, SecondsArray]:
+    """Start and end of a slab's patches, in seconds: by frames, or, of a clip model's window, by its samples."""
+    if spec.is_centred:
+        end_sample = min(slab.first_sample + spec.samples(spec.patch_frames), slab.end_sample)
+        return np.array([slab.first_sample / spec.sample_rate]), np.array([end_sample / spec.sample_rate])
+    first_frames = (slab.first_patch + np.arange(slab.n_patches)) * hop_frames
+    starts = first_frames * spec.hop_samples / spec.sample_rate
+    return starts, (first_frames + spec.patch_frames) * spec.hop_samples / spec.sample_rate
 
 
 def slab_patches(hop_frames: int) -> int:

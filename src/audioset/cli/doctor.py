@@ -100,8 +100,9 @@ def _files() -> dict[str, Any]:
 
     cache = cache_folder()
     n_bytes = sum(path.stat().st_size for path in cache.rglob("*") if path.is_file())
-    found = {name: str(find_asset(name) or "not on this machine") for name in ASSETS}
-    return {"cache": f"{cache} ({n_bytes / 1e6:.1f} MB)", **found}
+    found = {name: str(path) for name in ASSETS if (path := find_asset(name))}
+    missing = f"{len(ASSETS) - len(found)} of {len(ASSETS)} published files"
+    return {"cache": f"{cache} ({n_bytes / 1e6:.1f} MB)", **found, "not on this machine": missing}
 
 
 def _limits() -> dict[str, Any]:

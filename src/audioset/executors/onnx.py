@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from audioset.networks.ops import KERAS_NAMES, Network
+from audioset.networks.ops import AXES, KERAS_NAMES, Names, Network
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 Shape = Sequence[str | int | None]  # of a value: a name or None stands for a size that is free
@@ -17,6 +17,7 @@ Shape = Sequence[str | int | None]  # of a value: a name or None stands for a si
 OPSET = 17
 IR_VERSION = 8  # read by every ONNX Runtime since 1.13
 INPUT = "patches"
+ONNX_AXES = {"height": 2, "width": 3, "channels": 1}
 
 
 class OnnxGraph:
@@ -87,40 +88,45 @@ class OnnxOps(OnnxGraph):
         filters: int,
         kernel: int,
         stride: int = 1,
+        groups: int = 1,
         bias: bool = False,
-        names: tuple[str, str] = KERAS_NAMES,
+        padding: str = "same",
+        names: Names = KERAS_NAMES,
     ) -> str:
-        weight = self.weights[f"{layer}/{names[0]}"].transpose(3, 2, 0, 1)
-        offset = self.weights[f"{layer}/{names[1]}"] if bias else np.zeros(filters, np.float32)
-        return self._conv(x, layer, weight, offset, kernel, stride, groups=1)
+        tensors = [self.weights[name] for name in names.layer(layer, bias=bias)]
+        weight = tensors[0] if names.is_output_first else tensors[0].transpose(3, 2, 0, 1)
+        offset = tensors[1] if bias else np.zeros(filters, np.float32)
+        return self._conv(x, layer, weight, offset, stride, groups, padding)
 
     def depthwise_conv2d(self, x: str, layer: str, *, kernel: int, stride: int = 1) -> str:
         weight = self.weights[f"{layer}/depthwise_kernel"].transpose(2, 3, 0, 1)
-        channels = weight.shape[0]
-        return self._conv(x, layer, weight, np.zeros(channels, np.float32), kernel, stride, groups=channels)
+        channels = len(weight)
+        return self._conv(x, layer, weight, np.zeros(channels, np.float32), stride, channels, "same")
 
     def _conv(
-        self, x: str, layer: str, weight: FloatArray, offset: FloatArray, kernel: int, stride: int, groups: int
+        self, x: str, layer: str, weight: FloatArray, offset: FloatArray, stride: int, groups: int, padding: str
     ) -> str:
+        height, width = weight.shape[2:]
+        ends = [(height - 1) // 2, (width - 1) // 2]
+        # SAME_UPPER is TensorFlow's: the odd sample of padding goes at the end.
+        pads: dict[str, Any] = {"pads": ends * 2} if padding == "symmetric" else {"auto_pad": "SAME_UPPER"}
         return self.node(
             "Conv",
             x,
             self.constant(f"{layer}/weight", weight),
             self.constant(f"{layer}/offset", offset),
             output=layer,
-            kernel_shape=[kernel, kernel],
+            kernel_shape=[height, width],
             strides=[stride, stride],
             group=groups,
-            auto_pad="SAME_UPPER",  # TensorFlow's: the odd sample of padding goes at the end
+            **pads,
         )
 
-    def batch_norm(self, x: str, layer: str, *, epsilon: float, scale: bool = True) -> str:
-        beta, mean, variance = (
-            self.weights[f"{layer}/{name}"].astype(np.float64) for name in ("beta", "moving_mean", "moving_variance")
+    def batch_norm(self, x: str, layer: str, *, epsilon: float, scale: bool = True, names: Names = KERAS_NAMES) -> str:
+        *gains, beta, mean, variance = (
+            self.weights[name].astype(np.float64) for name in names.batch_norm(layer, scale=scale)
         )
-        gain = 1 / np.sqrt(variance + epsilon)
-        if scale:
-            gain *= self.weights[f"{layer}/gamma"]
+        gain = np.prod(gains, axis=0) / np.sqrt(variance + epsilon)
         weight, offset = self.constants[f"{x}/weight"], self.constants[f"{x}/offset"]
         self.constants[f"{x}/weight"] = (weight * gain[:, None, None, None]).astype(np.float32)
         self.constants[f"{x}/offset"] = ((offset - mean) * gain + beta).astype(np.float32)
@@ -128,6 +134,23 @@ class OnnxOps(OnnxGraph):
 
     def relu(self, x: str) -> str:
         return self.node("Relu", x, output=f"{x}/relu")
+
+    def hard_swish(self, x: str) -> str:
+        return self.node("HardSwish", x, output=f"{x}/hard_swish")
+
+    def sigmoid(self, x: str) -> str:
+        return self.node("Sigmoid", x, output=f"{x}/sigmoid")
+
+    def dropout(self, x: str, rate: float) -> str:
+        return x
+
+    def add(self, x: str, y: str) -> str:
+        return self.node("Add", x, y, output=f"{y}/sum")
+
+    def scale(self, x: str, gains: str, axis: str) -> str:
+        others = self.constant(f"{x}/axes", np.array(_other_axes(axis), np.int64))
+        column = self.node("Unsqueeze", gains, others, output=f"{gains}/column")
+        return self.node("Mul", x, column, output=f"{x}/scaled")
 
     def max_pool(self, x: str, *, size: int, stride: int) -> str:
         return self.node(
@@ -140,24 +163,31 @@ class OnnxOps(OnnxGraph):
         )
 
     def spatial_mean(self, x: str) -> str:
-        return self.node("ReduceMean", x, output=f"{x}/mean", axes=[2, 3], keepdims=0)
+        return self.axis_mean(x, "channels")
+
+    def axis_mean(self, x: str, axis: str) -> str:
+        return self.node("ReduceMean", x, output=f"{x}/mean", axes=_other_axes(axis), keepdims=0)
+
+    def transpose(self, x: str) -> str:
+        return self.node("Transpose", x, output=f"{x}/transposed", perm=[0, 1, 3, 2])
 
     def flatten(self, x: str) -> str:
         channels_last = self.node("Transpose", x, output=f"{x}/channels_last", perm=[0, 2, 3, 1])
         return self.node("Flatten", channels_last, output=f"{x}/flat")
 
-    def dense(self, x: str, layer: str, units: int, *, names: tuple[str, str] = KERAS_NAMES) -> str:
-        weight, offset = (self.constant(f"{layer}/{name}", self.weights[f"{layer}/{name}"]) for name in names)
-        return self.node("Gemm", x, weight, offset, output=layer)
+    def dense(self, x: str, layer: str, units: int, *, names: Names = KERAS_NAMES) -> str:
+        weight, offset = (self.constant(name, self.weights[name]) for name in names.layer(layer))
+        return self.node("Gemm", x, weight, offset, output=layer, transB=int(names.is_output_first))
 
-    def sigmoid(self, x: str) -> str:
-        return self.node("Sigmoid", x, output=f"{x}/sigmoid")
+
+def _other_axes(axis: str) -> list[int]:
+    return sorted(ONNX_AXES[other] for other in AXES if other != axis)
 
 
 def network_to_onnx(
     network: Network,
     weights: dict[str, FloatArray],
-    patch_shape: tuple[int, int],
+    patch_shape: tuple[int | None, int],
     arguments: dict[str, Any],
 ) -> bytes:
     """Serialised ONNX model of a network with its weights inside.
@@ -168,17 +198,19 @@ def network_to_onnx(
     weights : dict of str to float32 ndarray
         Published names and layouts.
     patch_shape : (n_frames, n_mels) of one patch
+        ``n_frames`` is None for a network that takes patches of any length.
     arguments : keyword arguments of the network
 
     Returns
     -------
     bytes
         Input ``patches`` (n_patches, n_frames, n_mels); outputs ``embeddings`` and, for a tagger,
-        ``scores``. ``n_patches`` is free.
+        ``scores``. ``n_patches`` is free, and ``n_frames`` where ``patch_shape`` says so.
     """
     ops = OnnxOps(weights)
     outputs = add_network(ops, INPUT, network, arguments)
-    return ops.to_bytes(network.__name__, {INPUT: ["n_patches", *patch_shape]}, outputs)
+    n_frames, n_mels = patch_shape
+    return ops.to_bytes(network.__name__, {INPUT: ["n_patches", n_frames or "n_frames", n_mels]}, outputs)
 
 
 def add_network(ops: OnnxOps, patches: str, network: Network, arguments: dict[str, Any]) -> dict[str, Shape]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -21,9 +22,7 @@ INPUT = "waveform"
 LOG_MEL = "log_mel"
 END = int(np.iinfo(np.int32).max)  # of a slice that goes on to the end
 
-# Binary places of coarse samples and of coarse coefficients. The products of both add up to less than 2 ** 8 in a
-# frame, so with 8 + 8 places the 24 bits of a float32 hold every sum of them without rounding.
-COARSE_BITS = 8
+FLOAT32_BITS = 24
 
 
 def waveform_to_onnx(
@@ -64,7 +63,7 @@ def waveform_to_onnx(
     Raises
     ------
     UsageError
-        If ``hop_frames`` is not positive.
+        If ``hop_frames`` is not positive, or for a frontend with preemphasis that is not centred.
 
     Notes
     -----
@@ -76,6 +75,8 @@ def waveform_to_onnx(
     hop_frames = spec.patch_hop_frames if hop_frames is None else hop_frames
     if hop_frames < 1:
         raise UsageError(f"hop_frames is {hop_frames}; expected 1 or more, or None for {spec.patch_hop_frames}")
+    if spec.preemphasis and not spec.is_centred:
+        raise UsageError(f"the frontend {spec.name!r} has preemphasis and is not centred; expected both, or neither")
     ops = OnnxOps(weights)
     frontend = OnnxFrontend(ops, spec, hop_frames)
     outputs = add_network(ops, frontend.patches(INPUT), network, arguments)
@@ -129,6 +130,11 @@ class OnnxFrontend:
         self.spec = spec
         self.hop_frames = hop_frames
         self._hops_in_frame = -(-spec.window_samples // spec.hop_samples)
+        # Binary places of coarse samples and of coarse coefficients. The products of both add up to less than this
+        # bound in a frame (8 binary places before the point for a window of 400 samples), so with 8 + 8 places after
+        # it the 24 bits of a float32 hold every sum of them without rounding.
+        bound = (1 + abs(spec.preemphasis)) * spec.window_samples / 2
+        self._coarse_bits = (FLOAT32_BITS - math.ceil(math.log2(bound))) // 2
 
     def patches(self, waveform: str) -> str:
         """Patches of a waveform of any length.
@@ -144,13 +150,12 @@ class OnnxFrontend:
             Value (n_patches, patch_frames, n_mels), float32, cut from the value ``log_mel``.
         """
         n_patches = self._n_patches(waveform)
-        log_mel = self.log_mel(self._pad(waveform, self._n_frames(n_patches)))
-        n_numbers = self._node("Squeeze", "n_numbers", n_patches)
-        numbers = self._node("Range", "numbers", self._constant("zero", 0), n_numbers, self._constant("one", 1))
-        starts = self._node("Mul", "starts", numbers, self._integers(self.hop_frames))
-        starts = self._node("Unsqueeze", "starts_as_column", starts, self._integers(1))
-        frames = self._node("Add", "rows", starts, self._constant("patch_rows", np.arange(self.spec.patch_frames)))
-        return self._node("Gather", "patches", log_mel, frames, axis=0)
+        if self.spec.is_centred:
+            return self._centred_patches(self._pad_to_minimum(waveform), n_patches)
+        log_mel = self.log_mel(self._frames(self._pad(waveform, self._n_frames(n_patches))))
+        starts = self._node("Mul", "starts", self._range(n_patches), self._integers(self.hop_frames))
+        rows = self._constant("patch_rows", np.arange(self.spec.patch_frames))
+        return self._gather_runs("patches", log_mel, starts, rows, axis=0)
 
     def empty_where_too_short(self, waveform: str, outputs: Iterable[str]) -> None:
         """Leave no rows in the outputs for a waveform that is shorter than a patch.
@@ -169,7 +174,7 @@ class OnnxFrontend:
             self.graph.rename({name: f"frontend/all_{name}"})
             self.graph.node("Slice", f"frontend/all_{name}", self._integers(0), stop, self._integers(0), output=name)
 
-    def log_mel(self, waveform: str) -> str:
+    def log_mel(self, frames: str) -> str:
         """``frontend.log_mel``, within 2e-4 of it.
 
         In plain float32, be it as a product of matrices, as a convolution or as the operator ``STFT``, the
@@ -179,8 +184,8 @@ class OnnxFrontend:
 
         Parameters
         ----------
-        waveform : str
-            Value (n_samples,), float32 in [-1, 1]: whole hops, and all that the last frame reaches into.
+        frames : str
+            Value (n_frames, 2, window_samples), float32: coarse and fine samples.
 
         Returns
         -------
@@ -188,9 +193,9 @@ class OnnxFrontend:
             Value ``log_mel`` (n_frames, n_mels), float32.
         """
         window, weights, bins = constants(self.spec, "float64")
-        later = np.arange((len(window) + 1) // 2, len(window))
-        earlier = len(window) - later  # their mirror images; the first sample, where the window is 0, has none
-        frames = self._frames(waveform)
+        twice_middle = len(window) if self.spec.is_window_periodic else len(window) - 1
+        later = np.arange((twice_middle + 1) // 2, len(window))
+        earlier = twice_middle - later  # their mirror images; the first sample of a periodic window has none, and is 0
         halves = (
             self._slice("later", frames, (2, int(later[0]), END)),
             self._node("Gather", "earlier", frames, self._constant("earlier_samples", earlier), axis=2),
@@ -198,22 +203,93 @@ class OnnxFrontend:
         # Seen from the middle of the window, the sum of two images has only cosines and their difference only
         # sines: half the products. A sample in the very middle is its own image, so it counts half.
         scale = (window[later] * np.where(later == earlier, 0.5, 1))[:, None]
-        phase = 2 * np.pi / self.spec.fft_size * np.outer(later - len(window) / 2, np.arange(bins.start, bins.stop))
+        phase = 2 * np.pi / self.spec.fft_size * np.outer(later - twice_middle / 2, np.arange(bins.start, bins.stop))
         real = self._dft("real", self._node("Add", "even", *halves), scale * np.cos(phase))
         imaginary = self._dft("imaginary", self._node("Sub", "odd", *halves), scale * np.sin(phase))
         squares = self._node("Mul", "real2", real, real), self._node("Mul", "imaginary2", imaginary, imaginary)
-        magnitude = self._node("Sqrt", "magnitude", self._node("Add", "power", *squares))
-        mel = self._node("MatMul", "mel", magnitude, self._floats("mel_weights", weights))
-        offset_mel = self._node("Add", "offset_mel", mel, self._floats("log_offset", self.spec.log_offset))
-        return self.graph.node("Log", offset_mel, output=LOG_MEL)
+        power = self._node("Add", "power", *squares)
+        powers = power if self.spec.power == 2 else self._node("Sqrt", "magnitude", power)
+        mel = self._node("MatMul", "mel", powers, self._floats("mel_weights", weights))
+        return self._log(mel)
+
+    def _log(self, mel: str) -> str:
+        """The logarithm, normalised, as the value ``log_mel``."""
+        spec = self.spec
+        offset = self._floats("log_offset", spec.log_offset)
+        kind, unit = {"natural": ("Add", 1.0), "decibel": ("Max", 10 / math.log(10))}[spec.log]
+        offset_mel = self._node(kind, "offset_mel", mel, offset)
+        gain, shift = unit / spec.log_scale, -spec.log_mean / spec.log_scale
+        log = self._node("Log", "log", offset_mel)
+        if gain != 1:
+            log = self._node("Mul", "scaled_log", log, self._floats("log_gain", gain))
+        if shift != 0:
+            log = self._node("Add", "normalised_log", log, self._floats("log_shift", shift))
+        self.graph.rename({log: LOG_MEL})
+        return LOG_MEL
+
+    def _centred_patches(self, waveform: str, n_patches: str) -> str:
+        """One patch of each window of a waveform that has ``min_samples`` or more: see ``frontend.slabs``."""
+        frames = self._centred_frames(self._windows(waveform, n_patches))
+        log_mel = self.log_mel(self._node("Concat", "frames", *self._split(frames), axis=1))
+        patch_shape = self._node("Concat", "patch_shape", n_patches, self._integers(-1, self.spec.n_mels), axis=0)
+        return self._node("Reshape", "patches", log_mel, patch_shape)
+
+    def _windows(self, waveform: str, n_patches: str) -> str:
+        """The samples of each patch, (n_patches, n_samples); the last one ends with the waveform at the latest."""
+        n_samples = self._node("Shape", "n_all_samples", waveform)
+        size = self._node("Min", "size", n_samples, self._integers(self.spec.samples(self.spec.patch_frames)))
+        hop_samples = self._integers(self.hop_frames * self.spec.hop_samples)
+        starts = self._node("Mul", "starts", self._range(n_patches), hop_samples)
+        starts = self._node("Min", "window_starts", starts, self._node("Sub", "last_start", n_samples, size))
+        return self._gather_runs("windows", waveform, starts, self._range(size), axis=0)
+
+    def _centred_frames(self, windows: str) -> str:
+        """The frames of all windows, (n_frames, 1, window_samples), with preemphasis and reflected ends."""
+        spec = self.spec
+        if spec.preemphasis:
+            later, earlier = self._slice("next", windows, (1, 1, END)), self._slice("previous", windows, (1, 0, -1))
+            damped = self._node("Mul", "damped", earlier, self._floats("preemphasis", spec.preemphasis))
+            windows = self._node("Sub", "preemphasised", later, damped)
+        before, after = spec.margins
+        centred = self._node("Pad", "centred", windows, self._integers(0, before, 0, after), mode="reflect")
+        n_samples = self._slice("n_centred", self._node("Shape", "centred_shape", centred), (0, 1, 2))
+        n_hopped = self._node("Sub", "n_hopped", n_samples, self._integers(spec.window_samples - spec.hop_samples))
+        n_frames = self._node("Div", "n_window_frames", n_hopped, self._integers(spec.hop_samples))
+        starts = self._node("Mul", "frame_starts", self._range(n_frames), self._integers(spec.hop_samples))
+        places = self._constant("places", np.arange(spec.window_samples))
+        frames = self._gather_runs("frames_of_windows", centred, starts, places, axis=1)
+        return self._node("Reshape", "all_frames", frames, self._integers(-1, 1, spec.window_samples))
+
+    def _pad_to_minimum(self, waveform: str) -> str:
+        """The waveform, repeated or padded with zeros if it is shorter than ``min_samples``."""
+        if self.spec.pad == "repeat":
+            n_given = self._node("Shape", "n_before_repeating", waveform)
+            waveform = self._repeat(waveform)
+            n_needed = self._node("Max", "n_kept", n_given, self._integers(self.spec.min_samples))
+            waveform = self._node("Slice", "repeated_enough", waveform, self._integers(0), n_needed, self._integers(0))
+        n_given = self._node("Shape", "n_given", waveform)
+        n_short = self._node("Sub", "n_short", self._integers(self.spec.min_samples), n_given)
+        n_missing = self._node("Max", "n_missing", n_short, self._integers(0))
+        return self._node("Pad", "padded", waveform, self._node("Concat", "pads", self._integers(0), n_missing, axis=0))
+
+    def _range(self, count: str) -> str:
+        """0, 1, … of a value (1,) that holds their number."""
+        number = self._node("Squeeze", f"{count}/number".removeprefix("frontend/"), count)
+        name = f"{count}/range".removeprefix("frontend/")
+        return self._node("Range", name, self._constant("zero", 0), number, self._constant("one", 1))
+
+    def _gather_runs(self, name: str, x: str, starts: str, places: str, axis: int) -> str:
+        """Runs of a value along an axis, each from one of ``starts``: the axis becomes two."""
+        columns = self._node("Unsqueeze", f"{name}/starts", starts, self._integers(1))
+        return self._node("Gather", name, x, self._node("Add", f"{name}/places", columns, places), axis=axis)
 
     def _dft(self, name: str, samples: str, matrix: RealArray) -> str:
         """A product with ``matrix`` (n, n_bins), from coarse and fine samples (n_frames, 2, n).
 
         Coarse samples times coarse coefficients, the bulk of it, are exact in float32; the rest is smaller by
-        2 ** 8, and so is its rounding.
+        2 ** 8 (or what ``_coarse_bits`` says), and so is its rounding.
         """
-        coarse = np.round(matrix * 2.0**COARSE_BITS) / 2.0**COARSE_BITS
+        coarse = np.round(matrix * 2.0**self._coarse_bits) / 2.0**self._coarse_bits
         both = self._node("Reshape", f"{name}/both", samples, self._integers(-1, 2 * len(matrix)))
         first = self._slice(f"{name}/coarse", both, (1, 0, len(matrix)))
         exact = self._node("MatMul", f"{name}/exact", first, self._floats(f"{name}/coarse_matrix", coarse))
@@ -235,10 +311,10 @@ class OnnxFrontend:
         return self._node("Concat", "frames", *pieces, axis=2)
 
     def _split(self, waveform: str) -> tuple[str, str]:
-        """Samples rounded to ``COARSE_BITS``, and what is missing from them; nothing is lost."""
-        scaled = self._node("Mul", "scaled", waveform, self._floats("up", 2.0**COARSE_BITS))
+        """Samples rounded to ``_coarse_bits``, and what is missing from them; nothing is lost."""
+        scaled = self._node("Mul", "scaled", waveform, self._floats("up", 2.0**self._coarse_bits))
         rounded = self._node("Round", "rounded", scaled)
-        coarse = self._node("Mul", "coarse", rounded, self._floats("down", 2.0**-COARSE_BITS))
+        coarse = self._node("Mul", "coarse", rounded, self._floats("down", 2.0**-self._coarse_bits))
         return coarse, self._node("Sub", "fine", waveform, coarse)
 
     def _n_patches(self, waveform: str) -> str:

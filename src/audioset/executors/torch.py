@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from audioset.errors import MissingExtraError
-from audioset.networks.ops import BATCH_NORM_MOMENTUM, KERAS_NAMES, Network, Outputs
+from audioset.networks.ops import AXES, BATCH_NORM_MOMENTUM, KERAS_NAMES, Names, Network, Outputs
 
 try:
     import torch
@@ -18,7 +18,9 @@ from torch.nn import functional
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
-MOMENTS = ("moving_mean", "moving_variance")  # of a batch norm: stored with the weights, not trained
+# Of a batch norm: stored with the weights, not trained.
+MOMENTS = ("moving_mean", "moving_variance", "running_mean", "running_var")
+TORCH_AXES = {"height": 2, "width": 3, "channels": 1}
 
 
 class TorchOps:
@@ -31,9 +33,10 @@ class TorchOps:
     def __init__(self, module: torch.nn.Module) -> None:
         self.module = module
 
-    def tensor(self, layer: str, name: str) -> torch.Tensor:
+    def tensor(self, name: str) -> torch.Tensor:
         """A parameter or buffer by its published name."""
-        value: torch.Tensor = getattr(self.module, f"{layer}/{name}")
+        owner, _, attribute = name.rpartition(".")
+        value: torch.Tensor = getattr(self.module.get_submodule(owner), attribute)
         return value
 
     def conv2d(
@@ -44,61 +47,89 @@ class TorchOps:
         filters: int,
         kernel: int,
         stride: int = 1,
+        groups: int = 1,
         bias: bool = False,
-        names: tuple[str, str] = KERAS_NAMES,
+        padding: str = "same",
+        names: Names = KERAS_NAMES,
     ) -> torch.Tensor:
-        weight = self.tensor(layer, names[0])
-        offset = self.tensor(layer, names[1]) if bias else None
-        if kernel == stride == 1:
-            return _channels_first(functional.linear(_channels_last(x), weight[0, 0].T, offset))
-        x, padding = _pad_same(x, kernel, stride, value=0.0)
-        return functional.conv2d(x, weight.permute(3, 2, 0, 1), offset, stride, padding)
+        weight, *biases = (self.tensor(name) for name in names.layer(layer, bias=bias))
+        offset = biases[0] if bias else None
+        if kernel == stride == groups == 1:
+            matrix = weight[:, :, 0, 0] if names.is_output_first else weight[0, 0].T
+            return _channels_first(functional.linear(_channels_last(x), matrix, offset))
+        weight = weight if names.is_output_first else weight.permute(3, 2, 0, 1)
+        return _conv(x, weight, offset, stride, groups, padding)
 
     def depthwise_conv2d(self, x: torch.Tensor, layer: str, *, kernel: int, stride: int = 1) -> torch.Tensor:
-        weight = self.tensor(layer, "depthwise_kernel").permute(2, 3, 0, 1)
-        x, padding = _pad_same(x, kernel, stride, value=0.0)
-        return functional.conv2d(x, weight, None, stride, padding, groups=len(weight))
+        weight = self.tensor(f"{layer}/depthwise_kernel").permute(2, 3, 0, 1)
+        return _conv(x, weight, None, stride, len(weight), "same")
 
-    def batch_norm(self, x: torch.Tensor, layer: str, *, epsilon: float, scale: bool = True) -> torch.Tensor:
-        gamma = self.tensor(layer, "gamma") if scale else None
-        beta = self.tensor(layer, "beta")
-        moving_mean, moving_variance = (self.tensor(layer, name) for name in MOMENTS)
+    def batch_norm(
+        self, x: torch.Tensor, layer: str, *, epsilon: float, scale: bool = True, names: Names = KERAS_NAMES
+    ) -> torch.Tensor:
+        *gains, beta, moving_mean, moving_variance = (
+            self.tensor(name) for name in names.batch_norm(layer, scale=scale)
+        )
+        gamma = gains[0] if scale else None
         if not self.module.training:
             return functional.batch_norm(x, moving_mean, moving_variance, gamma, beta, eps=epsilon)
         mean, variance = torch.zeros_like(moving_mean), torch.zeros_like(moving_variance)
         x = functional.batch_norm(x, mean, variance, gamma, beta, training=True, momentum=1.0, eps=epsilon)
-        n_values = x.numel() // x.shape[1]
-        biased = variance * ((n_values - 1) / n_values)  # PyTorch gives the unbiased variance; Keras keeps this one
-        for moving, batch in ((moving_mean, mean), (moving_variance, biased)):
+        if not names.is_output_first:
+            n_values = x.numel() // x.shape[1]
+            variance = variance * ((n_values - 1) / n_values)  # PyTorch keeps the unbiased variance; Keras this one
+        for moving, batch in ((moving_mean, mean), (moving_variance, variance)):
             moving.mul_(BATCH_NORM_MOMENTUM).add_(batch, alpha=1 - BATCH_NORM_MOMENTUM)
         return x
 
     def relu(self, x: torch.Tensor) -> torch.Tensor:
         return functional.relu(x)
 
+    def hard_swish(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.hardswish(x)
+
+    def sigmoid(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(x)
+
+    def dropout(self, x: torch.Tensor, rate: float) -> torch.Tensor:
+        return functional.dropout(x, rate, self.module.training)
+
+    def add(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return x + y
+
+    def scale(self, x: torch.Tensor, gains: torch.Tensor, axis: str) -> torch.Tensor:
+        shape = [1] * 4
+        shape[0], shape[TORCH_AXES[axis]] = gains.shape
+        return x * gains.reshape(shape)
+
     def max_pool(self, x: torch.Tensor, *, size: int, stride: int) -> torch.Tensor:
         x, padding = _pad_same(x, size, stride, value=float("-inf"))
         return functional.max_pool2d(x, size, stride, padding)
 
     def spatial_mean(self, x: torch.Tensor) -> torch.Tensor:
-        return x.mean((2, 3))
+        return self.axis_mean(x, "channels")
+
+    def axis_mean(self, x: torch.Tensor, axis: str) -> torch.Tensor:
+        return x.mean([TORCH_AXES[other] for other in AXES if other != axis])
+
+    def transpose(self, x: torch.Tensor) -> torch.Tensor:
+        return x.transpose(2, 3)
 
     def flatten(self, x: torch.Tensor) -> torch.Tensor:
         return _channels_last(x).flatten(1)
 
-    def dense(self, x: torch.Tensor, layer: str, units: int, *, names: tuple[str, str] = KERAS_NAMES) -> torch.Tensor:
-        return functional.linear(x, self.tensor(layer, names[0]).T, self.tensor(layer, names[1]))
-
-    def sigmoid(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.sigmoid(x)
+    def dense(self, x: torch.Tensor, layer: str, units: int, *, names: Names = KERAS_NAMES) -> torch.Tensor:
+        weight, bias = (self.tensor(name) for name in names.layer(layer))
+        return functional.linear(x, weight if names.is_output_first else weight.T, bias)
 
 
 class TorchNetwork(torch.nn.Module):
     """A network as a module; its parameters have the published names and layouts.
 
     The keys of its ``state_dict()`` are the published names, such as ``layer1/conv/kernel`` (height, width,
-    in, out); the moving moments of batch norms are buffers. ``train()`` and ``eval()`` act on batch norms
-    alone: to train with the published moments, leave the module in ``eval()``.
+    in, out) or ``features.0.0.weight`` (out, in, height, width); the moving moments of batch norms are
+    buffers. ``train()`` and ``eval()`` act on batch norms and dropout alone: to train with the published
+    moments, leave the module in ``eval()``.
 
     Parameters
     ----------
@@ -110,7 +141,8 @@ class TorchNetwork(torch.nn.Module):
 
     Source: the originals that ``audioset.networks`` names. In evaluation and float32, YAMNet's scores are
     within 1.8e-6 of the original's on stored references, and embeddings within 1.4e-6 (YAMNet) and 1.8e-6
-    (VGGish) of their largest value; the original's own float32 rounding is as large.
+    (VGGish) of their largest value; the original's own float32 rounding is as large. For EfficientAT's mn04_as,
+    which is a PyTorch network, both are within 6e-7.
     """
 
     def __init__(self, network: Network, weights: Mapping[str, FloatArray], arguments: Mapping[str, Any]) -> None:
@@ -118,11 +150,12 @@ class TorchNetwork(torch.nn.Module):
         self.network = network
         self.arguments = dict(arguments)
         for name, value in weights.items():
-            tensor = torch.tensor(value)
+            owner, _, attribute = name.rpartition(".")
+            module = _make_submodule(self, owner)
             if name.endswith(MOMENTS):
-                self.register_buffer(name, tensor)
+                module.register_buffer(attribute, torch.tensor(value))
             else:
-                self.register_parameter(name, torch.nn.Parameter(tensor))
+                module.register_parameter(attribute, torch.nn.Parameter(torch.tensor(value)))
 
     def forward(self, patches: torch.Tensor) -> Outputs[torch.Tensor]:
         """Run the network.
@@ -159,6 +192,26 @@ def network_to_torch(network: Network, weights: Mapping[str, FloatArray], argume
     module = TorchNetwork(network, weights, arguments)
     module.eval()
     return module
+
+
+def _make_submodule(module: torch.nn.Module, path: str) -> torch.nn.Module:
+    """The module at a dotted path, made where it is not there: PyTorch allows no dots in a parameter's own name."""
+    for name in path.split(".") if path else ():
+        if name not in module._modules:
+            module.add_module(name, torch.nn.Module())
+        module = module.get_submodule(name)
+    return module
+
+
+def _conv(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, stride: int, groups: int, padding: str
+) -> torch.Tensor:
+    """Convolution with a kernel (out, in / groups, height, width) and one of the two paddings."""
+    kernel = weight.shape[2]
+    if padding == "symmetric":
+        return functional.conv2d(x, weight, bias, stride, (kernel - 1) // 2, groups=groups)
+    x, ends = _pad_same(x, kernel, stride, value=0.0)
+    return functional.conv2d(x, weight, bias, stride, ends, groups=groups)
 
 
 def _channels_last(x: torch.Tensor) -> torch.Tensor:

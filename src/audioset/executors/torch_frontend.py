@@ -16,6 +16,11 @@ except ImportError as error:
     raise MissingExtraError("the PyTorch frontend", "torch", "train") from error
 from torch.nn import functional
 
+LOGS: dict[str, Callable[[torch.Tensor, float], torch.Tensor]] = {
+    "natural": lambda mel, offset: torch.log(mel + offset),
+    "decibel": lambda mel, offset: 10 * torch.log10(mel.clamp_min(offset)),
+}
+
 
 class TorchFrontend(torch.nn.Module):
     """A published frontend as a module without parameters and without state.
@@ -37,7 +42,7 @@ class TorchFrontend(torch.nn.Module):
         If ``hop_frames`` is less than 1.
 
     Source: ``frontend.log_mel``, which follows the originals; within 5e-7 of it on stored references, tones
-    and noise.
+    and noise, and the windows of long audio are those of ``frontend.slabs``.
     """
 
     window: torch.Tensor
@@ -52,7 +57,7 @@ class TorchFrontend(torch.nn.Module):
         self.spec = spec
         self.hop_frames = hop_frames or spec.patch_hop_frames
         self.dtype = dtype
-        window = torch.hann_window(spec.window_samples, periodic=True, dtype=torch.float64)
+        window = torch.hann_window(spec.window_samples, periodic=spec.is_window_periodic, dtype=torch.float64)
         self.register_buffer("window", window.to(dtype), persistent=False)
         self.register_buffer("mel_weights", torch.tensor(mel_weights(spec), dtype=dtype), persistent=False)
 
@@ -67,7 +72,8 @@ class TorchFrontend(torch.nn.Module):
         Returns
         -------
         tensor, shape (n_patches, patch_frames, n_mels) or (batch, n_patches, patch_frames, n_mels), float32
-            A view in which overlapping patches share their frames.
+            A view in which overlapping patches share their frames. With a centred frontend each has frames of
+            its own, and a clip no longer than ``patch_frames`` is one patch of its own length.
 
         Raises
         ------
@@ -76,24 +82,44 @@ class TorchFrontend(torch.nn.Module):
         """
         _check_waveform(waveform)
         with torch.autocast(waveform.device.type, enabled=False):  # it would round the product to 8 bits
-            log_mel = self._log_mel(self._pad(waveform.to(self.dtype))).to(torch.float32)
+            samples = self._pad(waveform.to(self.dtype))
+            if self.spec.is_centred:
+                return self._log_mel(self._windows(samples)).to(torch.float32)
+            log_mel = self._log_mel(samples).to(torch.float32)
         return log_mel.unfold(-2, self.spec.patch_frames, self.hop_frames).transpose(-1, -2)
 
     def _log_mel(self, waveform: torch.Tensor) -> torch.Tensor:
         """(..., n_samples) to (..., n_frames, n_mels)."""
-        frames = waveform.unfold(-1, self.spec.window_samples, self.spec.hop_samples)
-        magnitude = torch.fft.rfft(frames * self.window, self.spec.fft_size).abs()
-        return torch.log(magnitude @ self.mel_weights + self.spec.log_offset)
+        spec = self.spec
+        if spec.preemphasis:
+            waveform = waveform[..., 1:] - spec.preemphasis * waveform[..., :-1]
+        if spec.is_centred:
+            waveform = functional.pad(waveform, spec.margins, mode="reflect")
+        frames = waveform.unfold(-1, spec.window_samples, spec.hop_samples)
+        magnitude = torch.fft.rfft(frames * self.window, spec.fft_size).abs()
+        log_mel = LOGS[spec.log](magnitude**spec.power @ self.mel_weights, spec.log_offset)
+        return (log_mel - spec.log_mean) / spec.log_scale
 
     def _pad(self, waveform: torch.Tensor) -> torch.Tensor:
-        """Pad or cut to exactly the samples of the clip's patches."""
+        """Pad or cut to exactly the samples of the clip's patches; with a centred frontend, to ``min_samples``."""
         spec, n_samples = self.spec, waveform.shape[-1]
-        if n_samples < spec.samples(spec.patch_frames):
+        if n_samples < spec.min_samples:
             # The numpy frontend pads the samples' places, counted from 1; here they are filled, 0 with silence.
             places = torch.from_numpy(pad_to_patch(np.arange(1.0, n_samples + 1), spec))
             waveform = functional.pad(waveform, (1, 0))[..., places.long()]
+        if spec.is_centred:
+            return waveform
         n_frames = (n_patches(n_samples, spec, self.hop_frames) - 1) * self.hop_frames + spec.patch_frames
         return functional.pad(waveform, (0, spec.samples(n_frames) - waveform.shape[-1]))
+
+    def _windows(self, waveform: torch.Tensor) -> torch.Tensor:
+        """(..., n_samples) to (..., n_patches, n_samples of a patch), cut as ``frontend.slabs`` does."""
+        spec, n_samples = self.spec, waveform.shape[-1]
+        size, hop = min(n_samples, spec.samples(spec.patch_frames)), self.hop_frames * spec.hop_samples
+        windows = waveform.unfold(-1, size, hop)
+        if spec.pad == "cover" and (windows.shape[-2] - 1) * hop + size < n_samples:
+            windows = torch.cat([windows, waveform[..., None, n_samples - size :]], dim=-2)
+        return windows
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> TorchFrontend:
         """Follow a model to its device, but not to its dtype: a cast is meant for the network."""
