@@ -21,7 +21,7 @@ LAYERS = (
     ("frontend",),
     ("networks",),
     ("executors", "weights"),
-    ("models",),
+    ("models", "stream"),
     ("predict",),
     ("formats", "worker", "checks"),
     ("batch", "plots"),
