@@ -306,7 +306,7 @@ def test_doctor_without_weights(tmp_path: Path) -> None:
     assert b"libsndfile" in result.stdout
 
 
-COMMANDS = ([], ["tag"], ["events"], ["embed"], ["models"], ["models", "pull"], ["data"], ["doctor"])
+COMMANDS = ([], ["tag"], ["events"], ["listen"], ["embed"], ["models"], ["models", "pull"], ["data"], ["doctor"])
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -15,6 +15,7 @@ from audioset.errors import AudioSetError
 COMMANDS = {
     "tag": ("tag", "Say what is heard in audio files."),
     "events": ("events", "Say when something is heard in audio files."),
+    "listen": ("listen", "Say when something is heard, while it is heard."),
     "embed": ("embed", "Write the embeddings of audio files."),
     "models": ("models", "List, describe, fetch and check the published models."),
     "data": ("data", "Look things up in the AudioSet ontology."),
