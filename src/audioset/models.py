@@ -185,7 +185,8 @@ def find_model(name: str) -> ModelSpec:
         near = difflib.get_close_matches(name, MODELS, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise UsageError(
-            f"there is no model {name!r}{hint}; expected a name that 'audioset models list' shows, or a folder with {CARD_NAME}"
+            f"there is no model {name!r}{hint}; expected a name that 'audioset models list' shows, "
+            f"or a folder with {CARD_NAME}"
         )
     return MODELS[name]
 
