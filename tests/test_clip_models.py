@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import runpy
+
 import numpy as np
 import pytest
 import soundfile
+from conftest import reference_file
 from sounds import noise
 
 from audioset import load_model, tag_files
 from audioset.assets import ASSETS
 from audioset.errors import AudioError
-from audioset.models import FRONTENDS, MOBILENETS, MODELS, find_model
+from audioset.models import FRONTENDS, MOBILENETS, MODELS, PANNS_MODELS, find_model
 
 RATE = 32_000
 
@@ -78,10 +82,50 @@ def test_real_audio_is_tagged_as_a_listener_would(mn04, assets_folder):
         assert label in [name for name, _ in mn04.predict_file(assets_folder / "audio" / f"{clip}.wav").top(2)]
 
 
-@pytest.mark.parametrize("spec", MOBILENETS, ids=lambda spec: spec.name)
+@pytest.fixture(scope="module")
+def panns_checkpoint(tmp_path_factory):
+    """A checkpoint of MobileNetV1 as its authors saved theirs, with the frontend's tensors and generated weights."""
+    torch = pytest.importorskip("torch")
+    published = json.loads(reference_file("panns_state_dicts.json").read_text())["MobileNetV1"]["tensors"]
+    tensor_for = runpy.run_path(str(reference_file("panns_weights.py")))["tensor_for"]
+    tensors = {
+        name: torch.from_numpy(np.array(tensor_for(name, tuple(shape), 0)))
+        if not name.endswith("num_batches_tracked")
+        else torch.tensor(7)
+        for name, shape in published.items()
+    }
+    path = tmp_path_factory.mktemp("panns") / "MobileNetV1.pth"
+    torch.save({"iteration": 1, "model": tensors, "sampler": {"pointer": 3}}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def panns(panns_checkpoint):
+    return load_model("mobilenet_v1", weights=panns_checkpoint)
+
+
+@pytest.mark.parametrize("clip", ["speech_whistling2", "dog_975ms"])
+def test_a_checkpoint_of_ones_own_gives_the_originals_scores(panns, clip):
+    with np.load(reference_file("panns_reference.npz")) as reference:
+        prediction = panns.predict(reference[f"waveform/{RATE}/{clip}"], RATE)
+        expected = reference[f"MobileNetV1/{clip}/embedding"]
+        np.testing.assert_allclose(prediction.scores[0], reference[f"MobileNetV1/{clip}/scores"].ravel(), atol=1e-3)
+        np.testing.assert_allclose(prediction.embeddings[0], expected.ravel(), atol=1e-3 * np.abs(expected).max())
+
+
+def test_clips_that_a_network_cannot_pool_are_padded(panns):
+    n_samples = panns.frontend.min_samples
+    assert panns.frontend.n_frames(n_samples) == 32
+    waveform = noise(n_samples)
+    padded = np.append(waveform[:1_000], np.zeros(n_samples - 1_000, np.float32))
+    np.testing.assert_array_equal(panns.predict(waveform[:1_000], RATE).scores, panns.predict(padded, RATE).scores)
+
+
+@pytest.mark.parametrize("spec", MOBILENETS + PANNS_MODELS, ids=lambda spec: spec.name)
 def test_every_published_checkpoint_has_its_row(spec):
     assert MODELS[spec.name] is spec
-    assert ASSETS[spec.weights].url.startswith("https://github.com/fschmid56/EfficientAT/releases/download/v0.0.1/mn")
+    url = ASSETS[spec.weights].url
+    assert url.startswith(("https://github.com/fschmid56/EfficientAT/releases/", "https://zenodo.org/record/3987831/"))
     assert spec.frontend in FRONTENDS
     assert 0.29 < spec.mean_ap < 0.49
     assert spec.n_parameters > 100_000

@@ -25,6 +25,7 @@ from audioset.executors.openvino import OpenVinoEngine
 from audioset.frontend import EFFICIENTAT, PADS, VGGISH, YAMNET, log_mel, patches, slabs
 from audioset.networks.mobilenet import mobilenet
 from audioset.networks.ops import KERAS_NAMES, SLIM_NAMES, TORCH_NAMES, Outputs, trace_shapes
+from audioset.networks.panns import panns_cnn, panns_resnet
 from audioset.networks.vggish import vggish
 from audioset.networks.yamnet import yamnet as yamnet_network
 from audioset.weights.keras_h5 import read_keras_h5
@@ -42,6 +43,16 @@ MOBILENETS = {
     "no strides": {"strides": [1, 1, 1, 1]},
     "frequencies": {"se_dims": "f", "n_mels": 20},
     "no squeezing": {"se_dims": "none"},
+}
+PANNS = {
+    "cnn": (panns_cnn, {"channels": [2, 3, 4, 5, 6, 7], "n_classes": 5}),
+    "cnn of one convolution": (panns_cnn, {"channels": [2, 3], "kernel": 5, "embedding_size": 4, "n_classes": 5}),
+    "cnn of segments": (panns_cnn, {"channels": [2, 3, 4], "decision": "segment", "n_classes": 5}),
+    "resnet": (panns_resnet, {"n_blocks": [1, 2, 1, 1], "channels": [2, 3, 4, 5, 6], "n_classes": 5}),
+    "resnet of bottlenecks": (
+        panns_resnet,
+        {"n_blocks": [2, 1, 1, 1], "kernels": [1, 3, 1], "channels": [2, 3, 4, 5, 6], "n_classes": 5},
+    ),
 }
 PATCH = 15_600  # samples
 
@@ -77,6 +88,19 @@ def tiny_dotted(ops, patches, axis="channels"):
     return Outputs(embeddings=embeddings, logits=logits, scores=ops.sigmoid(logits))
 
 
+def tiny_pooled(ops, patches, axis="width"):
+    """The primitives of networks that average: batch norms of another axis or after pooling, maps of one column."""
+    x = ops.batch_norm(patches, "bn0", epsilon=1e-5, axis=axis, names=TORCH_NAMES)
+    x = ops.conv2d(x, "first", filters=4, kernel=3, padding="symmetric", names=TORCH_NAMES)
+    x = ops.relu(ops.batch_norm(ops.avg_pool(x, size=(2, 2), stride=2), "bn1", epsilon=1e-5, names=TORCH_NAMES))
+    frames = ops.width_mean(ops.avg_pool(x, size=(2, 2), stride=2))
+    means = ops.avg_pool(frames, size=(3, 1), stride=1, padding="symmetric")
+    segments = ops.add(ops.max_pool(frames, size=3, stride=1), means)
+    hidden = ops.pointwise_dense(segments, "hidden", 6, names=TORCH_NAMES)
+    logits = ops.spatial_max(ops.pointwise_dense(ops.relu(hidden), "logits", 5))
+    return Outputs(embeddings=ops.spatial_mean(hidden), logits=logits, scores=ops.sigmoid(logits))
+
+
 class NumpyOps:
     """Executor that follows the definitions, window by window in float64; maps are (n, height, width, channels)."""
 
@@ -101,7 +125,10 @@ class NumpyOps:
         weight = self.weights[f"{layer}/depthwise_kernel"][..., 0]
         return map_windows(lambda window: np.einsum("nhwc,hwc->nc", window, weight), x, kernel, stride)
 
-    def batch_norm(self, x, layer, *, epsilon, scale=True, names=KERAS_NAMES):
+    def batch_norm(self, x, layer, *, epsilon, scale=True, axis="channels", names=KERAS_NAMES):
+        if axis != "channels":
+            x = self.batch_norm(np.moveaxis(x, "nhwc".index(axis[0]), 3), layer, epsilon=epsilon, names=names)
+            return np.moveaxis(x, 3, "nhwc".index(axis[0]))
         gain, offset, mean_name, variance_name = (names.tensor(layer, kind) for kind in BATCH_NORM_KINDS)
         mean, variance = self.weights[mean_name], self.weights[variance_name]
         if self.training:
@@ -136,8 +163,19 @@ class NumpyOps:
     def max_pool(self, x, *, size, stride):
         return map_windows(lambda window: window.max(axis=(1, 2)), x, size, stride, fill=-np.inf)
 
+    def avg_pool(self, x, *, size, stride, padding="none"):
+        ends = [(n // 2, n // 2) if padding == "symmetric" else (0, 0) for n in size]
+        windows = np.lib.stride_tricks.sliding_window_view(np.pad(x, [(0, 0), *ends, (0, 0)]), size, axis=(1, 2))
+        return windows[:, ::stride, ::stride].mean(axis=(4, 5))
+
     def spatial_mean(self, x):
         return x.mean(axis=(1, 2))
+
+    def spatial_max(self, x):
+        return x.max(axis=(1, 2))
+
+    def width_mean(self, x):
+        return x.mean(axis=2, keepdims=True)
 
     def axis_mean(self, x, axis):
         return x.mean(axis=tuple(number for number, name in enumerate("nhwc") if name not in ("n", axis[0])))
@@ -151,6 +189,8 @@ class NumpyOps:
     def dense(self, x, layer, units, *, names=KERAS_NAMES):
         weight, bias = (self.weights[name] for name in names.layer(layer))
         return x @ (weight.T if names.is_output_first else weight) + bias
+
+    pointwise_dense = dense  # numpy's product is of the last axis
 
 
 BATCH_NORM_KINDS = ("gain", "offset", "mean", "variance")
@@ -367,6 +407,60 @@ def test_every_primitive_of_pytorch_networks_follows_its_definition(executor, ax
     assert largest(outputs.scores - by_definition.scores) <= 1e-6
 
 
+@pytest.mark.parametrize("n_frames", [21, 4])
+@pytest.mark.parametrize("axis", ["width", "height"])
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_every_primitive_of_averaging_networks_follows_its_definition(executor, axis, n_frames, request, tmp_path):
+    require(executor, request)
+    arguments, patch_shape = {"axis": axis}, (n_frames, 14)
+    weights, examples = random_tensors(tiny_pooled, patch_shape, arguments), tiny_examples(patch_shape)
+    by_definition, _ = run_oracle(tiny_pooled, weights, examples, arguments)
+    outputs = make_runner(executor, tiny_pooled, weights, patch_shape, arguments, tmp_path)(examples)
+    assert relative(outputs.embeddings, by_definition.embeddings) <= 2e-6
+    assert largest(outputs.scores - by_definition.scores) <= 1e-6
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "padding"), [((2, 2), 2, "none"), ((3, 2), 3, "none"), ((3, 1), 1, "symmetric")]
+)
+def test_shapes_of_averages_are_known_before_they_are_computed(size, stride, padding):
+    def averaged(ops, patches):
+        return Outputs(embeddings=ops.avg_pool(patches, size=size, stride=stride, padding=padding))
+
+    for patch_shape in ((9, 8), (4, 3)):
+        expected, _ = run_oracle(averaged, {}, np.zeros((1, *patch_shape)))
+        assert trace_shapes(averaged, patch_shape, {})[1].embeddings == expected.embeddings.shape[1:]
+    n_frames, *_ = trace_shapes(averaged, (None, 8), {})[1].embeddings
+    assert n_frames is None
+
+
+@pytest.mark.parametrize("kind", PANNS)
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_panns_of_every_kind_take_patches_of_any_length(executor, kind, request, tmp_path):
+    require(executor, request)
+    network, arguments = PANNS[kind]
+    weights = random_tensors(network, (None, 32), arguments)
+    run = make_runner(executor, network, weights, (None, 32), arguments, tmp_path)
+    for n_frames in (75, 32):
+        examples = tiny_examples((n_frames, 32), n_patches=2)
+        by_definition, _ = run_oracle(network, weights, examples, arguments)
+        outputs = run(examples)
+        assert relative(outputs.embeddings, by_definition.embeddings) <= 1e-5
+        assert largest(outputs.scores - by_definition.scores) <= 1e-5
+
+
+@pytest.mark.parametrize("kind", PANNS)
+def test_gradients_reach_every_parameter_of_a_pann(kind, torch):
+    from audioset.executors.torch import network_to_torch
+
+    network, arguments = PANNS[kind]
+    module = network_to_torch(network, random_tensors(network, (None, 32), arguments), arguments).train()
+    module(torch.tensor(tiny_examples((64, 32)))).logits.square().mean().backward()
+    for name, parameter in module.named_parameters():
+        assert torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad.any(), name
+
+
 @pytest.mark.parametrize("kind", MOBILENETS)
 @pytest.mark.parametrize("executor", EXECUTORS)
 def test_mobilenets_of_every_kind_take_patches_of_any_length(executor, kind, request, tmp_path):
@@ -446,13 +540,14 @@ def test_training_normalises_by_the_batch_and_moves_the_stored_moments(torch, ti
         assert np.array_equal(value.numpy(), before[name]) == ("moving" not in name), name
 
 
-def test_training_a_pytorch_network_moves_the_moments_as_pytorch_does(torch):
+@pytest.mark.parametrize("network", [tiny_dotted, tiny_pooled])
+def test_training_a_pytorch_network_moves_the_moments_as_pytorch_does(network, torch):
     from audioset.executors.torch import network_to_torch
 
-    weights, examples = random_tensors(tiny_dotted, (21, 14)), tiny_examples((21, 14))
-    module = network_to_torch(tiny_dotted, weights, {}).train()
+    weights, examples = random_tensors(network, (21, 14)), tiny_examples((21, 14))
+    module = network_to_torch(network, weights, {}).train()
     outputs = to_numpy(module(torch.tensor(examples)))
-    by_definition, after = run_oracle(tiny_dotted, weights, examples, training=True)
+    by_definition, after = run_oracle(network, weights, examples, training=True)
     assert relative(outputs.embeddings, by_definition.embeddings) <= 5e-6
     assert set(module.state_dict()) == set(weights)
     assert {name for name, _ in module.named_buffers()} == {name for name in weights if "running" in name}

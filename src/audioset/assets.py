@@ -94,6 +94,21 @@ EFFICIENTAT_FILES = (
     "mn10_as_fc_s2211_mAP_466.pt",
 )
 
+# Published as record 3987831 of Zenodo by Kong et al.; empty where the hash is not known.
+PANNS = "https://zenodo.org/record/3987831/files"
+PANNS_FILES = {
+    "Cnn14_mAP=0.431.pth": "md5:541141fa2ee191a88f24a3219fff024e",
+    "Cnn10_mAP=0.380.pth": "md5:bfb1f1f9968938fa8ef4012b8471f5f6",
+    "Cnn6_mAP=0.343.pth": "md5:e25e26b84585b14c7754c91e48efc9be",
+    "Cnn14_16k_mAP=0.438.pth": "md5:362fc5ff18f1d6ad2f6d464b45893f2c",
+    "Cnn14_8k_mAP=0.416.pth": "",
+    "Cnn14_DecisionLevelMax_mAP=0.385.pth": "md5:70539c43c18b6a289b3199c503a82c5a",
+    "ResNet22_mAP=0.430.pth": "md5:cf36d413096793c4e15dc752a3abd599",
+    "ResNet38_mAP=0.434.pth": "md5:bf12f36aaabac4e0855e22d3c3239c1b",
+    "ResNet54_mAP=0.429.pth": "md5:4f1f1406d37a29e2379916885e18c5f3",
+    "MobileNetV1_mAP=0.389.pth": "md5:a419303e1c88aa1b9d2ac3811563d371",
+}
+
 ASSETS = {
     asset.name: asset
     for asset in (
@@ -119,6 +134,7 @@ ASSETS = {
             "MIT",
         ),
         *(Asset(name, f"{EFFICIENTAT}/{quote(name)}", "", None, "MIT") for name in EFFICIENTAT_FILES),
+        *(Asset(name, f"{PANNS}/{quote(name)}", digest, None, "CC-BY-4.0") for name, digest in PANNS_FILES.items()),
         Asset(
             "ontology.json",
             "https://raw.githubusercontent.com/audioset/ontology/master/ontology.json",

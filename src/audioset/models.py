@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,20 @@ import numpy as np
 
 from audioset import __version__, assets
 from audioset.errors import OutputError, UsageError, WeightsError
-from audioset.frontend import EFFICIENTAT, EFFICIENTAT_VARIANTS, VGGISH, YAMNET, FrontendSpec
+from audioset.frontend import (
+    EFFICIENTAT,
+    EFFICIENTAT_VARIANTS,
+    PANNS,
+    PANNS_VARIANTS,
+    VGGISH,
+    YAMNET,
+    FrontendSpec,
+)
 from audioset.labels import NAMES as LABEL_SETS
 from audioset.labels import LabelSet
 from audioset.networks.mobilenet import mobilenet
 from audioset.networks.ops import Network, Outputs, trace_shapes
+from audioset.networks.panns import panns_cnn, panns_mobilenet, panns_resnet
 from audioset.networks.vggish import vggish
 from audioset.networks.yamnet import yamnet
 from audioset.weights.keras_h5 import read_keras_h5
@@ -41,8 +51,17 @@ logger = logging.getLogger(__name__)
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 WeightReader = Callable[[Path, Mapping[str, tuple[int, ...]]], dict[str, FloatArray]]
 
-NETWORKS: dict[str, Network] = {"yamnet": yamnet, "vggish": vggish, "mobilenet": mobilenet}
-FRONTENDS: dict[str, FrontendSpec] = {spec.name: spec for spec in (YAMNET, VGGISH, EFFICIENTAT, *EFFICIENTAT_VARIANTS)}
+NETWORKS: dict[str, Network] = {
+    "yamnet": yamnet,
+    "vggish": vggish,
+    "mobilenet": mobilenet,
+    "panns_cnn": panns_cnn,
+    "panns_resnet": panns_resnet,
+    "panns_mobilenet": panns_mobilenet,
+}
+FRONTENDS: dict[str, FrontendSpec] = {
+    spec.name: spec for spec in (YAMNET, VGGISH, EFFICIENTAT, *EFFICIENTAT_VARIANTS, PANNS, *PANNS_VARIANTS)
+}
 NO_LABELS = ""  # of a network that only embeds
 
 
@@ -139,6 +158,39 @@ MOBILENETS = (
 )
 ALIASES = {"mn04": "mn04_as"}
 
+
+def _panns(name: str, file: str, network: str = "panns_cnn", frontend: str = "panns", **arguments: Any) -> ModelSpec:
+    """One of the PANNs; its mean average precision is in the name of its file."""
+    return ModelSpec(
+        name=name,
+        network=network,
+        arguments={"n_classes": 527, **arguments},
+        frontend=frontend,
+        labels="audioset-527",
+        weights=file,
+        reader=read_panns,
+        summary=f"{file.partition('_mAP')[0]} on clips of up to 10 s; 527 classes; PANNs",
+        source="https://github.com/qiuqiangkong/audioset_tagging_cnn",
+        mean_ap=float(re.findall(r"mAP=([\d.]+)\.pth", file)[0]),
+    )
+
+
+# Their checkpoints hold the frontend as tensors too; ours is computed.
+read_panns = partial(read_torch_zip, ignored=("*num_batches_tracked", "spectrogram_extractor.*", "logmel_extractor.*"))
+
+PANNS_MODELS = (
+    _panns("cnn14", "Cnn14_mAP=0.431.pth"),
+    _panns("cnn10", "Cnn10_mAP=0.380.pth", channels=[64, 128, 256, 512]),
+    _panns("cnn6", "Cnn6_mAP=0.343.pth", channels=[64, 128, 256, 512], kernel=5),
+    _panns("cnn14_16k", "Cnn14_16k_mAP=0.438.pth", frontend="panns_16k"),
+    _panns("cnn14_8k", "Cnn14_8k_mAP=0.416.pth", frontend="panns_8k"),
+    _panns("cnn14_decision_max", "Cnn14_DecisionLevelMax_mAP=0.385.pth", decision="segment"),
+    _panns("resnet22", "ResNet22_mAP=0.430.pth", "panns_resnet", n_blocks=[2, 2, 2, 2]),
+    _panns("resnet38", "ResNet38_mAP=0.434.pth", "panns_resnet"),
+    _panns("resnet54", "ResNet54_mAP=0.429.pth", "panns_resnet", kernels=[1, 3, 1]),
+    _panns("mobilenet_v1", "MobileNetV1_mAP=0.389.pth", "panns_mobilenet"),
+)
+
 MODELS = {
     model.name: model
     for model in (
@@ -168,6 +220,7 @@ MODELS = {
             postprocessor="vggish_pca_params.npz",
         ),
         *MOBILENETS,
+        *PANNS_MODELS,
     )
 }
 

@@ -93,11 +93,20 @@ class KerasOps:
             use_bias=False,
         )
 
-    def batch_norm(self, x: Any, layer: str, *, epsilon: float, scale: bool = True, names: Names = KERAS_NAMES) -> Any:
+    def batch_norm(
+        self,
+        x: Any,
+        layer: str,
+        *,
+        epsilon: float,
+        scale: bool = True,
+        axis: str = "channels",
+        names: Names = KERAS_NAMES,
+    ) -> Any:
         values = [self.weights[name] for name in names.batch_norm(layer, scale=scale)]
-        return self.named(
-            x, layers.BatchNormalization, layer, values, momentum=BATCH_NORM_MOMENTUM, epsilon=epsilon, scale=scale
-        )
+        options = {"momentum": BATCH_NORM_MOMENTUM, "epsilon": epsilon, "scale": scale}
+        place = AXES.index(axis) - len(AXES)
+        return self.named(x, layers.BatchNormalization, layer, values, axis=place, **options)
 
     def relu(self, x: Any) -> Any:
         return self.numbered(x, layers.ReLU, "relu")
@@ -124,6 +133,18 @@ class KerasOps:
     def spatial_mean(self, x: Any) -> Any:
         return self.numbered(x, layers.GlobalAveragePooling2D, "spatial_mean", data_format=MAPS)
 
+    def avg_pool(self, x: Any, *, size: tuple[int, int], stride: int, padding: str = "none") -> Any:
+        if padding == "symmetric":  # Keras's own padding does not count in the mean
+            ends = tuple((n - 1) // 2 for n in size)
+            x = self.numbered(x, layers.ZeroPadding2D, "padding", ends, data_format=MAPS)
+        return self.numbered(x, layers.AveragePooling2D, "avg_pool", size, strides=stride, data_format=MAPS)
+
+    def spatial_max(self, x: Any) -> Any:
+        return self.numbered(x, layers.GlobalMaxPooling2D, "spatial_max", data_format=MAPS)
+
+    def width_mean(self, x: Any) -> Any:
+        return self.avg_pool(x, size=(1, x.shape[2]), stride=1)
+
     def axis_mean(self, x: Any, axis: str) -> Any:
         order = [number for number, name in enumerate(AXES, start=1) if name != axis]
         return self.spatial_mean(self.numbered(x, layers.Permute, "permute", (*order, 1 + AXES.index(axis))))
@@ -137,6 +158,9 @@ class KerasOps:
     def dense(self, x: Any, layer: str, units: int, *, names: Names = KERAS_NAMES) -> Any:
         weight, bias = (self.weights[name] for name in names.layer(layer))
         return self.named(x, layers.Dense, layer, [weight.T if names.is_output_first else weight, bias], units=units)
+
+    def pointwise_dense(self, x: Any, layer: str, units: int, *, names: Names = KERAS_NAMES) -> Any:
+        return self.dense(x, layer, units, names=names)
 
 
 def network_to_keras(

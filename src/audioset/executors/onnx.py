@@ -72,8 +72,8 @@ class OnnxGraph:
 class OnnxOps(OnnxGraph):
     """Executor whose tensor is the name of a value in the graph it builds.
 
-    Feature maps are stored as (patches, channels, height, width), as ONNX has them. A batch norm is
-    folded, in float64, into the convolution that it follows, so it costs nothing when the graph runs.
+    Feature maps are stored as (patches, channels, height, width), as ONNX has them. A batch norm of channels
+    is folded, in float64, into the convolution that it follows, so it costs nothing when the graph runs.
     """
 
     def __init__(self, weights: dict[str, FloatArray]) -> None:
@@ -122,15 +122,33 @@ class OnnxOps(OnnxGraph):
             **pads,
         )
 
-    def batch_norm(self, x: str, layer: str, *, epsilon: float, scale: bool = True, names: Names = KERAS_NAMES) -> str:
+    def batch_norm(
+        self,
+        x: str,
+        layer: str,
+        *,
+        epsilon: float,
+        scale: bool = True,
+        axis: str = "channels",
+        names: Names = KERAS_NAMES,
+    ) -> str:
         *gains, beta, mean, variance = (
             self.weights[name].astype(np.float64) for name in names.batch_norm(layer, scale=scale)
         )
         gain = np.prod(gains, axis=0) / np.sqrt(variance + epsilon)
+        if axis != "channels" or f"{x}/weight" not in self.constants:
+            return self._affine(x, layer, gain, beta - mean * gain, axis)
         weight, offset = self.constants[f"{x}/weight"], self.constants[f"{x}/offset"]
         self.constants[f"{x}/weight"] = (weight * gain[:, None, None, None]).astype(np.float32)
         self.constants[f"{x}/offset"] = ((offset - mean) * gain + beta).astype(np.float32)
         return x
+
+    def _affine(self, x: str, layer: str, gain: Any, offset: Any, axis: str) -> str:
+        """A map times a gain, plus an offset, for each place along an axis."""
+        others = [number - 1 for number in _other_axes(axis)]  # of a constant without the axis of patches
+        gain, offset = (np.expand_dims(value, others).astype(np.float32) for value in (gain, offset))
+        scaled = self.node("Mul", x, self.constant(f"{layer}/gain", gain), output=f"{layer}/scaled")
+        return self.node("Add", scaled, self.constant(f"{layer}/offset", offset), output=layer)
 
     def relu(self, x: str) -> str:
         return self.node("Relu", x, output=f"{x}/relu")
@@ -162,8 +180,26 @@ class OnnxOps(OnnxGraph):
             auto_pad="SAME_UPPER",
         )
 
+    def avg_pool(self, x: str, *, size: tuple[int, int], stride: int, padding: str = "none") -> str:
+        ends = [(n - 1) // 2 if padding == "symmetric" else 0 for n in size]
+        return self.node(
+            "AveragePool",
+            x,
+            output=f"{x}/mean_pool",
+            kernel_shape=list(size),
+            strides=[stride, stride],
+            pads=ends * 2,
+            count_include_pad=1,
+        )
+
     def spatial_mean(self, x: str) -> str:
         return self.axis_mean(x, "channels")
+
+    def spatial_max(self, x: str) -> str:
+        return self.node("ReduceMax", x, output=f"{x}/max", axes=_other_axes("channels"), keepdims=0)
+
+    def width_mean(self, x: str) -> str:
+        return self.node("ReduceMean", x, output=f"{x}/width_mean", axes=[ONNX_AXES["width"]], keepdims=1)
 
     def axis_mean(self, x: str, axis: str) -> str:
         return self.node("ReduceMean", x, output=f"{x}/mean", axes=_other_axes(axis), keepdims=0)
@@ -178,6 +214,11 @@ class OnnxOps(OnnxGraph):
     def dense(self, x: str, layer: str, units: int, *, names: Names = KERAS_NAMES) -> str:
         weight, offset = (self.constant(name, self.weights[name]) for name in names.layer(layer))
         return self.node("Gemm", x, weight, offset, output=layer, transB=int(names.is_output_first))
+
+    def pointwise_dense(self, x: str, layer: str, units: int, *, names: Names = KERAS_NAMES) -> str:
+        weight, offset = (self.weights[name] for name in names.layer(layer))
+        weight = weight if names.is_output_first else weight.T
+        return self._conv(x, layer, weight[:, :, None, None], offset, 1, 1, "symmetric")
 
 
 def _other_axes(axis: str) -> list[int]:

@@ -65,8 +65,19 @@ class TorchOps:
         return _conv(x, weight, None, stride, len(weight), "same")
 
     def batch_norm(
-        self, x: torch.Tensor, layer: str, *, epsilon: float, scale: bool = True, names: Names = KERAS_NAMES
+        self,
+        x: torch.Tensor,
+        layer: str,
+        *,
+        epsilon: float,
+        scale: bool = True,
+        axis: str = "channels",
+        names: Names = KERAS_NAMES,
     ) -> torch.Tensor:
+        if axis != "channels":
+            place = TORCH_AXES[axis]
+            x = self.batch_norm(x.transpose(1, place), layer, epsilon=epsilon, scale=scale, names=names)
+            return x.transpose(1, place)
         *gains, beta, moving_mean, moving_variance = (
             self.tensor(name) for name in names.batch_norm(layer, scale=scale)
         )
@@ -106,8 +117,18 @@ class TorchOps:
         x, padding = _pad_same(x, size, stride, value=float("-inf"))
         return functional.max_pool2d(x, size, stride, padding)
 
+    def avg_pool(self, x: torch.Tensor, *, size: tuple[int, int], stride: int, padding: str = "none") -> torch.Tensor:
+        ends = tuple((n - 1) // 2 if padding == "symmetric" else 0 for n in size)
+        return functional.avg_pool2d(x, size, stride, ends)
+
     def spatial_mean(self, x: torch.Tensor) -> torch.Tensor:
         return self.axis_mean(x, "channels")
+
+    def spatial_max(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(2).max(2).values  # unlike amax, one of equal values has the whole gradient
+
+    def width_mean(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean(TORCH_AXES["width"], keepdim=True)
 
     def axis_mean(self, x: torch.Tensor, axis: str) -> torch.Tensor:
         return x.mean([TORCH_AXES[other] for other in AXES if other != axis])
@@ -121,6 +142,9 @@ class TorchOps:
     def dense(self, x: torch.Tensor, layer: str, units: int, *, names: Names = KERAS_NAMES) -> torch.Tensor:
         weight, bias = (self.tensor(name) for name in names.layer(layer))
         return functional.linear(x, weight if names.is_output_first else weight.T, bias)
+
+    def pointwise_dense(self, x: torch.Tensor, layer: str, units: int, *, names: Names = KERAS_NAMES) -> torch.Tensor:
+        return _channels_first(self.dense(_channels_last(x), layer, units, names=names))
 
 
 class TorchNetwork(torch.nn.Module):

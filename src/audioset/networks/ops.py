@@ -117,9 +117,16 @@ class Ops(Protocol[Tensor]):
         ...
 
     def batch_norm(
-        self, x: Tensor, layer: str, *, epsilon: float, scale: bool = True, names: Names = KERAS_NAMES
+        self,
+        x: Tensor,
+        layer: str,
+        *,
+        epsilon: float,
+        scale: bool = True,
+        axis: str = "channels",
+        names: Names = KERAS_NAMES,
     ) -> Tensor:
-        """Normalise each channel by the stored moments; without ``scale`` there is no gain.
+        """Normalise each channel, or row or column, by the stored moments; without ``scale`` there is no gain.
 
         In training, by the moments of the batch, and the stored ones move by ``BATCH_NORM_MOMENTUM``. The
         variance that is stored is the biased one, as in Keras, or the unbiased one, as in PyTorch.
@@ -154,8 +161,24 @@ class Ops(Protocol[Tensor]):
         """Maximum of each window, with ``same`` padding."""
         ...
 
+    def avg_pool(self, x: Tensor, *, size: tuple[int, int], stride: int, padding: str = "none") -> Tensor:
+        """Mean of each window of this height and width.
+
+        With ``padding="none"``, what fills no window is left out. With ``"symmetric"``, the zeros that are added
+        count as values: outputs of the same size for odd windows and a stride of 1.
+        """
+        ...
+
     def spatial_mean(self, x: Tensor) -> Tensor:
         """Mean over height and width: (n, height, width, channels) to (n, channels)."""
+        ...
+
+    def spatial_max(self, x: Tensor) -> Tensor:
+        """Maximum over height and width: (n, height, width, channels) to (n, channels)."""
+        ...
+
+    def width_mean(self, x: Tensor) -> Tensor:
+        """Mean over the width: (n, height, width, channels) to (n, height, 1, channels)."""
         ...
 
     def axis_mean(self, x: Tensor, axis: str) -> Tensor:
@@ -172,6 +195,10 @@ class Ops(Protocol[Tensor]):
 
     def dense(self, x: Tensor, layer: str, units: int, *, names: Names = KERAS_NAMES) -> Tensor:
         """Matrix product with the layer's weight, plus its bias."""
+        ...
+
+    def pointwise_dense(self, x: Tensor, layer: str, units: int, *, names: Names = KERAS_NAMES) -> Tensor:
+        """``dense`` at each place of a map: (n, height, width, channels) to (n, height, width, units)."""
         ...
 
 
@@ -212,9 +239,16 @@ class ShapeOps:
         return (_windows(height, stride), _windows(width, stride), channels)
 
     def batch_norm(
-        self, x: tuple[Any, ...], layer: str, *, epsilon: float, scale: bool = True, names: Names = KERAS_NAMES
+        self,
+        x: tuple[Any, ...],
+        layer: str,
+        *,
+        epsilon: float,
+        scale: bool = True,
+        axis: str = "channels",
+        names: Names = KERAS_NAMES,
     ) -> tuple[Any, ...]:
-        self.shapes.update(dict.fromkeys(names.batch_norm(layer, scale=scale), x[-1:]))
+        self.shapes.update(dict.fromkeys(names.batch_norm(layer, scale=scale), (x[AXES.index(axis)],)))
         return x
 
     def relu(self, x: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -239,8 +273,24 @@ class ShapeOps:
         height, width, channels = x
         return (_windows(height, stride), _windows(width, stride), channels)
 
+    def avg_pool(
+        self, x: tuple[Any, ...], *, size: tuple[int, int], stride: int, padding: str = "none"
+    ) -> tuple[Any, ...]:
+        *lengths, channels = x
+        if padding == "none":
+            lengths = [length and max(0, length - n + stride) for length, n in zip(lengths, size, strict=True)]
+            return (*(length and length // stride for length in lengths), channels)
+        return (*(_windows(length, stride) for length in lengths), channels)
+
     def spatial_mean(self, x: tuple[Any, ...]) -> tuple[Any, ...]:
         return x[-1:]
+
+    def spatial_max(self, x: tuple[Any, ...]) -> tuple[Any, ...]:
+        return x[-1:]
+
+    def width_mean(self, x: tuple[Any, ...]) -> tuple[Any, ...]:
+        height, _, channels = x
+        return (height, 1, channels)
 
     def axis_mean(self, x: tuple[Any, ...], axis: str) -> tuple[Any, ...]:
         return (x[AXES.index(axis)],)
@@ -255,6 +305,11 @@ class ShapeOps:
     def dense(self, x: tuple[Any, ...], layer: str, units: int, *, names: Names = KERAS_NAMES) -> tuple[Any, ...]:
         self.shapes.update(zip(names.layer(layer), (names.dense_shape(x[-1], units), (units,)), strict=True))
         return (units,)
+
+    def pointwise_dense(
+        self, x: tuple[Any, ...], layer: str, units: int, *, names: Names = KERAS_NAMES
+    ) -> tuple[Any, ...]:
+        return (*x[:-1], *self.dense(x, layer, units, names=names))
 
 
 def _windows(length: int | None, stride: int) -> int | None:

@@ -1,0 +1,255 @@
+"""PANNs: convolutional networks on the log-mel spectrogram of a whole clip.
+
+Source: qiuqiangkong/audioset_tagging_cnn, pytorch/models.py; Kong et al. 2020 (arXiv 1912.10211), tables 1 to 3.
+On stored references, made with generated weights, the embeddings of Cnn14, Cnn10, Cnn6, ResNet38 and MobileNetV1 are
+within 2e-6 of their largest value in OpenVINO, ONNX Runtime and PyTorch. Scores, also those of Cnn14 for segments, are
+within 4e-5 of the original's, but for ResNet38: there the generated weights make logits of 7e4, and the one score that
+is neither 0 nor 1 is up to 8e-3 off, the original's own being 3e-3 from its arithmetic in float64. ResNet22, ResNet54
+and smaller embeddings have no stored references: they share the code of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from audioset.networks.ops import TORCH_NAMES, Ops, Outputs, Tensor
+
+CHANNELS = (64, 128, 256, 512, 1024, 2048)  # of Cnn14's blocks; Cnn10 and Cnn6 have the first four
+CONVOLUTIONS = {3: 2, 5: 1}  # in a block, by the size of its kernels
+N_POOLED = 5  # blocks at most that end with pooling, which leave 2 of 64 mel bins
+DECISIONS = ("clip", "segment")
+RESNET_CHANNELS = (64, 128, 256, 512, 2048)  # of the residual blocks, and of the block after them
+EXPANSIONS = {(3, 3): 1, (1, 3, 1): 4}  # of the last convolution's channels, by the kernels of a residual block
+MOBILENET_FIRST = 32
+MOBILENET_BLOCKS = (  # channels, and the size of the pooling
+    (64, 1),
+    (128, 2),
+    (128, 1),
+    (256, 2),
+    (256, 1),
+    (512, 2),
+    *[(512, 1)] * 5,
+    (1024, 2),
+    (1024, 1),
+)
+DROPOUT = 0.2  # after a block
+RESIDUAL_DROPOUT = 0.1
+HEAD_DROPOUT = 0.5
+EPSILON = 1e-5  # PyTorch's default
+
+
+def panns_cnn(
+    ops: Ops[Tensor],
+    patches: Tensor,
+    channels: Sequence[int] = CHANNELS,
+    n_classes: int = 527,
+    *,
+    kernel: int = 3,
+    embedding_size: int | None = None,
+    decision: str = "clip",
+) -> Outputs[Tensor]:
+    """Scores and embeddings of clips by Cnn14, Cnn10 or Cnn6.
+
+    Parameters
+    ----------
+    ops : Ops
+        The executor.
+    patches : tensor, shape (n_patches, n_frames, n_mels)
+        Log-mel powers of ``frontend.PANNS`` or one of its variants; 32 frames at least, 16 with four blocks.
+    channels : sequence of int
+        One for each block.
+    n_classes : int
+        527 in the published networks.
+    kernel : {3, 5}
+        5 for Cnn6, whose blocks have one convolution; the others' have two.
+    embedding_size : int, optional
+        As many as the last block's channels, unless given: 512, 128 and 32 in Cnn14_emb512 and its like.
+    decision : {"clip", "segment"}
+        Whether classes are decided for the clip, or, as in Cnn14_DecisionLevelMax, for each segment of 0.32 s:
+        then a clip's score is the largest of its segments'.
+
+    Returns
+    -------
+    Outputs
+        ``embeddings`` (n_patches, embedding_size), none below 0, what the last layer sees; with
+        ``decision="segment"``, where the original returns none, the mean of what it sees of each segment.
+        ``logits`` and ``scores`` (n_patches, n_classes), an independent sigmoid for each class.
+
+    Raises
+    ------
+    TypeError
+        For another kernel or decision.
+    """
+    if kernel not in CONVOLUTIONS or decision not in DECISIONS:
+        raise TypeError(
+            f"kernel is {kernel!r} and decision is {decision!r}; expected one of "
+            f"{', '.join(map(str, CONVOLUTIONS))}, and one of {', '.join(DECISIONS)}"
+        )
+    x = _normalise(ops, patches)
+    for number, n_channels in enumerate(channels, start=1):
+        x = _block(ops, x, f"conv_block{number}", n_channels, kernel)
+        x = ops.dropout(_halve(ops, x) if number <= N_POOLED else x, DROPOUT)
+    head = {"clip": _decide_for_clip, "segment": _decide_for_segments}[decision]
+    return head(ops, x, embedding_size or channels[-1], n_classes)
+
+
+def panns_resnet(
+    ops: Ops[Tensor],
+    patches: Tensor,
+    n_blocks: Sequence[int] = (3, 4, 6, 3),
+    n_classes: int = 527,
+    *,
+    kernels: Sequence[int] = (3, 3),
+    channels: Sequence[int] = RESNET_CHANNELS,
+) -> Outputs[Tensor]:
+    """Scores and embeddings of clips by ResNet38, ResNet22 or ResNet54.
+
+    Parameters
+    ----------
+    ops : Ops
+        The executor.
+    patches : tensor, shape (n_patches, n_frames, n_mels)
+        Log-mel powers of ``frontend.PANNS``, 32 frames at least.
+    n_blocks : sequence of four int
+        Residual blocks of each width: (2, 2, 2, 2) for ResNet22.
+    n_classes : int
+        527 in the published networks.
+    kernels : {(3, 3), (1, 3, 1)}
+        Of the convolutions of a residual block: the latter for ResNet54, whose blocks end with four times the
+        channels.
+    channels : sequence of five int
+        These widths, and the channels of the block after them: the size of the embeddings.
+
+    Returns
+    -------
+    Outputs
+        ``embeddings`` (n_patches, embedding_size), none below 0, what the last layer sees; ``logits`` and ``scores``
+        (n_patches, n_classes), an independent sigmoid for each class.
+
+    Raises
+    ------
+    TypeError
+        For other numbers of blocks or channels, or other kernels.
+    """
+    if len(n_blocks) != 4 or len(channels) != 5 or min(*n_blocks, *channels) < 1:
+        raise TypeError(
+            f"n_blocks is {n_blocks!r} and channels is {channels!r}; expected four and five numbers, each 1 or more"
+        )
+    if tuple(kernels) not in EXPANSIONS:
+        raise TypeError(f"kernels is {kernels!r}; expected one of {', '.join(map(str, EXPANSIONS))}")
+    *widths, n_last = channels
+    x = _block(ops, _normalise(ops, patches), "conv_block1", widths[0])
+    x = ops.dropout(_halve(ops, x), DROPOUT)
+    for layer, (width, count) in enumerate(zip(widths, n_blocks, strict=True), start=1):
+        for number in range(count):
+            is_halved = layer > 1 and number == 0
+            is_projected = is_halved or (number == 0 and EXPANSIONS[tuple(kernels)] > 1)
+            x = _residual(ops, x, f"resnet.layer{layer}.{number}", width, kernels, is_halved, is_projected)
+    x = ops.dropout(_halve(ops, x), DROPOUT)
+    x = ops.dropout(_block(ops, x, "conv_block_after1", n_last), DROPOUT)
+    return _decide_for_clip(ops, x, n_last, n_classes)
+
+
+def panns_mobilenet(ops: Ops[Tensor], patches: Tensor, n_classes: int = 527) -> Outputs[Tensor]:
+    """Scores and embeddings of clips by MobileNetV1.
+
+    Parameters
+    ----------
+    ops : Ops
+        The executor.
+    patches : tensor, shape (n_patches, n_frames, n_mels)
+        Log-mel powers of ``frontend.PANNS``, 32 frames at least.
+    n_classes : int
+        527 in the published network.
+
+    Returns
+    -------
+    Outputs
+        ``embeddings`` (n_patches, 1024), none below 0, what the last layer sees; ``logits`` and ``scores``
+        (n_patches, n_classes), an independent sigmoid for each class.
+    """
+    n_in = MOBILENET_FIRST
+    x = _conv(ops, _normalise(ops, patches), "features.0.0", "features.0.2", n_in, pool=2)
+    for number, (n_out, pool) in enumerate(MOBILENET_BLOCKS, start=1):
+        layer = f"features.{number}"
+        x = _conv(ops, x, f"{layer}.0", f"{layer}.2", n_in, groups=n_in, pool=pool)
+        x = _conv(ops, x, f"{layer}.4", f"{layer}.5", n_out, kernel=1)
+        n_in = n_out
+    return _decide_for_clip(ops, x, n_in, n_classes)
+
+
+def _normalise(ops: Ops[Tensor], patches: Tensor) -> Tensor:
+    """Each mel band by moments of its own."""
+    return ops.batch_norm(patches, "bn0", epsilon=EPSILON, axis="width", names=TORCH_NAMES)
+
+
+def _halve(ops: Ops[Tensor], x: Tensor) -> Tensor:
+    return ops.avg_pool(x, size=(2, 2), stride=2)
+
+
+def _conv(
+    ops: Ops[Tensor],
+    x: Tensor,
+    layer: str,
+    norm: str,
+    filters: int,
+    *,
+    kernel: int = 3,
+    groups: int = 1,
+    pool: int = 1,
+    is_last: bool = False,
+) -> Tensor:
+    """A convolution, pooling where there is some, its batch norm and, but for a residual's last, the activation."""
+    x = ops.conv2d(x, layer, filters=filters, kernel=kernel, groups=groups, padding="symmetric", names=TORCH_NAMES)
+    x = _halve(ops, x) if pool == 2 else x
+    x = ops.batch_norm(x, norm, epsilon=EPSILON, names=TORCH_NAMES)
+    return x if is_last else ops.relu(x)
+
+
+def _block(ops: Ops[Tensor], x: Tensor, layer: str, filters: int, kernel: int = 3) -> Tensor:
+    for number in range(1, CONVOLUTIONS[kernel] + 1):
+        x = _conv(ops, x, f"{layer}.conv{number}", f"{layer}.bn{number}", filters, kernel=kernel)
+    return x
+
+
+def _residual(
+    ops: Ops[Tensor],
+    x: Tensor,
+    layer: str,
+    width: int,
+    kernels: Sequence[int],
+    is_halved: bool,
+    is_projected: bool,
+) -> Tensor:
+    x = _halve(ops, x) if is_halved else x
+    *others, last = enumerate(kernels, start=1)
+    y = x
+    for number, kernel in others:
+        y = _conv(ops, y, f"{layer}.conv{number}", f"{layer}.bn{number}", width, kernel=kernel)
+    n_out = width * EXPANSIONS[tuple(kernels)]
+    number, kernel = last
+    y = ops.dropout(y, RESIDUAL_DROPOUT)
+    y = _conv(ops, y, f"{layer}.conv{number}", f"{layer}.bn{number}", n_out, kernel=kernel, is_last=True)
+    if is_projected:
+        first = int(is_halved)  # the original counts the pooling as a layer
+        names = (f"{layer}.downsample.{first}", f"{layer}.downsample.{first + 1}")
+        x = _conv(ops, x, *names, n_out, kernel=1, is_last=True)
+    return ops.relu(ops.add(x, y))
+
+
+def _decide_for_clip(ops: Ops[Tensor], x: Tensor, embedding_size: int, n_classes: int) -> Outputs[Tensor]:
+    frames = ops.width_mean(x)
+    summary = ops.dropout(ops.add(ops.spatial_max(frames), ops.spatial_mean(frames)), HEAD_DROPOUT)
+    embeddings = ops.relu(ops.dense(summary, "fc1", embedding_size, names=TORCH_NAMES))
+    logits = ops.dense(embeddings, "fc_audioset", n_classes, names=TORCH_NAMES)
+    return Outputs(embeddings=embeddings, logits=logits, scores=ops.sigmoid(logits))
+
+
+def _decide_for_segments(ops: Ops[Tensor], x: Tensor, embedding_size: int, n_classes: int) -> Outputs[Tensor]:
+    frames = ops.width_mean(x)
+    means = ops.avg_pool(frames, size=(3, 1), stride=1, padding="symmetric")
+    segments = ops.dropout(ops.add(ops.max_pool(frames, size=3, stride=1), means), HEAD_DROPOUT)
+    hidden = ops.relu(ops.pointwise_dense(segments, "fc1", embedding_size, names=TORCH_NAMES))
+    last = ops.pointwise_dense(ops.dropout(hidden, HEAD_DROPOUT), "fc_audioset", n_classes, names=TORCH_NAMES)
+    logits = ops.spatial_max(last)  # the sigmoid of the largest is the largest sigmoid
+    return Outputs(embeddings=ops.spatial_mean(hidden), logits=logits, scores=ops.sigmoid(logits))
