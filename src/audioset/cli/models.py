@@ -26,8 +26,8 @@ def list_models(as_json: bool) -> None:
     for record in records:
         where = record["path"] or f"not here: audioset models pull {record['name']}"
         mean_ap = f"mAP {record['mean_ap']:.3f}" if record["mean_ap"] else "embeds"
-        click.echo(f"{record['name']:10s} {mean_ap:9s}  {record['summary']}")
-        click.echo(f"{'':10s} {where}")
+        click.echo(f"{record['name']:19s} {mean_ap:9s}  {record['summary']}")
+        click.echo(f"{'':19s} {where}")
 
 
 @models.command()
