@@ -285,7 +285,7 @@ def test_a_cut_file_is_told(model, tmp_path, caplog):
     ("name", "match"),
     [
         ("yamnett", r"there is no model 'yamnett' \(did you mean 'yamnet'\?\); expected"),
-        ("resnet50", r"there is no model 'resnet50'; expected a name that 'audioset models list' shows, or a folder"),
+        ("whisper", r"there is no model 'whisper'; expected a name that 'audioset models list' shows, or a folder"),
         ("/no/such/folder", r"there is no model '/no/such/folder'; expected"),
         ("", r"there is no model ''; expected"),
     ],
