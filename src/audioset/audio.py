@@ -148,27 +148,34 @@ def resample_blocks(blocks: Iterable[FloatArray], sample_rate: int, new_sample_r
     UsageError
         If a rate is not between 1 Hz and 10 MHz.
     """
-    for rate in (sample_rate, new_sample_rate):
-        if not RATES_HZ[0] <= rate <= RATES_HZ[1]:
-            raise UsageError(f"the sample rate is {rate} Hz; expected {RATES_HZ[0]:,} to {RATES_HZ[1]:,} Hz")
+    check_rates(sample_rate, new_sample_rate)
     if sample_rate == new_sample_rate:
         yield from blocks
         return
-    import soxr
-
     stream = None
     for block in blocks:
         if stream is None:
-            n_channels = 1 if block.ndim == 1 else block.shape[1]
-            stream = soxr.ResampleStream(
-                sample_rate, new_sample_rate, n_channels, dtype="float32", quality=RESAMPLER_QUALITY
-            )
+            stream = make_resampler(sample_rate, new_sample_rate, 1 if block.ndim == 1 else block.shape[1])
             empty = block[:0]
         resampled = stream.resample_chunk(block)
         if len(resampled):
             yield resampled
     if stream is not None:
         yield stream.resample_chunk(empty, last=True)
+
+
+def make_resampler(sample_rate: int, new_sample_rate: int, n_channels: int) -> Any:
+    """The soxr stream that everything here resamples with, for two different rates."""
+    import soxr
+
+    return soxr.ResampleStream(sample_rate, new_sample_rate, n_channels, dtype="float32", quality=RESAMPLER_QUALITY)
+
+
+def check_rates(*sample_rates: int) -> None:
+    """Refuse rates with which the resampler takes all memory, or never ends."""
+    for rate in sample_rates:
+        if not RATES_HZ[0] <= rate <= RATES_HZ[1]:
+            raise UsageError(f"the sample rate is {rate} Hz; expected {RATES_HZ[0]:,} to {RATES_HZ[1]:,} Hz")
 
 
 def checked_blocks(reader: AudioReader) -> Iterator[Array]:

@@ -275,11 +275,9 @@ class Model:
         AudioError
             As ``predict``.
         """
-        frontend = self.frontend.with_pad(pad)
-        hop_frames = frontend.hop_frames(hop_s)
-        resampled = resample_blocks([waveform_to_mono(waveform)], sample_rate, frontend.sample_rate)
-        pieces = slabs(resampled, frontend, hop_frames, slab_patches(hop_frames))
-        return np.concatenate([patches(log_mel(slab.waveform, frontend), frontend, hop_frames) for slab in pieces])
+        hop_frames = self.frontend.hop_frames(hop_s)
+        pieces = self._features([waveform_to_mono(waveform)], sample_rate, hop_frames, pad)
+        return np.concatenate([patches(features, self.frontend, hop_frames) for _, features in pieces])
 
     @property
     def embedding_size(self) -> int:
@@ -397,12 +395,18 @@ class Model:
     def _predict_stream(
         self, blocks: Iterable[FloatArray], sample_rate: int, hop_s: float | None, pad: str | None
     ) -> Iterator[Prediction]:
+        hop_frames = self.frontend.hop_frames(hop_s)
+        tasks = self._features(blocks, sample_rate, hop_frames, pad)
+        return map_in_order(lambda task: self._predict_slab(*task, hop_frames), tasks, self.engine.n_threads)
+
+    def _features(
+        self, blocks: Iterable[FloatArray], sample_rate: int, hop_frames: int, pad: str | None
+    ) -> Iterator[tuple[Slab, FloatArray]]:
+        """Slabs of a stream, each with its log-mel spectrogram."""
         frontend = self.frontend.with_pad(pad)
-        hop_frames = frontend.hop_frames(hop_s)
         resampled = resample_blocks(blocks, sample_rate, frontend.sample_rate)
         pieces = slabs(resampled, frontend, hop_frames, slab_patches(hop_frames))
-        tasks = ((slab, log_mel(slab.waveform, frontend)) for slab in pieces)
-        return map_in_order(lambda task: self._predict_slab(*task, hop_frames), tasks, self.engine.n_threads)
+        return ((slab, log_mel(slab.waveform, frontend)) for slab in pieces)
 
     def _predict_slab(self, slab: Slab, features: FloatArray, hop_frames: int) -> Prediction:
         outputs = self.engine(patches(features, self.frontend, hop_frames))

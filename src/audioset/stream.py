@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from audioset.audio import RESAMPLER_QUALITY, resample_blocks, waveform_to_mono
+from audioset.audio import check_rates, make_resampler, waveform_to_mono
 from audioset.errors import AudioError, UsageError
 from audioset.frontend import FrontendSpec, Slab, log_mel, n_patches, pad_to_patch, patches
 
@@ -188,11 +188,8 @@ class Stream(Generic[Part]):
 
 def _resampler(sample_rate: int, new_sample_rate: int) -> Callable[[FloatArray, bool], FloatArray]:
     """A function of the next samples and whether they are the last; its results are those of ``resample_blocks``."""
-    list(resample_blocks([], sample_rate, new_sample_rate))  # checks the rates
+    check_rates(sample_rate, new_sample_rate)
     if sample_rate == new_sample_rate:
         return lambda samples, is_last: samples
-    import soxr
-
-    resampler = soxr.ResampleStream(sample_rate, new_sample_rate, 1, dtype="float32", quality=RESAMPLER_QUALITY)
-    resample: Callable[[FloatArray, bool], FloatArray] = resampler.resample_chunk
+    resample: Callable[[FloatArray, bool], FloatArray] = make_resampler(sample_rate, new_sample_rate, 1).resample_chunk
     return resample

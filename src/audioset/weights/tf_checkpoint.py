@@ -13,12 +13,9 @@ format. Distance from what TensorFlow reads: none, bit by bit.
 from __future__ import annotations
 
 import math
-import mmap
 import re
-import sys
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import attrgetter, itemgetter
 from pathlib import Path
@@ -27,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from audioset.errors import WeightsError
+from audioset.weights.mapped import CHUNK_BYTES, FormatError, MappedFile, blame, is_finite
 
 Array = np.ndarray[Any, np.dtype[Any]]
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
@@ -34,7 +32,6 @@ Shape = tuple[int, ...]
 Place = tuple[slice, ...]
 Extents = tuple[tuple[int, int], ...]  # start and length of a slice on each axis, as they are stored
 
-CHUNK_BYTES = 1 << 21
 
 MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")  # the last bytes of a table
 FOOTER_BYTES = 48
@@ -56,10 +53,6 @@ OTHER_TYPES |= {17: "uint16", 18: "complex128", 19: "float16", 22: "uint32", 23:
 TENSOR_CONTENT = 4  # fields of TensorProto: raw bytes, and values of each dtype
 VALUE_FIELDS = {"float32": 5, "float64": 6, "int32": 7, "int64": 10}
 
-DAMAGED = (
-    "Likely cause: an unfinished or damaged download, or another format. Next step: download it again, and compare its "
-    "size with the published one"
-)
 DATA_FILE = re.compile(r"(.*)\.data-\d{5}-of-\d{5}")
 
 
@@ -105,7 +98,7 @@ def read_tf_checkpoint(path: Path, shapes: Mapping[str, Shape]) -> dict[str, Flo
     for name in shapes:
         with np.errstate(over="ignore", invalid="ignore"):  # becomes infinite or NaN, which is refused below
             weights[name] = checkpoint._read(name, "float32")
-        if not _is_finite(weights[name]):
+        if not is_finite(weights[name]):
             raise WeightsError(f"{checkpoint.path}: {name!r} holds NaN or infinite values; expected finite weights")
     return weights
 
@@ -128,12 +121,12 @@ def open_tf_checkpoint(path: Path) -> TfCheckpoint:
         No checkpoint, or a damaged one.
     """
     path = _table_path(path)
-    file = _MappedFile(path)
-    with _blame(path):
+    file = _CheckedFile(path)
+    with blame(path, "TensorFlow"):
         table = _Table(file)
         header = table.get(b"")
         if header is None:
-            raise _FormatError("the table has no header")
+            raise FormatError("the table has no header")
         number, wire_type, meta = next(_fields(header), (0, 0, header))
         if (number, wire_type) == (1, BYTES):  # version 2 begins with a number: how many data files it has
             return TfCheckpoint(path, _Version1(table, meta))
@@ -183,7 +176,7 @@ class TfCheckpoint:
             raise WeightsError(
                 f"{self.path}: {name!r} has dtype {stored.dtype}; expected one of {', '.join(VALUE_FIELDS)}"
             )
-        with _blame(self.path):
+        with blame(self.path, "TensorFlow"):
             parts = [
                 (place, self._version.values(name, extents, _shape_of(place)))
                 for place, extents in _tiles(name, stored.shape, stored.slices)
@@ -233,11 +226,6 @@ def _check_variable(checkpoint: TfCheckpoint, name: str, expected: Shape) -> Non
         raise WeightsError(f"{checkpoint.path}: {name!r} has dtype {dtype}; expected floating-point weights")
 
 
-def _is_finite(values: FloatArray) -> bool:
-    flat = values.reshape(-1)
-    return all(np.isfinite(flat[i : i + CHUNK_BYTES]).all() for i in range(0, flat.size, CHUNK_BYTES))
-
-
 def _copy(values: Array, target: Array, version: _Version1 | _Version2) -> None:
     """Copy out of the file without holding more than a chunk of it in memory."""
     source = values.reshape(target.shape)
@@ -278,7 +266,7 @@ class _Version1:
         for message in _all(meta, 1):
             name = _text(_last(message, 1))
             if name in self.stored:
-                raise _FormatError(f"{name!r} is listed twice")
+                raise FormatError(f"{name!r} is listed twice")
             slices = tuple(_extents(payload) for payload in _all(message, 4))
             self.stored[name] = _Stored(_shape(_last(message, 2)), _dtype(_last(message, 3)), slices)
 
@@ -286,10 +274,10 @@ class _Version1:
         """All values of one slice, checked, and not copied if their encoding allows it."""
         value = self._table.get(_slice_key(name, extents))
         if value is None:
-            raise _FormatError(f"{name!r} is listed, but its values are not there")
+            raise FormatError(f"{name!r} is listed, but its values are not there")
         saved = _last(value, 2)
         if _text(_last(saved, 1)) != name:
-            raise _FormatError(f"the values of {name!r} belong to {_text(_last(saved, 1))!r}")
+            raise FormatError(f"the values of {name!r} belong to {_text(_last(saved, 1))!r}")
         return _tensor_values(_last(saved, 3), name, self.stored[name].dtype, math.prod(shape))
 
     def release(self) -> None:
@@ -301,13 +289,13 @@ class _Version2:
 
     def __init__(self, table: _Table, header: memoryview) -> None:
         if order := _integer(_last(header, 2)):
-            raise _FormatError(
+            raise FormatError(
                 f"its byte order is {'big-endian' if order == 1 else order}; expected little-endian",
                 "Next step: load and save it again with TensorFlow on a little-endian machine",
             )
         self._prefix = str(table.file.path).removesuffix(".index")
         self._n_shards = _integer(_last(header, 1))
-        self._shards: dict[int, _MappedFile] = {}
+        self._shards: dict[int, _CheckedFile] = {}
         self._slices: dict[bytes, _Stored] = {}
         self.stored: dict[str, _Stored] = {}
         for key, value in table.items():
@@ -323,7 +311,7 @@ class _Version2:
         shard, end = 0, 0
         for part in sorted(parts, key=attrgetter("shard", "offset", "n_bytes")):
             if part.shard == shard and part.offset < end:
-                raise _FormatError(f"two tensors share the bytes from {part.offset:,} of data file {shard}")
+                raise FormatError(f"two tensors share the bytes from {part.offset:,} of data file {shard}")
             shard, end = part.shard, part.offset + part.n_bytes
 
     def values(self, name: str, extents: Extents, shape: Shape) -> Array:
@@ -331,25 +319,25 @@ class _Version2:
         whole = self.stored[name]
         part = self._slices.get(_slice_key(name, extents)) if whole.slices else whole
         if part is None:
-            raise _FormatError(f"{name!r} is listed, but the values of its slice {extents} are not there")
+            raise FormatError(f"{name!r} is listed, but the values of its slice {extents} are not there")
         if (part.shape, part.dtype) != (shape, whole.dtype):
-            raise _FormatError(
+            raise FormatError(
                 f"a slice of {name!r} is {part.dtype} of shape {part.shape}; expected {whole.dtype} of shape {shape}"
             )
         dtype = np.dtype(part.dtype).newbyteorder("<")
         if part.n_bytes != math.prod(shape) * dtype.itemsize:
-            raise _FormatError(f"{name!r} has {part.n_bytes:,} bytes, which do not make shape {shape}")
+            raise FormatError(f"{name!r} has {part.n_bytes:,} bytes, which do not make shape {shape}")
         file, end = self._shard(part.shard), part.offset + part.n_bytes
-        with _blame(file.path):
+        with blame(file.path, "TensorFlow"):
             file.check(part.offset, end, part.checksum, repr(name))
         return np.frombuffer(file.bytes[part.offset : end], dtype)
 
-    def _shard(self, number: int) -> _MappedFile:
+    def _shard(self, number: int) -> _CheckedFile:
         if number >= self._n_shards:
-            raise _FormatError(f"it names data file {number} of {self._n_shards}")
+            raise FormatError(f"it names data file {number} of {self._n_shards}")
         if number not in self._shards:
             path = Path(f"{self._prefix}.data-{number:05d}-of-{self._n_shards:05d}")
-            self._shards[number] = _MappedFile(path)
+            self._shards[number] = _CheckedFile(path)
         return self._shards[number]
 
     def release(self) -> None:
@@ -377,30 +365,30 @@ def _tiles(name: str, shape: Shape, slices: tuple[Extents, ...]) -> list[tuple[P
     tiles = [(_place(name, shape, extents), extents) for extents in slices]
     axes = sorted({axis for place, _ in tiles for axis, part in enumerate(place) if part != whole[axis]})
     if len(axes) > 1:
-        raise _FormatError(
+        raise FormatError(
             f"{name!r} is cut along the axes {axes}; expected one axis",
             "Next step: load and save it again with TensorFlow, without a partitioner",
         )
     if not axes:
         if len(tiles) > 1:
-            raise _FormatError(f"{name!r} is stored {len(tiles)} times; expected once")
+            raise FormatError(f"{name!r} is stored {len(tiles)} times; expected once")
         return tiles
     tiles.sort(key=lambda tile: tile[0][axes[0]].start)
     bounds = [(place[axes[0]].start, place[axes[0]].stop) for place, _ in tiles]
     if [0, *(stop for _, stop in bounds)] != [*(start for start, _ in bounds), shape[axes[0]]]:
-        raise _FormatError(f"the slices of {name!r} overlap or leave gaps")
+        raise FormatError(f"the slices of {name!r} overlap or leave gaps")
     return tiles
 
 
 def _place(name: str, shape: Shape, extents: Extents) -> Place:
     if len(extents) != len(shape):
-        raise _FormatError(f"a slice of {name!r} has {len(extents)} axes; expected {len(shape)}")
+        raise FormatError(f"a slice of {name!r} has {len(extents)} axes; expected {len(shape)}")
     place = tuple(
         slice(0, n) if extent == WHOLE_AXIS else slice(extent[0], sum(extent))
         for n, extent in zip(shape, extents, strict=True)
     )
     if not all(0 <= part.start <= part.stop <= n for n, part in zip(shape, place, strict=True)):
-        raise _FormatError(f"a slice of {name!r} lies outside its shape {shape}: {extents}")
+        raise FormatError(f"a slice of {name!r} lies outside its shape {shape}: {extents}")
     return place
 
 
@@ -430,10 +418,10 @@ def _ordered_number(number: int) -> bytes:
 class _Table:
     """A sorted string table: blocks of entries, and an index of the blocks."""
 
-    def __init__(self, file: _MappedFile) -> None:
+    def __init__(self, file: _CheckedFile) -> None:
         footer = file.bytes[-FOOTER_BYTES:]
         if len(footer) < FOOTER_BYTES or footer[-len(MAGIC) :] != MAGIC:
-            raise _FormatError(f"it ends in {footer[-len(MAGIC) :].hex() or 'nothing'}; expected {MAGIC.hex()}")
+            raise FormatError(f"it ends in {footer[-len(MAGIC) :].hex() or 'nothing'}; expected {MAGIC.hex()}")
         self.file = file
         self._checked: set[tuple[int, int]] = set()
         self._n_key_bytes = 0
@@ -444,7 +432,7 @@ class _Table:
         end = 0
         for _, offset, n_bytes in self._index:
             if offset < end:
-                raise _FormatError(f"two blocks share the bytes from {offset:,}")
+                raise FormatError(f"two blocks share the bytes from {offset:,}")
             end = offset + n_bytes
 
     def get(self, key: bytes) -> memoryview | None:
@@ -464,7 +452,7 @@ class _Table:
         for key, value in entries:
             self._n_key_bytes += len(key)
             if self._n_key_bytes > MAX_KEYS_BYTES:
-                raise _FormatError(f"its keys take more than {MAX_KEYS_BYTES:,} bytes")
+                raise FormatError(f"its keys take more than {MAX_KEYS_BYTES:,} bytes")
             yield key, value
 
     def _block(self, offset: int, n_bytes: int) -> memoryview:
@@ -472,7 +460,7 @@ class _Table:
         end = offset + n_bytes
         trailer = self.file.bytes[end : end + TRAILER_BYTES]
         if len(trailer) < TRAILER_BYTES:
-            raise _FormatError(f"a block ends at byte {end:,} of {len(self.file.bytes):,}")
+            raise FormatError(f"a block ends at byte {end:,} of {len(self.file.bytes):,}")
         if (offset, end) not in self._checked:
             self.file.check(offset, end + 1, int.from_bytes(trailer[1:], "little"), f"the block at byte {offset:,}")
             self._checked.add((offset, end))
@@ -480,7 +468,7 @@ class _Table:
         if trailer[0] == SNAPPY:
             return memoryview(_unsnappy(content))
         if trailer[0] != PLAIN:
-            raise _FormatError(f"the block at byte {offset:,} has compression {trailer[0]}; expected none or snappy")
+            raise FormatError(f"the block at byte {offset:,} has compression {trailer[0]}; expected none or snappy")
         return content
 
 
@@ -496,17 +484,17 @@ def _entries(block: memoryview) -> Iterator[tuple[bytes, memoryview]]:
     n_restarts = int.from_bytes(block[-4:], "little")
     end = len(block) - 4 - 4 * n_restarts  # they serve a binary search, which is not worth it here
     if end < 0:
-        raise _FormatError(f"a block of {len(block):,} bytes has {n_restarts:,} restarts")
+        raise FormatError(f"a block of {len(block):,} bytes has {n_restarts:,} restarts")
     at, previous = 0, None
     while at < end:
         n_shared, at = _varint(block, at)
         n_rest, at = _varint(block, at)
         n_value, at = _varint(block, at)
         if n_shared > len(previous or b"") or n_shared + n_rest > MAX_KEY_BYTES or at + n_rest + n_value > end:
-            raise _FormatError("an entry does not fit into its block")
+            raise FormatError("an entry does not fit into its block")
         key = (previous or b"")[:n_shared] + bytes(block[at : at + n_rest])
         if previous is not None and key <= previous:
-            raise _FormatError(f"the key {key!r} follows {previous!r}")
+            raise FormatError(f"the key {key!r} follows {previous!r}")
         yield key, block[at + n_rest : at + n_rest + n_value]
         at, previous = at + n_rest + n_value, key
 
@@ -515,21 +503,21 @@ def _unsnappy(data: memoryview) -> bytearray:
     """Decompress a block: literal bytes, and references to bytes that came before."""
     n_bytes, at = _varint(data, 0)
     if n_bytes > MAX_SNAPPY_RATIO * len(data):
-        raise _FormatError(f"{len(data):,} compressed bytes claim to be {n_bytes:,}")
+        raise FormatError(f"{len(data):,} compressed bytes claim to be {n_bytes:,}")
     plain = bytearray()
     while at < len(data) and len(plain) <= n_bytes:
         if data[at] & 3:
             distance, length, at = _reference(data, at)
             start = len(plain) - distance
             if not 0 <= start < len(plain):
-                raise _FormatError("compressed data refer to what is not there")
+                raise FormatError("compressed data refer to what is not there")
             run = plain[start : start + length]
             plain += run if distance >= length else (run * (length // distance + 1))[:length]
         else:
             start, at = _literal(data, at)
             plain += data[start:at]
     if len(plain) != n_bytes or at != len(data):
-        raise _FormatError(f"a compressed block has {len(plain):,} bytes; expected {n_bytes:,}")
+        raise FormatError(f"a compressed block has {len(plain):,} bytes; expected {n_bytes:,}")
     return plain
 
 
@@ -568,9 +556,9 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int, memoryview]]:
         elif wire_type in (FIXED32, FIXED64):
             end = at + (4 if wire_type == FIXED32 else 8)
         else:
-            raise _FormatError(f"a message has a field of wire type {wire_type}")
+            raise FormatError(f"a message has a field of wire type {wire_type}")
         if end > len(message):
-            raise _FormatError("a field does not fit into its message")
+            raise FormatError("a field does not fit into its message")
         yield tag >> 3, wire_type, message[at:end]
         at = end
 
@@ -594,7 +582,7 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
         number |= (byte & 0x7F) << (7 * shift)
         if byte < 0x80:
             return number & 0xFFFF_FFFF_FFFF_FFFF, at + shift + 1
-    raise _FormatError("a number does not end")
+    raise FormatError("a number does not end")
 
 
 def _integer(payload: memoryview) -> int:
@@ -610,7 +598,7 @@ def _text(payload: memoryview | bytes) -> str:
     try:
         return str(payload, "utf-8")
     except UnicodeDecodeError as error:
-        raise _FormatError(f"a name is not text: {bytes(payload)!r}") from error
+        raise FormatError(f"a name is not text: {bytes(payload)!r}") from error
 
 
 def _dtype(payload: memoryview) -> str:
@@ -621,9 +609,9 @@ def _dtype(payload: memoryview) -> str:
 def _shape(message: memoryview) -> Shape:
     shape = tuple(_signed(_last(dimension, 1)) for dimension in _all(message, 2))
     if _integer(_last(message, 3)) or len(shape) > MAX_RANK or min(shape, default=0) < 0:
-        raise _FormatError("the shape of a tensor is unknown")
+        raise FormatError("the shape of a tensor is unknown")
     if math.prod(max(1, n) for n in shape) > MAX_ITEMS:
-        raise _FormatError(f"a tensor claims the shape {shape}")
+        raise FormatError(f"a tensor claims the shape {shape}")
     return shape
 
 
@@ -643,11 +631,11 @@ def _tensor_values(message: memoryview, name: str, dtype: str, n_values: int) ->
     raw = raw or _joined(_all(message, VALUE_FIELDS[dtype]))
     stored = np.dtype(np.uint8 if is_encoded else dtype).newbyteorder("<")
     if len(raw) % stored.itemsize:
-        raise _FormatError(f"{name!r} has {len(raw):,} bytes, no whole number of values")
+        raise FormatError(f"{name!r} has {len(raw):,} bytes, no whole number of values")
     values = np.frombuffer(raw, stored)
     found = np.count_nonzero(values < 0x80) if is_encoded else len(values)
     if found != n_values:
-        raise _FormatError(f"{name!r} has {found:,} values; its shape needs {n_values:,}")
+        raise FormatError(f"{name!r} has {found:,} values; its shape needs {n_values:,}")
     return _decode_varints(values, name).astype(dtype) if is_encoded else values
 
 
@@ -668,7 +656,7 @@ def _decode_varints(encoded: Array, name: str) -> Array:
     starts = np.concatenate(([0], ends[:-1] + 1)) if ends.size else ends
     lengths = ends - starts + 1
     if lengths.max(initial=0) > 10 or lengths.sum() != encoded.size:
-        raise _FormatError(f"the values of {name!r} do not end")
+        raise FormatError(f"the values of {name!r} do not end")
     numbers = np.zeros(ends.size, np.uint64)
     for i in range(int(lengths.max(initial=0))):
         longer = lengths > i
@@ -679,49 +667,17 @@ def _decode_varints(encoded: Array, name: str) -> Array:
 # ---- Files
 
 
-class _FormatError(Exception):
-    """What is wrong with a file, and what may help; ``_blame`` says which file."""
-
-    def __init__(self, message: str, hint: str = DAMAGED) -> None:
-        super().__init__(message)
-        self.hint = hint
-
-
-@contextmanager
-def _blame(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except _FormatError as error:
-        raise WeightsError(f"{path} cannot be read as a TensorFlow checkpoint: {error}. {error.hint}") from error
-
-
-class _MappedFile:
-    """The bytes of a file, which come into memory as they are touched and leave it with ``release``."""
-
-    def __init__(self, path: Path) -> None:
-        try:
-            with path.open("rb") as file:
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError) as error:  # an empty file cannot be mapped
-            reason = getattr(error, "strerror", None) or error
-            raise WeightsError(f"{path} cannot be read ({reason}). {DAMAGED}") from error
-        self.path = path
-        self.bytes = memoryview(self._map)
+class _CheckedFile(MappedFile):
+    """A mapped file whose parts have checksums."""
 
     def check(self, start: int, end: int, checksum: int, what: str) -> None:
         """Compare bytes with their checksum: CRC-32C, stored rotated and with a constant added."""
         import google_crc32c
 
         if end > len(self.bytes):
-            raise _FormatError(f"{what} ends at byte {end:,} of {len(self.bytes):,}")
+            raise FormatError(f"{what} ends at byte {end:,} of {len(self.bytes):,}")
         found = 0
-        for at in range(start, end, CHUNK_BYTES):
-            found = google_crc32c.extend(found, bytes(self.bytes[at : min(end, at + CHUNK_BYTES)]))
-            self.release()
+        for chunk in self.chunks(start, end):
+            found = google_crc32c.extend(found, bytes(chunk))
         if ((found >> 15 | found << 17) + 0xA282EAD8) & 0xFFFFFFFF != checksum:
-            raise _FormatError(f"the checksum of {what} is wrong: its bytes were changed")
-
-    def release(self) -> None:
-        """Let go of the pages; they are read again if they are touched again."""
-        if sys.platform != "win32":
-            self._map.madvise(mmap.MADV_DONTNEED)
+            raise FormatError(f"the checksum of {what} is wrong: its bytes were changed")

@@ -14,13 +14,11 @@ from __future__ import annotations
 
 import io
 import math
-import mmap
 import pickletools
 import struct
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from itertools import pairwise
 from pathlib import Path
@@ -29,12 +27,12 @@ from typing import IO, Any, Literal, NamedTuple
 import numpy as np
 
 from audioset.errors import WeightsError
+from audioset.weights.mapped import CHUNK_BYTES, DAMAGED, FormatError, MappedFile, blame, is_finite
 
 Array = np.ndarray[Any, np.dtype[Any]]
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 Shape = tuple[int, ...]
 
-CHUNK_BYTES = 1 << 21
 STATE_DICT_KEYS = ("model", "state_dict")  # where training scripts put it, beside their own state
 
 MAX_PICKLE_BYTES = 1 << 24  # a thousand tensors take 0.1 MB
@@ -52,10 +50,6 @@ MAX_INT_BITS = 1 << 10  # the states of random generators have 128
 
 LEGACY_MAGIC, LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
 
-DAMAGED = (
-    "Likely cause: an unfinished or damaged download, or another format. Next step: download it again, and compare its "
-    "size with the published one"
-)
 FOREIGN = (
     "Expected tensors and plain data. Likely cause: a whole model was saved in place of its state_dict, or the file is "
     "meant to do harm; nothing of it was run. Next step: take the weights from a source that you trust, or have them "
@@ -124,7 +118,7 @@ def read_torch_zip(
     for name in shapes:
         with np.errstate(over="ignore", invalid="ignore"):  # becomes infinite or NaN, which is refused below
             weights[name] = checkpoint._read(name, "float32")
-        if not _is_finite(weights[name]):
+        if not is_finite(weights[name]):
             raise WeightsError(f"{path}: {name!r} holds NaN or infinite values; expected finite weights")
     return weights
 
@@ -147,8 +141,8 @@ def open_torch_checkpoint(path: Path) -> TorchCheckpoint:
     WeightsError
         No checkpoint, or a damaged or harmful one.
     """
-    file = _MappedFile(path)
-    with _blame(path):
+    file = _CheckedFile(path)
+    with blame(path, "PyTorch"):
         return TorchCheckpoint(path, file, _contents(file.bytes))
 
 
@@ -163,7 +157,7 @@ class TorchCheckpoint:
         with dots.
     """
 
-    def __init__(self, path: Path, file: _MappedFile, contents: _Contents) -> None:
+    def __init__(self, path: Path, file: _CheckedFile, contents: _Contents) -> None:
         self.path = path
         self._file = file
         self._places = contents.places
@@ -203,7 +197,7 @@ class TorchCheckpoint:
         if not values.size:
             return values
         place = self._places[storage.key]
-        with _blame(self.path):
+        with blame(self.path, "PyTorch"):
             self._file.check(place, f"the values of {name!r}")
         stored = np.dtype(storage.dtype.stored).newbyteorder(self._byte_order)
         items = np.frombuffer(self._file.bytes[place.start : place.end], stored)[offset:]
@@ -248,11 +242,6 @@ def _check_known(checkpoint: TorchCheckpoint, names: Iterable[str], ignored: Seq
             f"{checkpoint.path} has {len(unknown)} tensors that the network does not know, such as {unknown[0]!r}. "
             "Likely cause: weights of another network"
         )
-
-
-def _is_finite(values: FloatArray) -> bool:
-    flat = values.reshape(-1)
-    return all(np.isfinite(flat[i : i + CHUNK_BYTES]).all() for i in range(0, flat.size, CHUNK_BYTES))
 
 
 def _chunks(source: Array, target: Array) -> Iterator[tuple[Array, Array]]:
@@ -306,12 +295,12 @@ class _Tensor(NamedTuple):
 def _storage(saved_id: Any) -> _Storage:
     """What stands for the values of a tensor. The format before zip adds which part of a storage it is."""
     if type(saved_id) is not tuple or len(saved_id) not in (5, 6) or saved_id[0] != "storage":
-        raise _FormatError(f"it refers to {_show(saved_id)}, which is not the values of a tensor", FOREIGN)
+        raise FormatError(f"it refers to {_show(saved_id)}, which is not the values of a tensor", FOREIGN)
     dtype, key, _, n_items = saved_id[1:5]
     if not (isinstance(dtype, _Dtype) and type(key) is str and type(n_items) is int and n_items >= 0):
-        raise _FormatError(f"it describes the values of a tensor as {', '.join(map(_show, saved_id))}")
+        raise FormatError(f"it describes the values of a tensor as {', '.join(map(_show, saved_id))}")
     if saved_id[5:] not in ((), (None,)):
-        raise _FormatError(f"the storage {_show(key)} is a part of another", SAVE_AGAIN)
+        raise FormatError(f"the storage {_show(key)} is a part of another", SAVE_AGAIN)
     return _Storage(key, dtype, n_items)
 
 
@@ -319,12 +308,12 @@ def _rebuild_tensor(args: tuple[Any, ...]) -> _Tensor:
     storage, offset, shape, strides = args[:4]
     numbers = (shape, strides, (offset,))
     if not (isinstance(storage, _Storage) and all(_are_ints(n) and min(n, default=0) >= 0 for n in numbers)):
-        raise _FormatError(
+        raise FormatError(
             f"it describes a tensor as a part of {_show(storage)} with offset {_show(offset)}, shape {_show(shape)} "
             f"and strides {_show(strides)}; expected counts"
         )
     if len(shape) != len(strides):
-        raise _FormatError(f"a tensor has the shape {_show(shape)} and the strides {_show(strides)}")
+        raise FormatError(f"a tensor has the shape {_show(shape)} and the strides {_show(strides)}")
     return _Tensor(storage, offset, shape, strides)
 
 
@@ -336,13 +325,13 @@ def _check_tensor(tensor: _Tensor, name: str, n_file_bytes: int) -> None:
     """No tensor reaches beyond its storage, nor repeats values until memory is full."""
     storage, offset, shape, strides = tensor
     if math.prod(max(1, n) for n in shape) > MAX_ITEMS:
-        raise _FormatError(f"{name!r} claims the shape {_clipped(shape)}")
+        raise FormatError(f"{name!r} claims the shape {_clipped(shape)}")
     n_bytes = math.prod(shape) * np.dtype(storage.dtype.stored).itemsize
     if n_bytes > max(n_file_bytes, MAX_EXPANDED_BYTES):
-        raise _FormatError(f"{name!r} claims {n_bytes:,} bytes; the whole file has {n_file_bytes:,}")
+        raise FormatError(f"{name!r} claims {n_bytes:,} bytes; the whole file has {n_file_bytes:,}")
     end = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True)) + 1
     if n_bytes and end > storage.n_items:
-        raise _FormatError(
+        raise FormatError(
             f"{name!r} has shape {shape}, strides {_clipped(strides)} and offset {_clipped(offset)}, which reach "
             f"beyond the {_clipped(storage.n_items)} values of its storage"
         )
@@ -354,7 +343,7 @@ def _state_dict(root: Any) -> dict[str, _Tensor]:
         for group in (*map(root.get, STATE_DICT_KEYS), root):
             if isinstance(group, dict) and (tensors := _by_name(group)):
                 return tensors
-    raise _FormatError(
+    raise FormatError(
         f"it holds {_show(root)} without tensors; expected a state dict, at the top or under "
         f"{' or '.join(map(repr, STATE_DICT_KEYS))}",
         "Likely cause: a file that belongs to the weights. Next step: give the one with the weights themselves",
@@ -365,19 +354,19 @@ def _by_name(group: dict[str, Any]) -> dict[str, _Tensor]:
     tensors: dict[str, _Tensor] = {}
     for name, tensor in _tensors(group, set()):
         if name in tensors:
-            raise _FormatError(f"it has two tensors {name!r}")
+            raise FormatError(f"it has two tensors {name!r}")
         tensors[name] = tensor
     return tensors
 
 
 def _tensors(group: dict[str, Any], seen: set[int], prefix: str = "", depth: int = 0) -> Iterator[tuple[str, _Tensor]]:
     if depth > MAX_DEPTH or id(group) in seen:
-        raise _FormatError(f"its dicts are nested more than {MAX_DEPTH} deep, or within themselves", FOREIGN)
+        raise FormatError(f"its dicts are nested more than {MAX_DEPTH} deep, or within themselves", FOREIGN)
     seen.add(id(group))
     for key, value in group.items():
         name = prefix + key
         if len(name) > MAX_NAME_CHARS:
-            raise _FormatError(f"a name has {len(name):,} characters")
+            raise FormatError(f"a name has {len(name):,} characters")
         if isinstance(value, _Tensor):
             yield name, value
         elif isinstance(value, dict):
@@ -402,7 +391,7 @@ def _ordered_dict(args: tuple[Any, ...]) -> dict[str, Any]:
     """Empty, as its items follow; Python 2 gave them as pairs."""
     pairs = args[0] if args else []
     if type(pairs) is not list or any(type(pair) not in (list, tuple) or len(pair) != 2 for pair in pairs):
-        raise _FormatError(f"it makes a dict of {_show(pairs)}; expected pairs")
+        raise FormatError(f"it makes a dict of {_show(pairs)}; expected pairs")
     return {key: value for key, value in pairs if type(key) is str}
 
 
@@ -465,11 +454,11 @@ class _Unpickler:
                 self._run(code)
             return self.stack.pop()
         except (ValueError, IndexError, OverflowError, struct.error) as error:  # pickletools', and our own stack's
-            raise _FormatError(f"its pickle is damaged near byte {self.stream.tell():,}") from error
+            raise FormatError(f"its pickle is damaged near byte {self.stream.tell():,}") from error
 
     def _run(self, code: bytes) -> None:
         if code not in OPCODES:
-            raise _FormatError(
+            raise FormatError(
                 f"its pickle has the opcode {code!r} at byte {self.stream.tell() - 1:,}"
                 if code
                 else "its pickle ends early"
@@ -477,7 +466,7 @@ class _Unpickler:
         read_argument, run = OPCODES[code]
         argument = read_argument(self.stream) if read_argument else None
         if isinstance(argument, int) and argument.bit_length() > MAX_INT_BITS:
-            raise _FormatError(f"its pickle has a number of {argument.bit_length():,} bits")
+            raise FormatError(f"its pickle has a number of {argument.bit_length():,} bits")
         self.spend(sys.getsizeof(argument))
         run(self, argument)
 
@@ -485,7 +474,7 @@ class _Unpickler:
         """Keep account of the memory that objects take."""
         self._budget_bytes -= OPCODE_BYTES + n_bytes
         if self._budget_bytes < 0:
-            raise _FormatError("its pickle makes more objects than a list of tensors needs", FOREIGN)
+            raise FormatError("its pickle makes more objects than a list of tensors needs", FOREIGN)
 
     def items(self) -> list[Any]:
         """Take everything above the last mark."""
@@ -526,7 +515,7 @@ def _name_from_stack(machine: _Unpickler, argument: None) -> None:
 def _known(module: Any, name: Any) -> Any:
     dotted = f"{module}.{name}" if type(module) is type(name) is str else f"{_show(module)}.{_show(name)}"
     if dotted not in KNOWN:
-        raise _FormatError(f"it wants to run {_clipped(dotted)}", FOREIGN)
+        raise FormatError(f"it wants to run {_clipped(dotted)}", FOREIGN)
     return KNOWN[dotted]
 
 
@@ -541,7 +530,7 @@ def _instance(machine: _Unpickler, argument: str) -> None:
 
 def _call(machine: _Unpickler, function: Any, args: Any) -> None:
     if not callable(function) or type(args) is not tuple or len(args) > MAX_ARGUMENTS:  # callable is what is in KNOWN
-        raise _FormatError(f"it wants to run {_show(function)} with {_show(args)}", FOREIGN)
+        raise FormatError(f"it wants to run {_show(function)} with {_show(args)}", FOREIGN)
     for argument in args:
         machine.spend(OPCODE_BYTES * len(argument) if isinstance(argument, list) else 0)
     machine.stack.append(function(args))
@@ -551,7 +540,7 @@ def _refer(machine: _Unpickler, saved_id: Any) -> None:
     """What is not in the pickle itself: the values of a tensor."""
     storage = _storage(saved_id)
     if machine.storages.setdefault(storage.key, storage) != storage:
-        raise _FormatError(f"it describes the storage {_show(storage.key)} in two ways")
+        raise FormatError(f"it describes the storage {_show(storage.key)} in two ways")
     machine.stack.append(storage)
 
 
@@ -563,13 +552,13 @@ def _build(machine: _Unpickler, argument: None) -> None:
 def _put(machine: _Unpickler, argument: int | None) -> None:
     index = len(machine.memo) if argument is None else argument
     if not 0 <= index < 1 << 32:
-        raise _FormatError("its pickle memorises under a number beyond 32 bits")
+        raise FormatError("its pickle memorises under a number beyond 32 bits")
     machine.memo[index] = machine.stack[-1]
 
 
 def _get(machine: _Unpickler, argument: int) -> None:
     if argument not in machine.memo:
-        raise _FormatError("its pickle refers to what it did not memorise")
+        raise FormatError("its pickle refers to what it did not memorise")
     machine.stack.append(machine.memo[argument])
 
 
@@ -578,7 +567,7 @@ def _append(machine: _Unpickler, items: list[Any]) -> None:
     if isinstance(target, list):
         target.extend(items)
     elif target is not LEFT_OUT:
-        raise _FormatError(f"its pickle appends to {_show(target)}")
+        raise FormatError(f"its pickle appends to {_show(target)}")
 
 
 def _set(machine: _Unpickler, items: list[Any]) -> None:
@@ -586,13 +575,13 @@ def _set(machine: _Unpickler, items: list[Any]) -> None:
     if isinstance(target, dict):
         _set_items(target, items)
     elif target is not LEFT_OUT:
-        raise _FormatError(f"its pickle sets items of {_show(target)}")
+        raise FormatError(f"its pickle sets items of {_show(target)}")
 
 
 def _set_items(target: dict[str, Any], items: Any) -> None:
     """Keys and values by turns."""
     if not isinstance(items, (list, tuple)) or len(items) % 2:
-        raise _FormatError(f"its pickle fills a dict with {_show(items)}")
+        raise FormatError(f"its pickle fills a dict with {_show(items)}")
     target.update((key, value) for key, value in zip(items[::2], items[1::2], strict=True) if type(key) is str)
 
 
@@ -701,17 +690,17 @@ def _contents(data: memoryview) -> _Contents:
     if data[0] == 0x80:
         return _legacy_contents(data)
     found = next((what for at, mark, what in FORMATS if data[at:][: len(mark)] == mark), None)
-    raise _FormatError(f"it is {found}" if found else f"it begins with {bytes(data[:16])!r}")
+    raise FormatError(f"it is {found}" if found else f"it begins with {bytes(data[:16])!r}")
 
 
 def _zip_contents(data: memoryview) -> _Contents:
     members = _zip_members(data)
     pickles = [name for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(pickles) != 1:
-        raise _FormatError(f"it is a zip file with {len(pickles)} members */data.pkl; torch.save writes one")
+        raise FormatError(f"it is a zip file with {len(pickles)} members */data.pkl; torch.save writes one")
     folder = pickles[0].removesuffix("data.pkl")
     if f"{folder}constants.pkl" in members:
-        raise _FormatError(
+        raise FormatError(
             "it is a TorchScript archive, which holds programs",
             "Next step: have it saved as torch.save(torch.jit.load(path).state_dict(), other_path)",
         )
@@ -728,7 +717,7 @@ def _member(data: memoryview, place: _Place, name: str) -> memoryview:
     """A small member whose checksum is right."""
     content = data[place.start : place.end]
     if len(content) > MAX_PICKLE_BYTES:
-        raise _FormatError(f"{name} has {len(content):,} bytes; expected at most {MAX_PICKLE_BYTES:,}", FOREIGN)
+        raise FormatError(f"{name} has {len(content):,} bytes; expected at most {MAX_PICKLE_BYTES:,}", FOREIGN)
     _compare(zlib.crc32(content), place, name)
     return content
 
@@ -736,7 +725,7 @@ def _member(data: memoryview, place: _Place, name: str) -> memoryview:
 def _compare(checksum: int, place: _Place, what: str) -> None:
     if checksum != place.checksum:
         is_missing = not place.checksum  # as torch.serialization.set_crc32_options(False) leaves it
-        raise _FormatError(
+        raise FormatError(
             f"the checksum of {what} is {'missing' if is_missing else 'wrong: its bytes were changed'}",
             SAVE_AGAIN if is_missing else DAMAGED,
         )
@@ -745,7 +734,7 @@ def _compare(checksum: int, place: _Place, what: str) -> None:
 def _place(members: dict[str, _Place], folder: str, storage: _Storage) -> _Place:
     place = members.get(folder + storage.key)
     if place is None:
-        raise _FormatError(f"it has no values for the storage {_show(storage.key)}")
+        raise FormatError(f"it has no values for the storage {_show(storage.key)}")
     _check_size(storage, place.end - place.start)
     return place
 
@@ -753,7 +742,7 @@ def _place(members: dict[str, _Place], folder: str, storage: _Storage) -> _Place
 def _check_size(storage: _Storage, n_bytes: int) -> None:
     n_expected = storage.n_items * np.dtype(storage.dtype.stored).itemsize
     if n_bytes != n_expected:
-        raise _FormatError(
+        raise FormatError(
             f"the storage {_show(storage.key)} has {n_bytes:,} bytes; its {_clipped(storage.n_items)} values of "
             f"{storage.dtype.name} need {_clipped(n_expected)}"
         )
@@ -763,7 +752,7 @@ def _byte_order(data: memoryview, place: _Place | None) -> Literal["<", ">"]:
     """Numpy's sign for it. Versions before 2.1 wrote none, on machines that are little-endian."""
     record = b"little" if place is None else bytes(_member(data, place, "byteorder"))
     if record not in (b"little", b"big"):
-        raise _FormatError(f"its byte order is {record[:16]!r}; expected 'little' or 'big'")
+        raise FormatError(f"its byte order is {record[:16]!r}; expected 'little' or 'big'")
     return ">" if record == b"big" else "<"
 
 
@@ -771,17 +760,17 @@ def _legacy_contents(data: memoryview) -> _Contents:
     """Five pickles (two marks, the machine, the object, the storages), and the values of each storage."""
     unpickler = _Unpickler(data, len(data))
     if unpickler.load() != LEGACY_MAGIC or unpickler.load() != LEGACY_VERSION:
-        raise _FormatError("it is a pickle that torch.save did not write", FOREIGN)
+        raise FormatError("it is a pickle that torch.save did not write", FOREIGN)
     unpickler.load()  # a big-endian machine says so, and writes its values as others do
     root, keys = unpickler.load(), unpickler.load()
     is_list = isinstance(keys, list) and all(type(key) is str for key in keys)
     if not is_list or len(keys) != len(unpickler.storages) or {*keys} != {*unpickler.storages}:
-        raise _FormatError("its list of storages is not that of its tensors")
+        raise FormatError("its list of storages is not that of its tensors")
     places, at = {}, unpickler.stream.tell()
     for key in keys:
         places[key], at = _legacy_place(data, at, unpickler.storages[key])
     if at != len(data):
-        raise _FormatError(f"its values end at byte {at:,} of {len(data):,}")
+        raise FormatError(f"its values end at byte {at:,} of {len(data):,}")
     return _Contents(root, places)
 
 
@@ -792,7 +781,7 @@ def _legacy_place(data: memoryview, at: int, storage: _Storage) -> tuple[_Place,
     _check_size(storage, n_items * itemsize)
     place = _Place(at + 8, at + 8 + n_items * itemsize)
     if place.end > len(data):
-        raise _FormatError(f"the storage {_show(storage.key)} ends at byte {place.end:,} of {len(data):,}")
+        raise FormatError(f"the storage {_show(storage.key)} ends at byte {place.end:,} of {len(data):,}")
     return place, place.end
 
 
@@ -811,20 +800,20 @@ def _zip_members(data: memoryview) -> dict[str, _Place]:
     """Every member, none of them compressed, and no byte part of two."""
     n_members, at, end = _zip_directory(data)
     if n_members > MAX_MEMBERS:
-        raise _FormatError(f"it has {n_members:,} members; expected at most {MAX_MEMBERS:,}")
+        raise FormatError(f"it has {n_members:,} members; expected at most {MAX_MEMBERS:,}")
     members: dict[str, _Place] = {}
     spans = [(at, len(data))]
     for _ in range(n_members):
         name, header_at, place, at = _zip_member(data, at, end)
         if name in members:
-            raise _FormatError(f"it has two members {_show(name)}")
+            raise FormatError(f"it has two members {_show(name)}")
         members[name] = place
         spans.append((header_at, place.end))
     if at != end:
-        raise _FormatError("its list of members is damaged")
+        raise FormatError("its list of members is damaged")
     spans.sort()
     if any(span[1] > following[0] for span, following in pairwise(spans)):
-        raise _FormatError("its members overlap")
+        raise FormatError("its members overlap")
     return members
 
 
@@ -832,34 +821,34 @@ def _zip_directory(data: memoryview) -> tuple[int, int, int]:
     """How many members the file lists, and where the list begins and ends."""
     end_at = len(data) - END.size
     if end_at < 0 or data[end_at : end_at + 4] != END_SIGNATURE:
-        raise _FormatError(f"it begins as a zip file and ends, at byte {len(data):,}, without a list of members")
+        raise FormatError(f"it begins as a zip file and ends, at byte {len(data):,}, without a list of members")
     _, _, _, _, n_members, n_bytes, at, _ = END.unpack_from(data, end_at)
     locator_at = end_at - LOCATOR.size
     if locator_at >= 0 and data[locator_at : locator_at + 4] == LOCATOR_SIGNATURE:
         _, _, end64_at, _ = LOCATOR.unpack_from(data, locator_at)
         if data[end64_at : end64_at + 4] != END64_SIGNATURE or end64_at + END64.size > locator_at:
-            raise _FormatError("its list of members is damaged")
+            raise FormatError("its list of members is damaged")
         *_, n_members, n_bytes, at = END64.unpack_from(data, end64_at)
         end_at = end64_at
     if at + n_bytes > end_at:
-        raise _FormatError("its list of members is damaged")
+        raise FormatError("its list of members is damaged")
     return n_members, at, at + n_bytes
 
 
 def _zip_member(data: memoryview, at: int, end: int) -> tuple[str, int, _Place, int]:
     """Name of a listed member, where its header and its bytes are, and where the next one is listed."""
     if at + CENTRAL.size > end or data[at : at + 4] != CENTRAL_SIGNATURE:
-        raise _FormatError("its list of members is damaged")
+        raise FormatError("its list of members is damaged")
     fields = CENTRAL.unpack_from(data, at)
     method, checksum, n_stored, n_bytes, n_name, n_extra, n_comment = (*fields[4:5], *fields[7:13])
     if n_name > MAX_MEMBER_NAME_BYTES:
-        raise _FormatError(f"a member has a name of {n_name:,} bytes")
+        raise FormatError(f"a member has a name of {n_name:,} bytes")
     name_at = at + CENTRAL.size
     raw_name, extra = data[name_at : name_at + n_name], data[name_at + n_name : name_at + n_name + n_extra]
     name = str(raw_name, "utf-8", "replace")
     n_bytes, n_stored, header_at = _zip64_numbers(extra, [n_bytes, n_stored, fields[16]])
     if method or n_stored != n_bytes:
-        raise _FormatError(
+        raise FormatError(
             f"its member {_show(name)} is compressed; torch.save stores bytes as they are. Likely cause: it was packed "
             "again by another program",
             SAVE_AGAIN,
@@ -884,44 +873,22 @@ def _zip64_numbers(extra: memoryview, numbers: list[int]) -> list[int]:
 def _zip_bytes_start(data: memoryview, header_at: int, raw_name: memoryview) -> int:
     """Where the bytes of a member begin, behind a header that says again what it is."""
     if header_at + LOCAL.size > len(data) or data[header_at : header_at + 4] != LOCAL_SIGNATURE:
-        raise _FormatError(f"there is no member at byte {header_at:,}, where one is listed")
+        raise FormatError(f"there is no member at byte {header_at:,}, where one is listed")
     n_name, n_extra = LOCAL.unpack_from(data, header_at)[-2:]
     name_at = header_at + LOCAL.size
     if data[name_at : name_at + n_name] != raw_name:
-        raise _FormatError(f"the member at byte {header_at:,} is not the one that is listed")
+        raise FormatError(f"the member at byte {header_at:,} is not the one that is listed")
     return int(name_at + n_name + n_extra)
 
 
 # ---- Files
 
 
-class _FormatError(Exception):
-    """What is wrong with a file, and what may help; ``_blame`` says which file."""
-
-    def __init__(self, message: str, hint: str = DAMAGED) -> None:
-        super().__init__(message)
-        self.hint = hint
-
-
-@contextmanager
-def _blame(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except _FormatError as error:
-        raise WeightsError(f"{path} cannot be read as a PyTorch checkpoint: {error}. {error.hint}") from error
-
-
-class _MappedFile:
-    """The bytes of a file, which come into memory as they are touched and leave it with ``release``."""
+class _CheckedFile(MappedFile):
+    """A mapped file whose parts may have checksums."""
 
     def __init__(self, path: Path) -> None:
-        try:
-            with path.open("rb") as file:
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError) as error:  # an empty file cannot be mapped
-            reason = getattr(error, "strerror", None) or error
-            raise WeightsError(f"{path} cannot be read ({reason}). {DAMAGED}") from error
-        self.bytes = memoryview(self._map)
+        super().__init__(path)
         self._checked: set[_Place] = set()
 
     def check(self, place: _Place, what: str) -> None:
@@ -929,13 +896,7 @@ class _MappedFile:
         if place.checksum is None or place in self._checked:
             return
         found = 0
-        for at in range(place.start, place.end, CHUNK_BYTES):
-            found = zlib.crc32(self.bytes[at : min(place.end, at + CHUNK_BYTES)], found)
-            self.release()
+        for chunk in self.chunks(place.start, place.end):
+            found = zlib.crc32(chunk, found)
         _compare(found, place, what)
         self._checked.add(place)
-
-    def release(self) -> None:
-        """Let go of the pages; they are read again if they are touched again."""
-        if sys.platform != "win32":
-            self._map.madvise(mmap.MADV_DONTNEED)
