@@ -4,66 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from audioset.cli.options import format_option, model_options, run_options, take_limits
-from audioset.errors import UsageError
+from audioset.cli.options import (
+    check_tagger,
+    event_options,
+    format_option,
+    model_options,
+    run_options,
+    take_event_settings,
+    take_limits,
+)
 from audioset.formats import EVENT_FORMATS, EventRow
 
 if TYPE_CHECKING:
     from audioset.cli.run import Run
-    from audioset.events import EventDetector, EventSettings
+    from audioset.events import EventDetector
 
 
 @click.command(short_help="Say when something is heard in audio files.")
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUTS...")
-@click.option(
-    "--threshold",
-    metavar="T",
-    type=click.FloatRange(0, 1),
-    default=0.5,
-    show_default=True,
-    help="An event begins where a label's score reaches this.",
-)
-@click.option(
-    "--low-threshold",
-    metavar="T",
-    type=click.FloatRange(0, 1),
-    help="It goes on while the score reaches this. Default: --threshold.",
-)
-@click.option(
-    "--thresholds",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Labels with thresholds of their own: a CSV, TSV or JSON file.",
-)
-@click.option(
-    "--median",
-    "median_patches",
-    metavar="N",
-    type=click.IntRange(1),
-    default=1,
-    help="First smooth the scores over N patches, an odd number.",
-)
-@click.option(
-    "--max-gap",
-    "max_gap_s",
-    metavar="S",
-    type=click.FloatRange(0),
-    default=0.0,
-    help="Join events of a label with at most so many seconds between them.",
-)
-@click.option(
-    "--min-duration",
-    "min_duration_s",
-    metavar="S",
-    type=click.FloatRange(0),
-    default=0.0,
-    help="Leave out events that are shorter.",
-)
+@event_options
 @format_option(EVENT_FORMATS)
 @model_options
 @run_options
@@ -82,34 +45,13 @@ def events(**options: Any) -> int:
     from audioset.cli.inputs import open_inputs
     from audioset.cli.run import Run
 
-    thresholds: Path | None = options.pop("thresholds")
-    settings = _settings(options, thresholds)
+    make_detector = take_event_settings(options)
     with open_inputs(options.pop("inputs")) as inputs:
         run = Run(inputs, take_limits(options), options)
-        if not len(run.model.labels):
-            raise click.UsageError(f"{run.name} only embeds: it has no scores. Next step: audioset embed")
-        with closing(_rows(run, _detector(run, settings, thresholds))) as rows:
+        check_tagger(run.model, run.name)
+        with closing(_rows(run, make_detector(run.model.labels))) as rows:
             n_failed = run.write(rows, EVENT_FORMATS)
     return 3 if n_failed else 0
-
-
-def _settings(options: dict[str, Any], thresholds: Path | None) -> EventSettings:
-    """Take the settings out of the options."""
-    from audioset.events import EventSettings, read_thresholds
-
-    names = ("threshold", "low_threshold", "median_patches", "max_gap_s", "min_duration_s")
-    label_thresholds = read_thresholds(thresholds) if thresholds else {}
-    return EventSettings(label_thresholds=label_thresholds, **{name: options.pop(name) for name in names})
-
-
-def _detector(run: Run, settings: EventSettings, thresholds: Path | None) -> EventDetector:
-    """A detector for the run's labels; if the file names others, it is to blame."""
-    from audioset.events import EventDetector
-
-    try:
-        return EventDetector(run.model.labels, settings)
-    except UsageError as error:
-        raise UsageError(f"--thresholds {thresholds}: {error}") from error
 
 
 def _rows(run: Run, detector: EventDetector) -> Generator[EventRow, None, None]:

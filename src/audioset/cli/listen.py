@@ -12,23 +12,18 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from audioset.cli.events import events
-from audioset.cli.options import model_options
-from audioset.errors import AudioError, MissingExtraError, UsageError
+from audioset.cli.options import check_tagger, event_options, load_chosen_model, model_options, take_event_settings
+from audioset.errors import AudioError, MissingExtraError
 from audioset.formats import EVENT_FORMATS, EventRow, make_writer, open_output
 from audioset.formats.rows import one_line
 from audioset.formats.table import clock
 
 if TYPE_CHECKING:
     from audioset.decoders import Array
-    from audioset.events import EventDetector, EventSettings
-    from audioset.labels import LabelSet
+    from audioset.events import EventDetector
     from audioset.predict import Prediction
     from audioset.stream import Stream
 
-# What decides about events is the same as for files, and so are its options.
-EVENT_SETTINGS = ("threshold", "low_threshold", "median_patches", "max_gap_s", "min_duration_s")
-EVENT_OPTIONS = (*EVENT_SETTINGS, "thresholds")
 STDIN, MICROPHONE = "-", "microphone"
 ENCODINGS = {"s16le": "<i2", "s32le": "<i4", "f32le": "<f4"}
 FORMATS = {name: EVENT_FORMATS[name] for name in ("table", "jsonl", "csv")}  # those that write line by line
@@ -40,6 +35,7 @@ STATUS_SCORE = 0.05
 
 @click.command(short_help="Say when something is heard, while it is heard.")
 @click.argument("source", required=False, metavar="[-]")
+@event_options
 @click.option("--sample-rate", metavar="HZ", type=click.IntRange(1), help="Default: the microphone's, or the model's.")
 @click.option("--channels", metavar="N", type=click.IntRange(1), default=1, show_default=True)
 @click.option(
@@ -67,47 +63,19 @@ def listen(source: str | None, **options: Any) -> int:
       arecord -f S16_LE -r 16000 | audioset listen - --sample-rate 16000
       ffmpeg -i rtsp://camera/live -f s16le -ac 1 -ar 16000 - | audioset listen -
     """
-    from audioset.predict import load_model
-
     if source not in (None, STDIN):
         raise click.UsageError(f"{source} is not -; files are for: audioset events {source}")
-    settings = _settings(options)
+    make_detector = take_event_settings(options, in_order=False)
     status = _Status(is_shown=not options["quiet"] and sys.stderr.isatty())
     live = (_open_stdin if source else _open_microphone)(options, status.say)
-    model = load_model(
-        options["model"],
-        weights=options["weights"],
-        precision=options["precision"],
-        engine=options["engine"],
-        n_threads=options["threads"],
-    )
-    if not len(model.labels):
-        raise click.UsageError(f"{options['model']} only embeds: it has no scores")
-    detector = _detector(model.labels, settings, options)
+    model = load_chosen_model(options)
+    check_tagger(model, options["model"])
+    detector = make_detector(model.labels)
     stream = model.stream(live.sample_rate or model.frontend.sample_rate, hop_s=options["hop_s"])
     with status, closing(live.blocks), _Interrupt() as interrupt:
         parts = _parts(stream, live.blocks, interrupt)
         rows = _rows(parts, stream, detector, live.name, options["model"], status)
         return _write(rows, options["format_name"], status)
-
-
-listen.params[1:1] = [option for option in events.params if option.name in EVENT_OPTIONS]
-
-
-def _settings(options: Mapping[str, Any]) -> EventSettings:
-    from audioset.events import EventSettings, read_thresholds
-
-    label_thresholds = read_thresholds(options["thresholds"]) if options["thresholds"] else {}
-    return EventSettings(label_thresholds=label_thresholds, **{name: options[name] for name in EVENT_SETTINGS})
-
-
-def _detector(labels: LabelSet, settings: EventSettings, options: Mapping[str, Any]) -> EventDetector:
-    from audioset.events import EventDetector
-
-    try:
-        return EventDetector(labels, settings, in_order=False)
-    except UsageError as error:  # the file names a label that the model does not have
-        raise UsageError(f"--thresholds {options['thresholds']}: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from audioset.errors import UsageError
 from audioset.limits import LIMITS, Limits
+
+if TYPE_CHECKING:
+    from audioset.events import EventDetector
+    from audioset.labels import LabelSet
+    from audioset.predict import Model
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -57,6 +63,54 @@ RUN_OPTIONS = (
     ),
 )
 
+EVENT_OPTIONS = (
+    click.option(
+        "--threshold",
+        metavar="T",
+        type=click.FloatRange(0, 1),
+        default=0.5,
+        show_default=True,
+        help="An event begins where a label's score reaches this.",
+    ),
+    click.option(
+        "--low-threshold",
+        metavar="T",
+        type=click.FloatRange(0, 1),
+        help="It goes on while the score reaches this. Default: --threshold.",
+    ),
+    click.option(
+        "--thresholds",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="Labels with thresholds of their own: a CSV, TSV or JSON file.",
+    ),
+    click.option(
+        "--median",
+        "median_patches",
+        metavar="N",
+        type=click.IntRange(1),
+        default=1,
+        help="First smooth the scores over N patches, an odd number.",
+    ),
+    click.option(
+        "--max-gap",
+        "max_gap_s",
+        metavar="S",
+        type=click.FloatRange(0),
+        default=0.0,
+        help="Join events of a label with at most so many seconds between them.",
+    ),
+    click.option(
+        "--min-duration",
+        "min_duration_s",
+        metavar="S",
+        type=click.FloatRange(0),
+        default=0.0,
+        help="Leave out events that are shorter.",
+    ),
+)
+EVENT_SETTINGS = ("threshold", "low_threshold", "median_patches", "max_gap_s", "min_duration_s")
+
 
 def model_options(command: Command) -> Command:
     """``--model``, ``--weights``, ``--engine``, ``--precision``, ``--threads``."""
@@ -66,6 +120,11 @@ def model_options(command: Command) -> Command:
 def run_options(command: Command) -> Command:
     """``--hop``, ``--pad``, ``--workers``, ``--output``, ``--quiet`` and one option for each limit."""
     return _apply(RUN_OPTIONS, command)
+
+
+def event_options(command: Command) -> Command:
+    """``--threshold``, ``--low-threshold``, ``--thresholds``, ``--median``, ``--max-gap``, ``--min-duration``."""
+    return _apply(EVENT_OPTIONS, command)
 
 
 def format_option(formats: Mapping[str, Any]) -> Callable[[Command], Command]:
@@ -78,6 +137,49 @@ def format_option(formats: Mapping[str, Any]) -> Callable[[Command], Command]:
 def take_limits(options: dict[str, Any]) -> Limits:
     """Remove the limits from a command's options and return them as one value."""
     return Limits(**{limit.name: options.pop(limit.name) for limit in fields(Limits)})
+
+
+def take_event_settings(options: dict[str, Any], **arguments: Any) -> Callable[[LabelSet], EventDetector]:
+    """Remove what decides about events from a command's options; what is wrong with it is said at once.
+
+    Returns
+    -------
+    callable
+        Makes the detector of a model's labels. If the table of thresholds names others, it is to blame.
+    """
+    from audioset.events import EventDetector, EventSettings, read_thresholds
+
+    thresholds: Path | None = options.pop("thresholds")
+    label_thresholds = read_thresholds(thresholds) if thresholds else {}
+    chosen = {name: options.pop(name) for name in EVENT_SETTINGS}
+    settings = EventSettings(label_thresholds=label_thresholds, **chosen)
+
+    def make_detector(labels: LabelSet) -> EventDetector:
+        try:
+            return EventDetector(labels, settings, **arguments)
+        except UsageError as error:
+            raise UsageError(f"--thresholds {thresholds}: {error}") from error
+
+    return make_detector
+
+
+def load_chosen_model(options: Mapping[str, Any]) -> Model:
+    """The model that ``model_options`` ask for."""
+    from audioset.predict import load_model
+
+    return load_model(
+        options["model"],
+        weights=options["weights"],
+        precision=options["precision"],
+        engine=options["engine"],
+        n_threads=options["threads"],
+    )
+
+
+def check_tagger(model: Model, name: str) -> None:
+    """Refuse a model without labels, for a command that needs scores."""
+    if not len(model.labels):
+        raise click.UsageError(f"{name} only embeds: it has no scores. Next step: audioset embed")
 
 
 def _apply(options: tuple[Callable[[Command], Command], ...], command: Command) -> Command:

@@ -11,12 +11,13 @@ from typing import Any
 
 from audioset.batch import Part, predict_parts
 from audioset.cli.inputs import Input
+from audioset.cli.options import load_chosen_model
 from audioset.cli.progress import Progress
 from audioset.errors import UsageError
 from audioset.formats import SUFFIXES, Stream, Writer, make_writer, open_output, printable
 from audioset.formats.output import explain_os_errors
 from audioset.limits import Limits
-from audioset.predict import Model, Prediction, load_model
+from audioset.predict import Model, Prediction
 
 # Formats that can be one file for each recording, in a folder, and how these files end.
 PER_RECORDING = {"audacity": ".txt", "raven": ".txt", "textgrid": ".TextGrid", "webvtt": ".vtt"}
@@ -48,13 +49,7 @@ class Run:
     @cached_property
     def model(self) -> Model:
         """The model, loaded when it is first needed."""
-        return load_model(
-            self.name,
-            weights=self._options["weights"],
-            precision=self._options["precision"],
-            engine=self._options["engine"],
-            n_threads=self._options["threads"],
-        )
+        return load_chosen_model(self._options)
 
     def parts(self) -> Iterator[tuple[str, Part]]:
         """Each part of each file's prediction, with the name to show for the file."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from audioset.cli.options import format_option, model_options, run_options, take_limits
+from audioset.cli.options import check_tagger, format_option, model_options, run_options, take_limits
 from audioset.errors import UsageError
 from audioset.formats import TAG_FORMATS, Row, Tag
 
@@ -69,8 +69,7 @@ def tag(**options: Any) -> int:
         if plot and len(inputs) != 1:
             raise click.UsageError(f"--plot draws one recording; the inputs are {len(inputs)}.")
         run = Run(inputs, take_limits(options), options)
-        if not len(run.model.labels):
-            raise click.UsageError(f"{run.name} only embeds: it has no scores. Next step: audioset embed")
+        check_tagger(run.model, run.name)
         view = _View(run.model.labels, classes, options["roll_up"])
         choose = _Choice(view, options["top"], options["threshold"], options["leaf_only"])
         run.kept = [] if plot else None
