@@ -369,7 +369,6 @@ def _make_card(spec: ModelSpec, checkpoint: Path) -> ModelCard:
     asset = assets.ASSETS[spec.weights]
     try:
         digest = assets.hash_file(checkpoint, asset.digest.partition(":")[0] or "sha256")
-        is_published = assets.is_published(asset, checkpoint)
     except OSError as error:
         raise WeightsError(f"the weights {checkpoint} cannot be read: {error.strerror or error}") from error
     return ModelCard(
@@ -381,7 +380,7 @@ def _make_card(spec: ModelSpec, checkpoint: Path) -> ModelCard:
         source={
             "file": checkpoint.name,
             "digest": digest,
-            "is_published": is_published,
+            "is_published": asset.digest in ("", digest),  # as assets.is_published, without reading the file again
             "url": asset.url,
         },
     )

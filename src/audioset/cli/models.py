@@ -17,16 +17,16 @@ def models() -> None:
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def list_models(as_json: bool) -> None:
     """List all models and whether their weights are on this machine."""
+    from audioset.assets import find_asset
     from audioset.models import MODELS
 
-    records = [_record(name) for name in MODELS]
     if as_json:
-        click.echo(json.dumps(records, indent=2))
+        click.echo(json.dumps([_record(name) for name in MODELS], indent=2))
         return
-    for record in records:
-        where = record["path"] or f"not here: audioset models pull {record['name']}"
-        mean_ap = f"mAP {record['mean_ap']:.3f}" if record["mean_ap"] else "embeds"
-        click.echo(f"{record['name']:19s} {mean_ap:9s}  {record['summary']}")
+    for model in MODELS.values():  # not their records, which hash every file
+        where = find_asset(model.weights) or f"not here: audioset models pull {model.name}"
+        mean_ap = f"mAP {model.mean_ap:.3f}" if model.mean_ap else "embeds"
+        click.echo(f"{model.name:19s} {mean_ap:9s}  {model.summary}")
         click.echo(f"{'':19s} {where}")
 
 
