@@ -19,12 +19,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from operator import attrgetter, itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from audioset.errors import WeightsError
-from audioset.weights.mapped import CHUNK_BYTES, FormatError, MappedFile, blame, is_finite
+from audioset.weights.checkpoint import (
+    CHUNK_BYTES,
+    FormatError,
+    MappedFile,
+    Variable,
+    blame,
+    check_variables,
+    find_variable,
+    take_weights,
+)
 
 Array = np.ndarray[Any, np.dtype[Any]]
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
@@ -33,6 +42,7 @@ Place = tuple[slice, ...]
 Extents = tuple[tuple[int, int], ...]  # start and length of a slice on each axis, as they are stored
 
 
+FLOAT_TYPES = ("float32", "float64")
 MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")  # the last bytes of a table
 FOOTER_BYTES = 48
 TRAILER_BYTES = 5  # behind each block: the kind of its compression, and its checksum
@@ -54,20 +64,6 @@ TENSOR_CONTENT = 4  # fields of TensorProto: raw bytes, and values of each dtype
 VALUE_FIELDS = {"float32": 5, "float64": 6, "int32": 7, "int64": 10}
 
 DATA_FILE = re.compile(r"(.*)\.data-\d{5}-of-\d{5}")
-
-
-class Variable(NamedTuple):
-    """What a checkpoint says of one tensor.
-
-    Attributes
-    ----------
-    shape : tuple of int
-    dtype : str
-        ``"float32"``, ``"float64"``, ``"int32"`` or ``"int64"``. Others are listed and cannot be read.
-    """
-
-    shape: Shape
-    dtype: str
 
 
 def read_tf_checkpoint(path: Path, shapes: Mapping[str, Shape]) -> dict[str, FloatArray]:
@@ -92,15 +88,8 @@ def read_tf_checkpoint(path: Path, shapes: Mapping[str, Shape]) -> dict[str, Flo
         No checkpoint, a damaged one, a missing tensor, a wrong shape or dtype, NaN; the message names it.
     """
     checkpoint = open_tf_checkpoint(path)
-    for name, shape in shapes.items():
-        _check_variable(checkpoint, name, shape)
-    weights: dict[str, FloatArray] = {}
-    for name in shapes:
-        with np.errstate(over="ignore", invalid="ignore"):  # becomes infinite or NaN, which is refused below
-            weights[name] = checkpoint._read(name, "float32")
-        if not is_finite(weights[name]):
-            raise WeightsError(f"{checkpoint.path}: {name!r} holds NaN or infinite values; expected finite weights")
-    return weights
+    check_variables(checkpoint, shapes, FLOAT_TYPES)
+    return take_weights(checkpoint, shapes)
 
 
 def open_tf_checkpoint(path: Path) -> TfCheckpoint:
@@ -167,7 +156,7 @@ class TfCheckpoint:
         WeightsError
             No such tensor, damaged data, or a dtype that cannot be read.
         """
-        return self._read(name, _find(self, name).dtype)
+        return self._read(name, find_variable(self, name).dtype)
 
     def _read(self, name: str, dtype: str) -> Array:
         """One tensor in another dtype: converted chunk by chunk on its way out of the file."""
@@ -203,27 +192,6 @@ def _table_path(path: Path) -> Path:
             "version 1 file, or the .index file of version 2"
         )
     return index
-
-
-def _find(checkpoint: TfCheckpoint, name: str) -> Variable:
-    variables = checkpoint.variables
-    if name not in variables:
-        raise WeightsError(
-            f"{checkpoint.path} has no tensor {name!r}; it has {len(variables)} tensors, such as "
-            f"{', '.join(sorted(variables)[:3]) or 'none'}. Likely cause: weights of another network"
-        )
-    return variables[name]
-
-
-def _check_variable(checkpoint: TfCheckpoint, name: str, expected: Shape) -> None:
-    shape, dtype = _find(checkpoint, name)
-    if shape != expected:
-        raise WeightsError(
-            f"{checkpoint.path}: {name!r} has shape {shape}; expected {expected}. Likely cause: weights of another "
-            "network, or trained for another number of classes"
-        )
-    if dtype not in ("float32", "float64"):
-        raise WeightsError(f"{checkpoint.path}: {name!r} has dtype {dtype}; expected floating-point weights")
 
 
 def _copy(values: Array, target: Array, version: _Version1 | _Version2) -> None:

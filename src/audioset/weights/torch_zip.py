@@ -27,12 +27,23 @@ from typing import IO, Any, Literal, NamedTuple
 import numpy as np
 
 from audioset.errors import WeightsError
-from audioset.weights.mapped import CHUNK_BYTES, DAMAGED, FormatError, MappedFile, blame, is_finite
+from audioset.weights.checkpoint import (
+    CHUNK_BYTES,
+    DAMAGED,
+    FormatError,
+    MappedFile,
+    Variable,
+    blame,
+    check_variables,
+    find_variable,
+    take_weights,
+)
 
 Array = np.ndarray[Any, np.dtype[Any]]
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 Shape = tuple[int, ...]
 
+FLOAT_TYPES = ("float16", "bfloat16", "float32", "float64")
 STATE_DICT_KEYS = ("model", "state_dict")  # where training scripts put it, beside their own state
 
 MAX_PICKLE_BYTES = 1 << 24  # a thousand tensors take 0.1 MB
@@ -70,20 +81,6 @@ FORMATS = (
 )
 
 
-class Variable(NamedTuple):
-    """What a checkpoint says of one tensor.
-
-    Attributes
-    ----------
-    shape : tuple of int
-    dtype : str
-        PyTorch's name: ``"float32"``, ``"bfloat16"``, ``"int64"`` and so on.
-    """
-
-    shape: Shape
-    dtype: str
-
-
 def read_torch_zip(
     path: Path, shapes: Mapping[str, Shape], ignored: Sequence[str] = ("*num_batches_tracked",)
 ) -> dict[str, FloatArray]:
@@ -111,16 +108,9 @@ def read_torch_zip(
         message names it.
     """
     checkpoint = open_torch_checkpoint(path)
-    for name, shape in shapes.items():
-        _check_variable(checkpoint, name, shape)
+    check_variables(checkpoint, shapes, FLOAT_TYPES)
     _check_known(checkpoint, shapes, ignored)
-    weights: dict[str, FloatArray] = {}
-    for name in shapes:
-        with np.errstate(over="ignore", invalid="ignore"):  # becomes infinite or NaN, which is refused below
-            weights[name] = checkpoint._read(name, "float32")
-        if not is_finite(weights[name]):
-            raise WeightsError(f"{path}: {name!r} holds NaN or infinite values; expected finite weights")
-    return weights
+    return take_weights(checkpoint, shapes)
 
 
 def open_torch_checkpoint(path: Path) -> TorchCheckpoint:
@@ -187,7 +177,7 @@ class TorchCheckpoint:
         WeightsError
             No such tensor, or damaged data.
         """
-        _find(self, name)
+        find_variable(self, name)
         return self._read(name, self._tensors[name].storage.dtype.result)
 
     def _read(self, name: str, dtype: str) -> Array:
@@ -207,27 +197,6 @@ class TorchCheckpoint:
             _copy(source, target, storage.dtype.name)
             self._file.release()
         return values
-
-
-def _find(checkpoint: TorchCheckpoint, name: str) -> Variable:
-    variables = checkpoint.variables
-    if name not in variables:
-        raise WeightsError(
-            f"{checkpoint.path} has no tensor {name!r}; it has {len(variables)} tensors, such as "
-            f"{', '.join(sorted(variables)[:3])}. Likely cause: weights of another network"
-        )
-    return variables[name]
-
-
-def _check_variable(checkpoint: TorchCheckpoint, name: str, expected: Shape) -> None:
-    shape, dtype = _find(checkpoint, name)
-    if shape != expected:
-        raise WeightsError(
-            f"{checkpoint.path}: {name!r} has shape {shape}; expected {expected}. Likely cause: weights of another "
-            "network, or trained for another number of classes"
-        )
-    if "float" not in dtype:
-        raise WeightsError(f"{checkpoint.path}: {name!r} has dtype {dtype}; expected floating-point weights")
 
 
 def _check_known(checkpoint: TorchCheckpoint, names: Iterable[str], ignored: Sequence[str]) -> None:
