@@ -22,7 +22,7 @@ LAYERS = (
     ("networks",),
     ("executors", "weights"),
     ("models", "stream"),
-    ("predict",),
+    ("predict", "metrics", "data"),
     ("formats", "worker", "checks"),
     ("batch", "plots"),
     ("train",),

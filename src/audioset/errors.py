@@ -63,6 +63,20 @@ class WeightsError(AudioSetError, ValueError):
     exit_code = 5
 
 
+class DataError(AudioSetError, ValueError):
+    """A file of the dataset is damaged, or is not what its name promises."""
+
+    default_code = "data"
+    exit_code = 3
+
+
+class ConflictError(AudioSetError, ValueError):
+    """What an earlier run left does not fit what this one asks for."""
+
+    default_code = "conflict"
+    exit_code = 6
+
+
 class EngineError(AudioSetError, RuntimeError):
     """An inference engine or a precision is not available on this machine."""
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
-from importlib import import_module
 
 import click
 
 from audioset import __version__
+from audioset.cli.lazy import LazyGroup
 from audioset.errors import AudioSetError
 
 # command -> (module, one line for the list of commands)
@@ -18,31 +18,17 @@ COMMANDS = {
     "listen": ("listen", "Say when something is heard, while it is heard."),
     "embed": ("embed", "Write the embeddings of audio files."),
     "models": ("models", "List, describe, fetch and check the published models."),
-    "data": ("data", "Look things up in the AudioSet ontology."),
+    "data": ("data", "Work with AudioSet itself."),
     "doctor": ("doctor", "Show what works here, and how exactly."),
 }
 INTERRUPTED = 130
 
 
-class _LazyGroup(click.Group):
-    """A group that imports a command only when it runs: ``--help`` answers at once."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        module = import_module(f"audioset.cli.{COMMANDS[cmd_name][0]}")
-        command: click.Command = getattr(module, cmd_name)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
-
-
-@click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command(
+    cls=LazyGroup,
+    table=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="audioset")
 def cli() -> None:
     """Tag and embed audio with the published AudioSet models: exact, fast, offline.

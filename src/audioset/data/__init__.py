@@ -1,0 +1,1 @@
+"""The dataset itself: segments, strong labels, released features, and the audio behind them."""
