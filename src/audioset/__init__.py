@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from audioset import metrics as metrics
     from audioset.audio import read_audio as read_audio
     from audioset.batch import Result as Result
     from audioset.batch import tag_files as tag_files
@@ -49,10 +50,14 @@ _HOME = {
     "load_model": "predict",
 }
 
-__all__ = [*_HOME, "__version__"]
+_MODULES = ("metrics",)
+
+__all__ = [*_HOME, *_MODULES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"audioset.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'audioset' has no attribute {name!r}")
     return getattr(import_module(f"audioset.{_HOME[name]}"), name)
