@@ -17,6 +17,7 @@ SOURCE = Path(audioset.__file__).parent
 MODULES = sorted(SOURCE.rglob("*.py"))
 LAYERS = (
     ("errors", "limits", "labels", "ontology", "events", "postprocess"),
+    ("score_maps", "calibration", "calibration_fit", "clip_labels", "leaf_events"),
     ("decoders", "audio", "assets"),
     ("frontend",),
     ("networks",),

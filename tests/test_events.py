@@ -245,6 +245,31 @@ def test_each_label_can_have_thresholds_of_its_own() -> None:
     assert (high.tolist(), low.tolist()) == ([0.5, 0.5, 0.25], [0.3, 0.3, 0.25])
 
 
+def test_a_label_can_be_off() -> None:
+    chosen = {"threshold": 0.5, "low_threshold": 0.0, "label_thresholds": {"B": None}}
+    assert shape(find([[1, 1, 0], [0, 1, 1]], **chosen)) == [("A", 0, 1.44, 1), ("C", 0.48, 1.44, 1)]
+    high, low = EventSettings(**chosen).thresholds(LABELS)
+    assert (high.tolist(), low.tolist()) == ([0.5, math.inf, 0.5], [0, math.inf, 0])
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("t.csv", "A,off\nB,0.5\n"), ("t.json", '{"A": null, "B": 0.5}'), ("t.tsv", "A\toff\t\nB\t0.5\n")],
+)
+def test_a_table_can_turn_labels_off(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    assert read_thresholds(tmp_path / name) == {"A": None, "B": 0.5}
+
+
+def test_events_that_are_still_to_come_are_known_by_their_onset() -> None:
+    detector = EventDetector(LABELS)
+    scores = np.array([[1, 0, 0], [1, 1, 0], [1, 0, 0], [1, 0, 1], [1, 0, 1]], np.float32)
+    assert detector.push(scores, *times(5)) == []
+    assert detector.pending() == {"/m/a": 0, "/m/b": 0.48, "/m/c": 1.44}  # B is final and waits for A
+    assert [event.label for event in detector.finish()] == ["A", "B", "C"]
+    assert detector.pending() == {}
+
+
 def test_an_event_holds_plain_numbers_and_does_not_change() -> None:
     (event,) = find([[1, 0, 0]])
     assert {type(value) for value in (event.start_s, event.end_s, event.score, event.mean)} == {float}
@@ -331,6 +356,7 @@ def test_thresholds_are_read_from_tables_and_json(tmp_path: Path, name: str, tex
         ("t.csv", b"A,O.5", r"line 1 has \['O\.5'\]"),
         ("t.csv", b"A;0.5", r"line 1 has \[\]"),
         ("t.csv", b"A,0.5\nB,0.4,0.3,0.2", r"line 2 has"),
+        ("t.csv", b"A,off,0.5", r"line 1 has \['off', '0\.5'\] .* or off"),
         ("t.csv", b"A,1.5", r"threshold of A is 1\.5; expected a score in \[0, 1\]"),
         ("t.csv", b"A,0,5", r"low_threshold of A is 5\.0"),
         ("t.csv", b"A,nan", r"line 1 has \['nan'\]"),

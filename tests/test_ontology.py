@@ -16,7 +16,8 @@ from hypothesis.extra import numpy as hnp
 
 from audioset import LabelSet, Ontology, assets
 from audioset.cli import cli
-from audioset.cli.tag import _Choice, _View
+from audioset.cli.tag import _Choice
+from audioset.cli.view import View
 from audioset.errors import AssetError, UsageError
 from audioset.labels import NAMES
 from audioset.ontology import OntologyClass
@@ -535,11 +536,11 @@ def test_tag_refuses_classes_that_the_model_does_not_know(dog, tmp_path):
 
 def test_a_view_keeps_everything_but_scores_and_labels(yamnet, dog):
     prediction = yamnet.predict_file(dog)
-    view = _View(yamnet.labels, ["/m/0bt9lr"], roll_up=False)
+    view = View(yamnet.labels, ["/m/0bt9lr"], roll_up=False)
     seen = view(prediction)
     assert seen.scores.shape == (len(prediction.scores), len(view.labels))
     assert seen.embeddings is prediction.embeddings
-    unchanged = _View(yamnet.labels, [], roll_up=False)(prediction)
+    unchanged = View(yamnet.labels, [], roll_up=False)(prediction)
     assert np.array_equal(unchanged.scores, prediction.scores)
 
 

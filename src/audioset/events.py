@@ -19,10 +19,11 @@ from audioset.errors import UsageError
 from audioset.labels import LabelSet
 
 Array = np.ndarray[Any, Any]
-LabelThreshold = float | tuple[float, float | None]
+LabelThreshold = float | tuple[float, float | None] | None
 
 BLOCK_PATCHES = 1_024  # looked at together; more only costs memory
 TOLERANCE_S = 1e-6  # seconds that differ by less are equal: a sum of floats misses its mark
+OFF = "off"  # in tables, in place of a threshold
 FIXED_POINT = 2.0**40  # scores are summed as integers, so a sum does not depend on how it was cut into blocks
 
 
@@ -59,7 +60,7 @@ class Event:
         return self.end_s - self.start_s
 
 
-def _as_pair(value: LabelThreshold) -> tuple[float, float | None]:
+def _as_pair(value: float | tuple[float, float | None]) -> tuple[float, float | None]:
     return value if isinstance(value, tuple) else (value, None)
 
 
@@ -82,7 +83,8 @@ class EventSettings:
         In [0, ``threshold``]. The event goes on while the score is at least this. Default: ``threshold``.
     label_thresholds : mapping
         Thresholds of labels, by id or name, that differ: one number, or a pair ``(threshold, low_threshold)``.
-        Where a label has no low one, ``low_threshold`` holds, but never more than the label's threshold.
+        Where a label has no low one, ``low_threshold`` holds, but never more than the label's threshold. None:
+        the label has no events.
     median_patches : int
         Odd. The scores of each label pass a median filter of this many patches; 1 leaves them as they are.
         Before the first patch and after the last, these two are repeated.
@@ -108,7 +110,8 @@ class EventSettings:
     def __post_init__(self) -> None:
         _check_pair("", self.threshold, self.low_threshold)
         for label, value in self.label_thresholds.items():
-            _check_pair(f" of {label}", *_as_pair(value))
+            if value is not None:
+                _check_pair(f" of {label}", *_as_pair(value))
         if self.median_patches < 1 or self.median_patches % 2 == 0:
             raise UsageError(f"median_patches is {self.median_patches}; expected an odd number of patches, from 1")
         for name in ("max_gap_s", "min_duration_s"):
@@ -125,6 +128,7 @@ class EventSettings:
         Returns
         -------
         high, low : ndarray, shape (n_classes,), float64
+            Infinite for labels that have no events.
 
         Raises
         ------
@@ -139,6 +143,9 @@ class EventSettings:
             if index in named:
                 raise UsageError(f"{label!r} and {named[index]!r} are the same label; expected one threshold for it")
             named[index] = label
+            if value is None:
+                highs[index] = lows[index] = math.inf
+                continue
             high, own_low = _as_pair(value)
             fallback = high if self.low_threshold is None else min(high, self.low_threshold)
             highs[index], lows[index] = high, fallback if own_low is None else own_low
@@ -230,6 +237,12 @@ class EventDetector:
         events = self._release()
         self._reset()
         return events
+
+    def pending(self) -> dict[str, float]:
+        """Labels with events that are still to come and have begun already: the earliest onset of each, by id."""
+        onsets = [(event.start_s, index) for index, event in self._open.items()]
+        onsets += [(start_s, index) for start_s, index, _ in self._final]
+        return {self._labels.ids[index]: start_s for start_s, index in sorted(onsets, reverse=True)}
 
     def _check(self, scores: Array, start_s: Array, end_s: Array) -> None:
         n_classes = len(self._labels)
@@ -372,14 +385,15 @@ def read_thresholds(path: str | os.PathLike[str]) -> dict[str, LabelThreshold]:
     Parameters
     ----------
     path : path
-        UTF-8. ``.json``: an object from label ids or names to a number, or to a list of a threshold and a low one.
-        ``.tsv``, separated by tabs, or any other name, by commas: id or name, threshold and, if wanted, low
-        threshold on each line. A first line with ``threshold`` in its second place is a heading.
+        UTF-8. ``.json``: an object from label ids or names to a number, or to a list of a threshold and a low one,
+        or to null. ``.tsv``, separated by tabs, or any other name, by commas: id or name, threshold and, if wanted, low
+        threshold on each line, or id or name and ``off``. A first line with ``threshold`` in its second place is a
+        heading.
 
     Returns
     -------
     dict
-        From id or name to a threshold, or to the pair of it and the low one.
+        From id or name to a threshold, or to the pair of it and the low one, or to None: the label is off.
 
     Raises
     ------
@@ -476,11 +490,13 @@ def _table_thresholds(text: str, suffix: str) -> Iterable[tuple[str, LabelThresh
 
 
 def _threshold(values: list[Any], where: str) -> LabelThreshold:
-    """A threshold, or the pair of it and the low one, from one or two numbers or their texts."""
+    """A threshold, or the pair of it and the low one, from one or two numbers or their texts; None for one off."""
+    if values in ([None], [OFF]):
+        return None
     if len(values) not in (1, 2) or not all(map(_is_number, values)):
         raise UsageError(
             f"{where} has {values} behind the label; expected one number in [0, 1], or two, the "
-            "threshold and the low one"
+            f"threshold and the low one, or {OFF}"
         )
     return float(values[0]) if len(values) == 1 else (float(values[0]), float(values[1]))
 

@@ -17,6 +17,7 @@ COMMANDS = {
     "events": ("events", "Say when something is heard in audio files."),
     "listen": ("listen", "Say when something is heard, while it is heard."),
     "embed": ("embed", "Write the embeddings of audio files."),
+    "calibrate": ("calibrate", "Learn a model's own thresholds from labelled recordings."),
     "models": ("models", "List, describe, fetch and check the published models."),
     "data": ("data", "Work with AudioSet itself."),
     "doctor": ("doctor", "Show what works here, and how exactly."),

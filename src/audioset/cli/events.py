@@ -10,23 +10,25 @@ import click
 
 from audioset.cli.options import (
     check_tagger,
+    class_options,
     event_options,
     format_option,
     model_options,
     run_options,
-    take_event_settings,
     take_limits,
 )
+from audioset.cli.view import take_event_finder
 from audioset.formats import EVENT_FORMATS, EventRow
 
 if TYPE_CHECKING:
     from audioset.cli.run import Run
-    from audioset.events import EventDetector
+    from audioset.cli.view import EventFinder
 
 
 @click.command(short_help="Say when something is heard in audio files.")
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUTS...")
 @event_options
+@class_options
 @format_option(EVENT_FORMATS)
 @model_options
 @run_options
@@ -34,39 +36,37 @@ def events(**options: Any) -> int:
     """Say when something is heard in INPUTS: files, folders, globs, or - for standard input.
 
     An event lasts from the start of the first patch whose score for a label reaches the threshold to the end of
-    the last. Its score is the highest on the way.
+    the last. Its score is the highest on the way. A model that was calibrated brings thresholds of its own.
 
     \b
     Examples:
       audioset events street.wav --threshold 0.3 --max-gap 1
       audioset events recordings/ --low-threshold 0.2 --output events.csv
       audioset events street.wav --format audacity > street.txt
+      audioset events garden.wav --classes Bird --classes Insect --leaf-only
     """
     from audioset.cli.inputs import open_inputs
     from audioset.cli.run import Run
 
-    make_detector = take_event_settings(options)
+    make_finder = take_event_finder(options)
     with open_inputs(options.pop("inputs")) as inputs:
         run = Run(inputs, take_limits(options), options)
         check_tagger(run.model, run.name)
-        with closing(_rows(run, make_detector(run.model.labels))) as rows:
+        with closing(_rows(run, make_finder(run.model))) as rows:
             n_failed = run.write(rows, EVENT_FORMATS)
     return 3 if n_failed else 0
 
 
-def _rows(run: Run, detector: EventDetector) -> Generator[EventRow, None, None]:
+def _rows(run: Run, finder: EventFinder) -> Generator[EventRow, None, None]:
     """Rows of events as soon as they are final; each file's last row says how it went."""
-    from audioset.events import clip_to_audio
-
     n_events, duration_s = 0, 0.0
     for shown, part in run.parts():
         prediction = part.prediction
         if prediction is not None:
             duration_s = prediction.duration_s
-            heard = clip_to_audio(prediction.require_scores(), prediction.start_s, prediction.end_s, duration_s)
-            found = tuple(detector.push(*heard))
+            found = tuple(finder.push(prediction))
         else:
-            found = tuple(detector.finish())
+            found = tuple(finder.finish())
         n_events += len(found)
         is_last = part.is_last and part.error is None
         if found or is_last:

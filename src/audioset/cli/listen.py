@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from audioset.cli.options import check_tagger, event_options, load_chosen_model, model_options, take_event_settings
+from audioset.cli.options import check_tagger, class_options, event_options, load_chosen_model, model_options
+from audioset.cli.view import take_event_finder
 from audioset.errors import AudioError, MissingExtraError
 from audioset.formats import EVENT_FORMATS, EventRow, make_writer, open_output
 from audioset.formats.rows import one_line
 from audioset.formats.table import clock
 
 if TYPE_CHECKING:
+    from audioset.cli.view import EventFinder, View
     from audioset.decoders import Array
-    from audioset.events import EventDetector
     from audioset.predict import Prediction
     from audioset.stream import Stream
 
@@ -36,6 +37,7 @@ STATUS_SCORE = 0.05
 @click.command(short_help="Say when something is heard, while it is heard.")
 @click.argument("source", required=False, metavar="[-]")
 @event_options
+@class_options
 @click.option("--sample-rate", metavar="HZ", type=click.IntRange(1), help="Default: the microphone's, or the model's.")
 @click.option("--channels", metavar="N", type=click.IntRange(1), default=1, show_default=True)
 @click.option(
@@ -65,16 +67,16 @@ def listen(source: str | None, **options: Any) -> int:
     """
     if source not in (None, STDIN):
         raise click.UsageError(f"{source} is not -; files are for: audioset events {source}")
-    make_detector = take_event_settings(options, in_order=False)
+    make_finder = take_event_finder(options, in_order=False)
     status = _Status(is_shown=not options["quiet"] and sys.stderr.isatty())
     live = (_open_stdin if source else _open_microphone)(options, status.say)
     model = load_chosen_model(options)
     check_tagger(model, options["model"])
-    detector = make_detector(model.labels)
+    finder = make_finder(model)
     stream = model.stream(live.sample_rate or model.frontend.sample_rate, hop_s=options["hop_s"])
     with status, closing(live.blocks), _Interrupt() as interrupt:
         parts = _parts(stream, live.blocks, interrupt)
-        rows = _rows(parts, stream, detector, live.name, options["model"], status)
+        rows = _rows(parts, stream, finder, live.name, options["model"], status)
         return _write(rows, options["format_name"], status)
 
 
@@ -212,25 +214,23 @@ def _parts(stream: Stream[Prediction], blocks: Iterator[Array], interrupt: _Inte
 def _rows(
     parts: Iterator[Prediction],
     stream: Stream[Prediction],
-    detector: EventDetector,
+    finder: EventFinder,
     name: str,
     model: str,
     status: _Status,
 ) -> Iterator[EventRow]:
     """Rows of events as soon as they are final; the last row says how it went."""
-    from audioset.events import clip_to_audio
-
     n_events, failure = 0, None
     try:
         for part in parts:
-            found = detector.push(*clip_to_audio(part.require_scores(), part.start_s, part.end_s, part.duration_s))
+            found = finder.push(part)
             n_events += len(found)
             if found:
                 yield EventRow(name, tuple(found), n_events, stream.duration_s, model, is_last=False)
-            status.show(part)
+            status.show(finder.view, part)
     except AudioError as error:
         failure = error
-    found = detector.finish()
+    found = finder.finish()
     n_events += len(found)
     yield EventRow(name, tuple(found), n_events, stream.duration_s, model, is_last=failure is None)
     if failure is not None:
@@ -271,7 +271,7 @@ class _Status:
     ) -> None:
         self.hide()
 
-    def show(self, part: Prediction) -> None:
+    def show(self, view: View, part: Prediction) -> None:
         """Show the labels of the last patch."""
         if not self._is_shown:
             return
@@ -280,6 +280,7 @@ class _Status:
 
         from audioset.predict import top_indices
 
+        part = view.calibrated(part)
         scores = part.require_scores()[-1]
         best = [index for index in top_indices(scores, STATUS_LABELS) if scores[index] >= STATUS_SCORE]
         heard = "   ".join(f"{one_line(part.labels.names[index])} {scores[index]:.2f}" for index in best)

@@ -9,12 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from audioset.errors import UsageError
 from audioset.limits import LIMITS, Limits
 
 if TYPE_CHECKING:
-    from audioset.events import EventDetector
-    from audioset.labels import LabelSet
     from audioset.predict import Model
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -29,7 +26,9 @@ weights_option = click.option(
 MODEL_OPTIONS = (
     model_option,
     weights_option,
-    click.option("--engine", type=click.Choice(["openvino", "onnxruntime"]), default="openvino", show_default=True),
+    click.option(
+        "--engine", type=click.Choice(["openvino", "onnxruntime", "torch"]), default="openvino", show_default=True
+    ),
     click.option(
         "--precision",
         type=click.Choice(["f32", "bf16"]),
@@ -40,7 +39,7 @@ MODEL_OPTIONS = (
     click.option("--threads", metavar="N", type=click.IntRange(1), help="Cores for the network. Default: all."),
 )
 
-RUN_OPTIONS = (
+DECODING_OPTIONS = (
     click.option("--hop", "hop_s", metavar="S", type=float, help="Seconds between patches. Default: the model's own."),
     click.option(
         "--pad",
@@ -48,7 +47,6 @@ RUN_OPTIONS = (
         help="What happens to audio that does not fill a patch. Default: the model's own.",
     ),
     click.option("--workers", metavar="N", type=click.IntRange(1), help="Decoding processes. Default: one a core."),
-    click.option("--output", "-o", metavar="PATH", help="File to write, or a folder. Default: standard output."),
     click.option("--quiet", "-q", is_flag=True, help="No progress and no summary."),
     *(
         click.option(
@@ -62,15 +60,28 @@ RUN_OPTIONS = (
         for limit in fields(Limits)
     ),
 )
+RUN_OPTIONS = (
+    click.option("--output", "-o", metavar="PATH", help="File to write, or a folder. Default: standard output."),
+    *DECODING_OPTIONS,
+)
+
+CLASS_OPTIONS = (
+    click.option(
+        "--classes",
+        metavar="CLASS",
+        multiple=True,
+        help="Only labels of this class of the ontology, by id or name: itself and what is below. May be repeated.",
+    ),
+    click.option("--roll-up", is_flag=True, help="Raise each label to the highest score of those below it."),
+    click.option("--leaf-only", is_flag=True, help="Leave out labels where a more specific one is shown."),
+)
 
 EVENT_OPTIONS = (
     click.option(
         "--threshold",
         metavar="T",
         type=click.FloatRange(0, 1),
-        default=0.5,
-        show_default=True,
-        help="An event begins where a label's score reaches this.",
+        help="An event begins where a label's score reaches this. Default: the model's own thresholds, or 0.5.",
     ),
     click.option(
         "--low-threshold",
@@ -109,7 +120,6 @@ EVENT_OPTIONS = (
         help="Leave out events that are shorter.",
     ),
 )
-EVENT_SETTINGS = ("threshold", "low_threshold", "median_patches", "max_gap_s", "min_duration_s")
 
 
 def model_options(command: Command) -> Command:
@@ -118,8 +128,18 @@ def model_options(command: Command) -> Command:
 
 
 def run_options(command: Command) -> Command:
-    """``--hop``, ``--pad``, ``--workers``, ``--output``, ``--quiet`` and one option for each limit."""
+    """``--output``, ``--hop``, ``--pad``, ``--workers``, ``--quiet`` and one option for each limit."""
     return _apply(RUN_OPTIONS, command)
+
+
+def decoding_options(command: Command) -> Command:
+    """The same without ``--output``."""
+    return _apply(DECODING_OPTIONS, command)
+
+
+def class_options(command: Command) -> Command:
+    """``--classes``, ``--roll-up``, ``--leaf-only``."""
+    return _apply(CLASS_OPTIONS, command)
 
 
 def event_options(command: Command) -> Command:
@@ -137,30 +157,6 @@ def format_option(formats: Mapping[str, Any]) -> Callable[[Command], Command]:
 def take_limits(options: dict[str, Any]) -> Limits:
     """Remove the limits from a command's options and return them as one value."""
     return Limits(**{limit.name: options.pop(limit.name) for limit in fields(Limits)})
-
-
-def take_event_settings(options: dict[str, Any], **arguments: Any) -> Callable[[LabelSet], EventDetector]:
-    """Remove what decides about events from a command's options; what is wrong with it is said at once.
-
-    Returns
-    -------
-    callable
-        Makes the detector of a model's labels. If the table of thresholds names others, it is to blame.
-    """
-    from audioset.events import EventDetector, EventSettings, read_thresholds
-
-    thresholds: Path | None = options.pop("thresholds")
-    label_thresholds = read_thresholds(thresholds) if thresholds else {}
-    chosen = {name: options.pop(name) for name in EVENT_SETTINGS}
-    settings = EventSettings(label_thresholds=label_thresholds, **chosen)
-
-    def make_detector(labels: LabelSet) -> EventDetector:
-        try:
-            return EventDetector(labels, settings, **arguments)
-        except UsageError as error:
-            raise UsageError(f"--thresholds {thresholds}: {error}") from error
-
-    return make_detector
 
 
 def load_chosen_model(options: Mapping[str, Any]) -> Model:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from audioset.cli.options import check_tagger, format_option, model_options, run_options, take_limits
-from audioset.errors import UsageError
+from audioset.cli.options import (
+    check_tagger,
+    class_options,
+    format_option,
+    model_options,
+    run_options,
+    take_limits,
+)
+from audioset.cli.view import take_view
 from audioset.formats import TAG_FORMATS, Row, Tag
 
 if TYPE_CHECKING:
     from audioset.cli.inputs import Input
     from audioset.cli.run import Run
-    from audioset.labels import LabelSet
-    from audioset.predict import Prediction
+    from audioset.cli.view import View
 
 
 @click.command(short_help="Say what is heard in audio files.")
@@ -29,14 +34,7 @@ if TYPE_CHECKING:
 @click.option(
     "--threshold", metavar="T", type=click.FloatRange(0, 1), default=0.0, help="Leave out labels that score less."
 )
-@click.option(
-    "--classes",
-    metavar="CLASS",
-    multiple=True,
-    help="Only labels of this class of the ontology, by id or name: itself and what is below. May be repeated.",
-)
-@click.option("--roll-up", is_flag=True, help="Raise each label to the highest score of those below it.")
-@click.option("--leaf-only", is_flag=True, help="Leave out labels where a more specific one is shown.")
+@class_options
 @click.option("--per-patch", is_flag=True, help="A row for each patch instead of each file.")
 @format_option(TAG_FORMATS)
 @click.option(
@@ -61,16 +59,15 @@ def tag(**options: Any) -> int:
     """
     from audioset.cli.inputs import open_inputs
     from audioset.cli.run import Run
-    from audioset.ontology import Ontology
 
     plot = options.pop("plot")
-    classes = [Ontology.load().find(name) for name in options["classes"]]  # what is misspelt is refused at once
+    make_view = take_view(options)
     with open_inputs(options.pop("inputs")) as inputs:
         if plot and len(inputs) != 1:
             raise click.UsageError(f"--plot draws one recording; the inputs are {len(inputs)}.")
         run = Run(inputs, take_limits(options), options)
         check_tagger(run.model, run.name)
-        view = _View(run.model.labels, classes, options["roll_up"])
+        view = make_view(run.model.labels)
         choose = _Choice(view, options["top"], options["threshold"], options["leaf_only"])
         run.kept = [] if plot else None
         make_rows = _patch_rows if options["per_patch"] else _file_rows
@@ -81,45 +78,10 @@ def tag(**options: Any) -> int:
     return 3 if n_failed else 0
 
 
-class _View:
-    """Predictions as the options ask for them: some of the labels, rolled up or not."""
-
-    def __init__(self, labels: LabelSet, classes: Sequence[str], roll_up: bool) -> None:
-        self.labels = labels  # those that are left
-        self._columns: Any = slice(None)
-        self._roll_up = roll_up
-        if classes:
-            self._columns = _columns(labels, classes)
-            self.labels = labels.select(self._columns)
-
-    def __call__(self, prediction: Prediction) -> Prediction:
-        from audioset.ontology import Ontology
-
-        scores = prediction.require_scores()[:, self._columns]
-        if self._roll_up:
-            scores = Ontology.load().roll_up(scores, self.labels)
-        return replace(prediction, scores=scores, labels=self.labels)
-
-
-def _columns(labels: LabelSet, classes: Sequence[str]) -> Any:
-    """Columns of the labels that are one of the classes, or below one."""
-    from audioset.ontology import Ontology
-
-    ontology = Ontology.load()
-    columns = ontology.subtree(labels, *classes)
-    if not len(columns):
-        names = " or ".join(map(ontology.name, classes))
-        raise UsageError(
-            f"none of the model's {len(labels)} labels is {names}, or below. "
-            "Next step: choose a class above; audioset data ontology show CLASS lists them"
-        )
-    return columns
-
-
 class _Choice:
     """Which labels of a score vector a row shows."""
 
-    def __init__(self, view: _View, top: int, threshold: float, leaf_only: bool) -> None:
+    def __init__(self, view: View, top: int, threshold: float, leaf_only: bool) -> None:
         self.view = view
         self._top = top
         self._threshold = threshold
@@ -179,7 +141,7 @@ def _patch_rows(run: Run, choose: _Choice) -> Generator[Row, None, None]:
             yield Row.failed(shown, part.error, run.name)
 
 
-def _plot(run: Run, view: _View, recording: Input, target: Path) -> None:
+def _plot(run: Run, view: View, recording: Input, target: Path) -> None:
     """Draw what the run has found. A worker has decoded the recording without harm, so now this process may."""
     from audioset.audio import read_audio
     from audioset.plots import plot_prediction

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -21,6 +22,7 @@ WEIGHTS_NAME = "model.safetensors"
 CARD_NAME = "model.json"
 FORMAT = 1
 FIELD_TYPES = {"network": str, "arguments": dict, "frontend": str, "labels": str, "licence": str, "source": dict}
+OPTIONAL = "calibration"  # cards of models that were never calibrated have none
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class ModelCard:
     licence : str
     source : dict
         Where the weights come from: ``file``, ``digest``, ``url``, ``is_published``.
+    calibration : dict or None
+        The record of a ``Calibration``: the model's own thresholds and maps of scores.
     """
 
     network: str
@@ -49,6 +53,8 @@ class ModelCard:
     licence: str
     source: dict[str, Any]
     format: int = FORMAT
+    # Not shown: graphs in the cache are named by what a card shows, and do not depend on it.
+    calibration: dict[str, Any] | None = field(default=None, repr=False)
 
 
 def write_model_folder(folder: Path, card: ModelCard, weights: Mapping[str, FloatArray]) -> None:
@@ -66,7 +72,39 @@ def write_model_folder(folder: Path, card: ModelCard, weights: Mapping[str, Floa
     contiguous = {name: np.ascontiguousarray(value) for name, value in weights.items()}
     with replacing(folder / WEIGHTS_NAME) as temporary:
         save_file(contiguous, temporary)  # from the arrays to the disk, without a copy of them all
-    write_atomically(folder / CARD_NAME, json.dumps(asdict(card), indent=2).encode())
+    _write_card(folder, card)
+
+
+def copy_model_folder(source: Path, target: Path, card: ModelCard) -> None:
+    """Write a model folder with the weights of another, or a new card if both are the same folder.
+
+    The weights are copied, not linked: a program that changes a file in place must not change two models.
+
+    Parameters
+    ----------
+    source, target : Path
+        The second is made if need be; files of the same names are replaced.
+    card : ModelCard
+
+    Raises
+    ------
+    WeightsError
+        If the source has no weights.
+    """
+    weights = target / WEIGHTS_NAME
+    if not (source / WEIGHTS_NAME).is_file():
+        raise WeightsError(f"{source} is not a model folder: it has no {WEIGHTS_NAME}")
+    if not (weights.exists() and weights.samefile(source / WEIGHTS_NAME)):
+        with replacing(weights) as temporary:
+            shutil.copyfile(source / WEIGHTS_NAME, temporary)
+    _write_card(target, card)
+
+
+def _write_card(folder: Path, card: ModelCard) -> None:
+    values = asdict(card)
+    if card.calibration is None:
+        del values[OPTIONAL]
+    write_atomically(folder / CARD_NAME, json.dumps(values, indent=2).encode())
 
 
 def read_card(folder: Path) -> ModelCard:
@@ -89,6 +127,8 @@ def read_card(folder: Path) -> ModelCard:
     for name, kind in FIELD_TYPES.items():
         if not isinstance(getattr(card, name), kind):
             raise WeightsError(f"{path}: {name!r} is {getattr(card, name)!r}; expected {kind.__name__}")
+    if not isinstance(card.calibration, dict | None):
+        raise WeightsError(f"{path}: {OPTIONAL!r} is {card.calibration!r}; expected dict")
     if card.format != FORMAT:
         raise WeightsError(
             f"{path} has format {card.format!r}; this version reads format {FORMAT}. Next step: update audioset"

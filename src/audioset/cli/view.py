@@ -1,0 +1,172 @@
+"""What ``tag``, ``events`` and ``listen`` look at: some of the labels, rolled up or not, and the events in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from audioset.errors import UsageError
+
+if TYPE_CHECKING:
+    from audioset.events import Event, EventDetector, EventSettings
+    from audioset.labels import LabelSet
+    from audioset.predict import Model, Prediction
+
+EVENT_SETTINGS = ("low_threshold", "median_patches", "max_gap_s", "min_duration_s")
+
+
+class View:
+    """Predictions as the options ask for them: some of the labels, rolled up or not.
+
+    Parameters
+    ----------
+    labels : LabelSet
+        Of the model.
+    classes : sequence of str
+        Ids of classes of the ontology, from ``find_classes``; none means all labels.
+    roll_up : bool
+
+    Attributes
+    ----------
+    labels : LabelSet
+        Those that are left.
+    """
+
+    def __init__(self, labels: LabelSet, classes: Sequence[str], *, roll_up: bool) -> None:
+        self.labels = labels
+        self._columns: Any = slice(None)
+        self._roll_up = roll_up
+        if classes:
+            self._columns = _columns(labels, classes)
+            self.labels = labels.select(self._columns)
+
+    def __call__(self, prediction: Prediction) -> Prediction:
+        """The prediction with the scores that are asked for."""
+        return self._of(prediction, prediction.require_scores())
+
+    def calibrated(self, prediction: Prediction) -> Prediction:
+        """The same, of the scores that the model's own maps make."""
+        return self._of(prediction, prediction.calibrated())
+
+    def _of(self, prediction: Prediction, scores: Any) -> Prediction:
+        from audioset.ontology import Ontology
+
+        scores = scores[:, self._columns]
+        if self._roll_up:
+            scores = Ontology.load().roll_up(scores, self.labels)
+        return replace(prediction, scores=scores, labels=self.labels, calibration=None)
+
+
+class EventFinder:
+    """Finds the events that the options ask for in the parts of recordings.
+
+    Parameters
+    ----------
+    view : View
+    detector : EventDetector
+        Of the view's labels.
+    leaves : LeafEvents, optional
+    """
+
+    def __init__(self, view: View, detector: EventDetector, leaves: Any = None) -> None:
+        self.view = view
+        self._detector = detector
+        self._leaves = leaves
+
+    def push(self, prediction: Prediction) -> list[Event]:
+        """Take the next part of a recording; the events that are now final."""
+        from audioset.events import clip_to_audio
+
+        seen = self.view.calibrated(prediction)
+        heard = clip_to_audio(seen.require_scores(), seen.start_s, seen.end_s, seen.duration_s)
+        return self._without_general(self._detector.push(*heard))
+
+    def finish(self) -> list[Event]:
+        """The events that are left at the end of a recording."""
+        return self._without_general(self._detector.finish())
+
+    def _without_general(self, events: list[Event]) -> list[Event]:
+        if self._leaves is None:
+            return events
+        kept: list[Event] = self._leaves.push(events, self._detector.pending())
+        return kept
+
+
+def take_view(options: dict[str, Any]) -> Callable[[LabelSet], View]:
+    """Remove ``--classes`` and ``--roll-up`` from a command's options; what is misspelt is refused at once.
+
+    Returns
+    -------
+    callable
+        Makes the view of a model's labels.
+    """
+    from audioset.ontology import Ontology
+
+    classes = [Ontology.load().find(name) for name in options.pop("classes")]
+    roll_up = options.pop("roll_up")
+    return lambda labels: View(labels, classes, roll_up=roll_up)
+
+
+def take_event_finder(options: dict[str, Any], *, in_order: bool = True) -> Callable[[Model], EventFinder]:
+    """Remove what decides about events from a command's options; what is wrong with it is said at once.
+
+    Returns
+    -------
+    callable
+        Makes the finder of a model's events, and says so where the model's own thresholds hold. If the table of
+        thresholds names labels that the model does not have, it is to blame.
+    """
+    from audioset.calibration import NONE
+    from audioset.events import EventDetector, read_thresholds
+    from audioset.labels import LabelSet
+    from audioset.leaf_events import LeafEvents
+
+    thresholds: Path | None = options.pop("thresholds")
+    label_thresholds = read_thresholds(thresholds) if thresholds else {}
+    threshold: float | None = options.pop("threshold")
+    chosen = {name: options.pop(name) for name in EVENT_SETTINGS}
+    NONE.settings(LabelSet((), ()), threshold, **chosen)  # checks the ranges
+    make_view, leaf_only = take_view(options), options.pop("leaf_only")
+    is_quiet = options["quiet"]
+
+    def make_finder(model: Model) -> EventFinder:
+        view = make_view(model.labels)
+        try:
+            settings = (model.calibration or NONE).settings(model.labels, threshold, label_thresholds, **chosen)
+            settings.thresholds(model.labels)  # checks the names
+        except UsageError as error:
+            raise UsageError(f"--thresholds {thresholds}: {error}") from error
+        if model.calibration and threshold is None and not is_quiet:
+            names = f"{len(model.calibration.thresholds)} of {len(model.labels)} labels"
+            click.echo(f"audioset: thresholds of the model's own for {names}; --threshold T sets one for all", err=True)
+        detector = EventDetector(view.labels, _of_labels(settings, model.labels, view.labels), in_order=in_order)
+        return EventFinder(view, detector, LeafEvents(view.labels, in_order=in_order) if leaf_only else None)
+
+    return make_finder
+
+
+def _of_labels(settings: EventSettings, all_labels: LabelSet, labels: LabelSet) -> EventSettings:
+    """Settings without the thresholds of labels that are not looked at."""
+    known = set(labels.ids)
+    ids = {label: all_labels.ids[all_labels.index(label)] for label in settings.label_thresholds}
+    kept = {label: value for label, value in settings.label_thresholds.items() if ids[label] in known}
+    return replace(settings, label_thresholds=kept)
+
+
+def _columns(labels: LabelSet, classes: Sequence[str]) -> Any:
+    """Columns of the labels that are one of the classes, or below one."""
+    from audioset.ontology import Ontology
+
+    ontology = Ontology.load()
+    columns = ontology.subtree(labels, *classes)
+    if not len(columns):
+        names = " or ".join(map(ontology.name, classes))
+        raise UsageError(
+            f"none of the model's {len(labels)} labels is {names}, or below. "
+            "Next step: choose a class above; audioset data ontology show CLASS lists them"
+        )
+    return columns
