@@ -24,8 +24,8 @@ from audioset.executors.onnxruntime import OnnxRuntimeEngine
 from audioset.executors.openvino import OpenVinoEngine
 from audioset.frontend import EFFICIENTAT, PADS, VGGISH, YAMNET, log_mel, patches, slabs
 from audioset.networks.mobilenet import mobilenet
-from audioset.networks.ops import KERAS_NAMES, SLIM_NAMES, TORCH_NAMES, Outputs, trace_shapes
-from audioset.networks.panns import panns_cnn, panns_resnet
+from audioset.networks.ops import KERAS_NAMES, SLIM_NAMES, TORCH_NAMES, Outputs, both, input_names, trace_shapes
+from audioset.networks.panns import panns_cnn, panns_mobilenet_v2, panns_resnet, panns_wavegram, panns_wavegram_logmel
 from audioset.networks.vggish import vggish
 from audioset.networks.yamnet import yamnet as yamnet_network
 from audioset.weights.keras_h5 import read_keras_h5
@@ -47,13 +47,16 @@ MOBILENETS = {
 PANNS = {
     "cnn": (panns_cnn, {"channels": [2, 3, 4, 5, 6, 7], "n_classes": 5}),
     "cnn of one convolution": (panns_cnn, {"channels": [2, 3], "kernel": 5, "embedding_size": 4, "n_classes": 5}),
-    "cnn of segments": (panns_cnn, {"channels": [2, 3, 4], "decision": "segment", "n_classes": 5}),
+    "cnn of segments": (panns_cnn, {"channels": [2, 3, 4], "decision": "max", "n_classes": 5}),
+    "cnn of means": (panns_cnn, {"channels": [2, 3, 4], "decision": "mean", "n_classes": 5}),
+    "cnn of attention": (panns_cnn, {"channels": [2, 3, 4], "decision": "attention", "n_classes": 5}),
     "resnet": (panns_resnet, {"n_blocks": [1, 2, 1, 1], "channels": [2, 3, 4, 5, 6], "n_classes": 5}),
     "resnet of bottlenecks": (
         panns_resnet,
         {"n_blocks": [2, 1, 1, 1], "kernels": [1, 3, 1], "channels": [2, 3, 4, 5, 6], "n_classes": 5},
     ),
 }
+WAVEGRAMS = {"samples": panns_wavegram, "samples and patches": panns_wavegram_logmel}
 PATCH = 15_600  # samples
 
 
@@ -101,6 +104,20 @@ def tiny_pooled(ops, patches, axis="width"):
     return Outputs(embeddings=ops.spatial_mean(hidden), logits=logits, scores=ops.sigmoid(logits))
 
 
+def tiny_waves(ops, patches, waveforms):
+    """The primitives of networks that see samples: along one axis, folded to two, beside a map of patches."""
+    x = ops.conv1d(waveforms, "first", filters=6, kernel=5, stride=3)
+    x = ops.relu(ops.batch_norm(x, "first_bn", epsilon=1e-5, names=TORCH_NAMES), 2.0)
+    x = ops.conv1d(x, "second", filters=6, kernel=3, dilation=2, bias=True)
+    x = ops.max_pool(x, size=(1, 2), stride=(1, 2), padding="none")
+    x = ops.avg_pool(ops.spread(x, 2), size=(2, 1), stride=(2, 1))
+    x = ops.concatenate(ops.conv2d(patches, "beside", filters=2, kernel=1, names=TORCH_NAMES), x)
+    rows = ops.width_mean(x)
+    scores = ops.sigmoid(ops.conv1d(rows, "decide", filters=4, kernel=1, bias=True))
+    weights = ops.conv1d(rows, "attend", filters=4, kernel=1, bias=True)
+    return Outputs(ops.spatial_mean(x), None, ops.attention_mean(scores, weights, 1.5), ops.rows(scores))
+
+
 class NumpyOps:
     """Executor that follows the definitions, window by window in float64; maps are (n, height, width, channels)."""
 
@@ -120,6 +137,14 @@ class NumpyOps:
 
         parts = zip(np.split(x, groups, axis=3), np.split(weight, groups, axis=3), strict=True)
         return np.concatenate([convolve(part) for part in parts], axis=3) + sum(biases)
+
+    def conv1d(self, x, layer, *, filters, kernel, stride=1, dilation=1, bias=False):
+        weight, *biases = (self.weights[name] for name in TORCH_NAMES.layer(layer, bias=bias))
+        span = (kernel - 1) * dilation
+        padded = np.pad(x, [(0, 0), (0, 0), (span // 2, span // 2), (0, 0)])
+        columns = range(0, x.shape[2], stride)
+        values = [np.einsum("nhkc,fck->nhf", padded[:, :, i : i + span + 1 : dilation], weight) for i in columns]
+        return np.stack(values, axis=2) + sum(biases)
 
     def depthwise_conv2d(self, x, layer, *, kernel, stride=1):
         weight = self.weights[f"{layer}/depthwise_kernel"][..., 0]
@@ -142,8 +167,8 @@ class NumpyOps:
         x = (x - mean) / np.sqrt(variance + epsilon)
         return (x * self.weights[gain] if scale else x) + self.weights[offset]
 
-    def relu(self, x):
-        return np.maximum(x, 0)
+    def relu(self, x, limit=np.inf):
+        return np.clip(x, 0, np.inf if limit is None else limit)
 
     def hard_swish(self, x):
         return x * np.clip(x + 3, 0, 6) / 6
@@ -160,13 +185,17 @@ class NumpyOps:
     def scale(self, x, gains, axis):
         return np.einsum(f"nhwc,n{axis[0]}->nhwc", x, gains)
 
-    def max_pool(self, x, *, size, stride):
+    def concatenate(self, x, y):
+        return np.concatenate([x, y], axis=3)
+
+    def max_pool(self, x, *, size, stride, padding="same"):
+        if padding == "none":
+            return whole_windows(x, size, stride).max(axis=(4, 5))
         return map_windows(lambda window: window.max(axis=(1, 2)), x, size, stride, fill=-np.inf)
 
     def avg_pool(self, x, *, size, stride, padding="none"):
         ends = [(n // 2, n // 2) if padding == "symmetric" else (0, 0) for n in size]
-        windows = np.lib.stride_tricks.sliding_window_view(np.pad(x, [(0, 0), *ends, (0, 0)]), size, axis=(1, 2))
-        return windows[:, ::stride, ::stride].mean(axis=(4, 5))
+        return whole_windows(np.pad(x, [(0, 0), *ends, (0, 0)]), size, stride).mean(axis=(4, 5))
 
     def spatial_mean(self, x):
         return x.mean(axis=(1, 2))
@@ -180,8 +209,18 @@ class NumpyOps:
     def axis_mean(self, x, axis):
         return x.mean(axis=tuple(number for number, name in enumerate("nhwc") if name not in ("n", axis[0])))
 
+    def attention_mean(self, x, weights, limit):
+        shares = np.exp(np.clip(weights, -limit, limit))
+        return (x * shares).sum(axis=(1, 2)) / shares.sum(axis=(1, 2))
+
     def transpose(self, x):
         return x.swapaxes(1, 2)
+
+    def spread(self, x, width):
+        return x[:, 0].reshape(len(x), x.shape[2], -1, width).swapaxes(2, 3)
+
+    def rows(self, x):
+        return x[:, :, 0]
 
     def flatten(self, x):
         return x.reshape(len(x), -1)
@@ -194,6 +233,13 @@ class NumpyOps:
 
 
 BATCH_NORM_KINDS = ("gain", "offset", "mean", "variance")
+
+
+def whole_windows(x, size, stride):
+    """Windows (…, height, width) of a map that is not padded."""
+    windows = np.lib.stride_tricks.sliding_window_view(x, both(size), axis=(1, 2))
+    rows, columns = both(stride)
+    return windows[:, ::rows, ::columns]
 
 
 def map_windows(function, x, size, stride, *, fill=0.0, padding="same"):
@@ -210,10 +256,14 @@ def map_windows(function, x, size, stride, *, fill=0.0, padding="same"):
     )
 
 
-def run_oracle(network, weights, examples, arguments=None, *, training=False):
+def run_oracle(network, weights, *examples, arguments=None, training=False):
     """Outputs of a network by definition, and the weights afterwards."""
     ops = NumpyOps(weights, training=training)
-    return network(ops, examples[..., None].astype(np.float64), **(arguments or {})), ops.weights
+    as_map = {"patches": lambda values: values[..., None], "waveforms": lambda values: values[:, None, :, None]}
+    maps = [
+        as_map[name](values.astype(np.float64)) for name, values in zip(input_names(network), examples, strict=True)
+    ]
+    return network(ops, *maps, **(arguments or {})), ops.weights
 
 
 def random_tensors(network, patch_shape, arguments=None):
@@ -335,9 +385,9 @@ def torch_runner(network, weights, arguments):
 
     module = network_to_torch(network, weights, arguments)
 
-    def run(examples):
+    def run(*examples):
         with torch.no_grad():
-            return to_numpy(module(torch.tensor(examples)))
+            return to_numpy(module(*map(torch.tensor, examples)))
 
     return run
 
@@ -346,7 +396,13 @@ def keras_runner(network, weights, patch_shape, arguments):
     from audioset.executors.keras import network_to_keras
 
     model = network_to_keras(network, weights, patch_shape, arguments)
-    return lambda examples: Outputs(**model.predict(examples, verbose=0))
+    names = input_names(network)
+
+    def run(*examples):
+        feeds = examples[0] if len(names) == 1 else dict(zip(names, examples, strict=True))
+        return Outputs(**model.predict(feeds, verbose=0))
+
+    return run
 
 
 def to_numpy(outputs):
@@ -401,7 +457,7 @@ def test_every_primitive_of_pytorch_networks_follows_its_definition(executor, ax
     require(executor, request)
     arguments = {"axis": axis}
     weights, examples = random_tensors(tiny_dotted, (21, 14), arguments), tiny_examples((21, 14))
-    by_definition, _ = run_oracle(tiny_dotted, weights, examples, arguments)
+    by_definition, _ = run_oracle(tiny_dotted, weights, examples, arguments=arguments)
     outputs = make_runner(executor, tiny_dotted, weights, (21, 14), arguments, tmp_path)(examples)
     assert relative(outputs.embeddings, by_definition.embeddings) <= 2e-6
     assert largest(outputs.scores - by_definition.scores) <= 1e-6
@@ -414,14 +470,60 @@ def test_every_primitive_of_averaging_networks_follows_its_definition(executor, 
     require(executor, request)
     arguments, patch_shape = {"axis": axis}, (n_frames, 14)
     weights, examples = random_tensors(tiny_pooled, patch_shape, arguments), tiny_examples(patch_shape)
-    by_definition, _ = run_oracle(tiny_pooled, weights, examples, arguments)
+    by_definition, _ = run_oracle(tiny_pooled, weights, examples, arguments=arguments)
     outputs = make_runner(executor, tiny_pooled, weights, patch_shape, arguments, tmp_path)(examples)
     assert relative(outputs.embeddings, by_definition.embeddings) <= 2e-6
     assert largest(outputs.scores - by_definition.scores) <= 1e-6
 
 
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_every_primitive_of_networks_that_see_samples_follows_its_definition(executor, request, tmp_path):
+    require(executor, request)
+    weights = random_tensors(tiny_waves, (None, 2))
+    run = make_runner(executor, tiny_waves, weights, (None, 2), {}, tmp_path)
+    for n_frames, n_samples in ((4, 50), (2, 29)):  # the last samples fill no window
+        examples = tiny_examples((n_frames, 2)), tiny_examples((n_samples,))
+        by_definition, _ = run_oracle(tiny_waves, weights, *examples)
+        outputs = run(*examples)
+        assert outputs.framewise.shape == (6, n_frames, 4)
+        assert relative(outputs.embeddings, by_definition.embeddings) <= 2e-6
+        assert largest(outputs.scores - by_definition.scores) <= 1e-6
+        assert largest(outputs.framewise - by_definition.framewise) <= 1e-6
+
+
+def test_a_network_says_what_it_sees_by_its_parameters():
+    assert input_names(tiny) == ("patches",)
+    assert input_names(panns_wavegram) == ("waveforms",)
+    assert input_names(tiny_waves) == input_names(panns_wavegram_logmel) == ("patches", "waveforms")
+
+
+@pytest.mark.parametrize("kind", WAVEGRAMS)
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_wavegrams_take_waveforms_of_any_length(executor, kind, request, tmp_path):
+    require(executor, request)
+    network, arguments = WAVEGRAMS[kind], {"channels": [2, 3, 4, 5, 6, 7], "n_classes": 5}
+    weights = random_tensors(network, (None, 64), arguments)
+    run = make_runner(executor, network, weights, (None, 64), arguments, tmp_path)
+    for n_frames, n_samples in ((34, 10_880), (33, 10_300)):
+        made = {"patches": tiny_examples((n_frames, 64), 2), "waveforms": tiny_examples((n_samples,), 2)}
+        examples = [made[name] for name in input_names(network)]
+        by_definition, _ = run_oracle(network, weights, *examples, arguments=arguments)
+        outputs = run(*examples)
+        assert relative(outputs.embeddings, by_definition.embeddings) <= 1e-5
+        assert largest(outputs.scores - by_definition.scores) <= 1e-5
+
+
+def test_a_module_names_the_inputs_that_it_lacks(torch):
+    from audioset.executors.torch import network_to_torch
+
+    module = network_to_torch(tiny_waves, random_tensors(tiny_waves, (None, 2)), {})
+    with pytest.raises(UsageError, match=r"1 tensors arrived; this network takes patches and waveforms. Next step: "):
+        module(torch.zeros(1, 4, 2))
+
+
 @pytest.mark.parametrize(
-    ("size", "stride", "padding"), [((2, 2), 2, "none"), ((3, 2), 3, "none"), ((3, 1), 1, "symmetric")]
+    ("size", "stride", "padding"),
+    [((2, 2), 2, "none"), ((3, 2), 3, "none"), ((2, 1), (2, 1), "none"), ((3, 1), 1, "symmetric")],
 )
 def test_shapes_of_averages_are_known_before_they_are_computed(size, stride, padding):
     def averaged(ops, patches):
@@ -443,10 +545,29 @@ def test_panns_of_every_kind_take_patches_of_any_length(executor, kind, request,
     run = make_runner(executor, network, weights, (None, 32), arguments, tmp_path)
     for n_frames in (75, 32):
         examples = tiny_examples((n_frames, 32), n_patches=2)
-        by_definition, _ = run_oracle(network, weights, examples, arguments)
+        by_definition, _ = run_oracle(network, weights, examples, arguments=arguments)
         outputs = run(examples)
         assert relative(outputs.embeddings, by_definition.embeddings) <= 1e-5
         assert largest(outputs.scores - by_definition.scores) <= 1e-5
+        assert (outputs.framewise is None) == (arguments.get("decision", "clip") == "clip")
+        if outputs.framewise is not None:
+            assert outputs.framewise.shape == (2, n_frames // 8, 5)
+            assert largest(outputs.framewise - by_definition.framewise) <= 1e-5
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_mobilenet_v2_follows_its_definition(executor, request, tmp_path):
+    require(executor, request)
+    weights = random_tensors(panns_mobilenet_v2, (None, 32), {"n_classes": 5})
+    for value in weights.values():
+        value /= np.sqrt(np.prod(value.shape[1:])) if value.ndim > 1 else 1  # else its scores are 0 or 1
+    run = make_runner(executor, panns_mobilenet_v2, weights, (None, 32), {"n_classes": 5}, tmp_path)
+    examples = tiny_examples((33, 32), n_patches=1)
+    by_definition, _ = run_oracle(panns_mobilenet_v2, weights, examples, arguments={"n_classes": 5})
+    outputs = run(examples)
+    assert 0.01 < by_definition.scores.min() < by_definition.scores.max() < 0.99
+    assert relative(outputs.embeddings, by_definition.embeddings) <= 1e-5
+    assert largest(outputs.scores - by_definition.scores) <= 1e-5
 
 
 @pytest.mark.parametrize("kind", PANNS)
@@ -455,7 +576,8 @@ def test_gradients_reach_every_parameter_of_a_pann(kind, torch):
 
     network, arguments = PANNS[kind]
     module = network_to_torch(network, random_tensors(network, (None, 32), arguments), arguments).train()
-    module(torch.tensor(tiny_examples((64, 32)))).logits.square().mean().backward()
+    outputs = module(torch.tensor(tiny_examples((64, 32))))
+    (outputs.scores if outputs.logits is None else outputs.logits).square().mean().backward()
     for name, parameter in module.named_parameters():
         assert torch.isfinite(parameter.grad).all(), name
         assert parameter.grad.any(), name
@@ -470,7 +592,7 @@ def test_mobilenets_of_every_kind_take_patches_of_any_length(executor, kind, req
     run = make_runner(executor, mobilenet, weights, (None, 20), arguments, tmp_path)
     for n_frames in (33, 1):
         examples = tiny_examples((n_frames, 20), n_patches=2)
-        by_definition, _ = run_oracle(mobilenet, weights, examples, arguments)
+        by_definition, _ = run_oracle(mobilenet, weights, examples, arguments=arguments)
         outputs = run(examples)
         assert relative(outputs.embeddings, by_definition.embeddings) <= 1e-5
         assert largest(outputs.scores - by_definition.scores) <= 1e-5

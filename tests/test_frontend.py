@@ -13,14 +13,18 @@ from sounds import noise
 
 from audioset.errors import AudioError, UsageError
 from audioset.frontend import (
+    BANDS_PER_PRODUCT,
     EFFICIENTAT,
     EFFICIENTAT_VARIANTS,
     PADS,
+    PANNS,
     VGGISH,
     YAMNET,
+    constants,
     hz_to_mel,
     hz_to_slaney_mel,
     log_mel,
+    mel_products,
     mel_weights,
     n_patches,
     patches,
@@ -217,6 +221,24 @@ def test_mel_weights_equal_their_definition():
     assert not weights[0].any()
     assert (weights >= 0).all()
     assert (weights.max(axis=0) > 0).all()
+
+
+@pytest.mark.parametrize("spec", [YAMNET, EFFICIENTAT, PANNS, *EFFICIENTAT_VARIANTS], ids=lambda spec: spec.name)
+def test_mel_products_leave_nothing_but_zeros_out(spec):
+    _, weights, _ = constants(spec, "float64")
+    joined = np.zeros_like(weights)
+    for bands, bins, part in mel_products(spec, "float64"):
+        joined[bins, bands] = part
+    np.testing.assert_array_equal(joined, weights)
+
+
+def test_bands_between_two_bins_hear_nothing():
+    spec = replace(YAMNET, n_mels=2048)  # the lowest are far narrower than a bin
+    deaf = ~mel_weights(spec).any(axis=0)
+    features = log_mel(noise(PATCH), spec)
+    assert deaf.reshape(-1, BANDS_PER_PRODUCT).all(axis=1).any()
+    np.testing.assert_allclose(features[:, deaf], np.log(0.001), rtol=1e-7)
+    assert (features[:, ~deaf] > np.log(0.001)).all()
 
 
 def test_constants_follow_the_specification():

@@ -1,4 +1,9 @@
-"""PANNs against the stored outputs of their own code, with generated weights, from the features and the waveform."""
+"""PANNs against the stored outputs of their own code, with generated weights, from the features and the waveform.
+
+ResNet38 is the exception among the bounds, and for a reason: with the generated weights its logits reach 7e4, where
+float32 steps by 8e-3, and the original's own scores are 3e-3 from its arithmetic in float64. Its scores are held to
+1e-2, its embeddings, which are the test of that network, to the bound of all.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +18,19 @@ import pytest
 from conftest import reference_file
 from test_executors import make_runner
 
-from audioset.frontend import PANNS, PANNS_VARIANTS, log_mel, patches, slabs
-from audioset.networks.ops import trace_shapes
-from audioset.networks.panns import panns_cnn, panns_mobilenet, panns_resnet
+from audioset import LabelSet
+from audioset.frontend import PANNS, PANNS_VARIANTS, log_mel, patch_waveforms, patches, slabs
+from audioset.models import UNUSED
+from audioset.networks.ops import input_names, trace_shapes
+from audioset.networks.panns import (
+    panns_cnn,
+    panns_mobilenet,
+    panns_mobilenet_v2,
+    panns_resnet,
+    panns_wavegram,
+    panns_wavegram_logmel,
+)
+from audioset.predict import Prediction
 
 FRONTENDS = {spec.sample_rate: spec for spec in (PANNS, *PANNS_VARIANTS)}
 FOUR_BLOCKS = [64, 128, 256, 512]
@@ -25,11 +40,15 @@ NETWORKS = {
     "Cnn6": (panns_cnn, {"channels": FOUR_BLOCKS, "kernel": 5}),
     "Cnn14_16k": (panns_cnn, {}),
     "Cnn14_8k": (panns_cnn, {}),
-    "Cnn14_DecisionLevelMax": (panns_cnn, {"decision": "segment"}),
+    "Cnn14_DecisionLevelMax": (panns_cnn, {"decision": "max"}),
+    "Cnn14_DecisionLevelAvg": (panns_cnn, {"decision": "mean"}),
+    "Cnn14_DecisionLevelAtt": (panns_cnn, {"decision": "attention"}),
     "ResNet22": (panns_resnet, {"n_blocks": [2, 2, 2, 2]}),
     "ResNet38": (panns_resnet, {}),
     "ResNet54": (panns_resnet, {"kernels": [1, 3, 1]}),
     "MobileNetV1": (panns_mobilenet, {}),
+    "MobileNetV2": (panns_mobilenet_v2, {}),
+    "Wavegram_Logmel_Cnn14": (panns_wavegram_logmel, {}),
 }
 # Those with stored outputs, by the network whose weights they share: it is made once.
 REFERENCED = {
@@ -39,12 +58,11 @@ REFERENCED = {
     "Cnn6": ("Cnn6",),
     "ResNet38": ("ResNet38",),
     "MobileNetV1": ("MobileNetV1",),
+    "Wavegram_Logmel_Cnn14": ("Wavegram_Logmel_Cnn14",),
 }
-# Of every score. With the generated weights, ResNet38's logits reach 7e4, where float32 steps by 8e-3: the original's
-# own scores are 3e-3 from its arithmetic in float64. The embeddings are the test of that network.
 SCORE_BOUNDS = dict.fromkeys(NETWORKS, 1e-4) | {"ResNet38": 1e-2}
 CLIPS = ("speech_whistling2", "dog_975ms")
-OF_THE_FRONTEND = ("spectrogram_extractor.", "logmel_extractor.")
+OF_THE_FRONTEND = ("spectrogram_extractor.", "logmel_extractor.", "att_block.bn_att.")  # the last one is used nowhere
 PATCH_SHAPE = (None, 64)
 
 
@@ -90,8 +108,22 @@ def test_every_network_has_the_published_names_and_shapes(name, state_dicts):
     network, arguments = NETWORKS[name]
     shapes, outputs = trace_shapes(network, PATCH_SHAPE, arguments)
     assert shapes == state_dicts[name]["tensors"]
-    assert outputs.embeddings == shapes["fc_audioset.weight"][1:]
-    assert outputs.logits == outputs.scores == (527,)
+    assert outputs.embeddings == shapes["fc1.bias"]
+    assert outputs.scores == (527,)
+    assert outputs.logits == (None if name.endswith(("Avg", "Att")) else (527,))
+    assert outputs.framewise == ((None, 527) if "DecisionLevel" in name else None)
+
+
+def test_every_network_with_known_shapes_is_here(state_dicts):
+    assert set(state_dicts) == set(NETWORKS)
+
+
+def test_wavegram_without_patches_has_the_layers_of_its_own(state_dicts):
+    shapes, _ = trace_shapes(panns_wavegram, PATCH_SHAPE, {})
+    unused = tuple(pattern.rstrip("*") for pattern in UNUSED["Wavegram_Cnn14"])
+    beside = state_dicts["Wavegram_Logmel_Cnn14"]["tensors"]
+    expected = {name: shape for name, shape in beside.items() if not name.startswith(unused)}
+    assert shapes == {**expected, "conv_block2.conv1.weight": (128, 64, 3, 3)}  # half the channels enter
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -104,6 +136,20 @@ def test_every_frontend_has_the_published_settings(name, state_dicts):
     assert spec.n_frames(10 * spec.sample_rate) == spec.patch_frames
 
 
+def network_inputs(network, features, waveform, spec):
+    """What a network sees of a clip."""
+    seen = {"patches": features[np.newaxis], "waveforms": patch_waveforms(waveform, spec)}
+    return [seen[name] for name in input_names(network)]
+
+
+def over_time(outputs, features):
+    """``Prediction.framewise`` of one clip."""
+    zero = np.zeros(1)
+    labels = LabelSet.load("audioset-527")
+    times = (zero, zero, 0.0, labels, None, zero)
+    return Prediction(outputs.scores, outputs.embeddings, features, *times, outputs.framewise, 32).framewise
+
+
 @pytest.mark.parametrize("executor", ["openvino", "torch"])
 def test_every_network_matches_the_original_on_its_own_features_and_from_the_waveform(
     executor, made, state_dicts, panns_reference
@@ -114,12 +160,16 @@ def test_every_network_matches_the_original_on_its_own_features_and_from_the_wav
     for name in names:
         rate = state_dicts[name]["sample_rate"]
         for clip in CLIPS:
-            from_features = run(panns_reference[f"log_mel/{rate}/{clip}"][np.newaxis])
-            from_waveform = run(log_mel(panns_reference[f"waveform/{rate}/{clip}"], FRONTENDS[rate])[np.newaxis])
-            for outputs in (from_features, from_waveform):
+            waveform, spec = panns_reference[f"waveform/{rate}/{clip}"], FRONTENDS[rate]
+            for features in (panns_reference[f"log_mel/{rate}/{clip}"], log_mel(waveform, spec)):
+                outputs = run(*network_inputs(recipe[0], features, waveform, spec))
                 assert largest(outputs.scores[0] - panns_reference[f"{name}/{clip}/scores"]) <= SCORE_BOUNDS[name]
                 if name != "Cnn14_DecisionLevelMax":  # its original returns no embeddings
                     assert relative(outputs.embeddings[0], panns_reference[f"{name}/{clip}/embedding"]) <= 1e-5
+                else:
+                    framewise = over_time(outputs, features)
+                    assert framewise.shape == (len(features), 527)
+                    assert largest(framewise[::32] - panns_reference[f"{name}/{clip}/framewise"]) <= 1e-4
 
 
 @pytest.mark.parametrize("clip", CLIPS)
@@ -142,7 +192,7 @@ def test_frontend_is_nearer_to_its_formula_than_the_original(panns_reference, ra
         (
             panns_cnn,
             {"kernel": 7},
-            "kernel is 7 and decision is 'clip'; expected one of 3, 5, and one of clip, segment",
+            "kernel is 7 and decision is 'clip'; expected one of 3, 5, and one of clip, max, mean, attention",
         ),
         (panns_cnn, {"decision": "frame"}, "decision is 'frame'; expected one of"),
         (panns_resnet, {"n_blocks": [3, 4, 6]}, r"n_blocks is \[3, 4, 6\] and .*; expected four and five numbers"),
@@ -156,7 +206,7 @@ def test_arguments_that_make_no_network_are_refused(network, arguments, message)
         trace_shapes(network, PATCH_SHAPE, arguments)
 
 
-def test_every_stored_output_is_tested_but_what_needs_the_waveform(panns_reference):
+def test_every_stored_output_is_tested(panns_reference):
     stored = {key.partition("/")[0] for key in panns_reference} - {"waveform", "log_mel"}
-    assert stored - {"Wavegram_Logmel_Cnn14"} == {name for names in REFERENCED.values() for name in names}
+    assert stored == {name for names in REFERENCED.values() for name in names}
     assert {key.split("/")[1] for key in panns_reference if key.startswith("Cnn14/")} == set(CLIPS)

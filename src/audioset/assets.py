@@ -103,10 +103,16 @@ PANNS_FILES = {
     "Cnn14_16k_mAP=0.438.pth": "md5:362fc5ff18f1d6ad2f6d464b45893f2c",
     "Cnn14_8k_mAP=0.416.pth": "",
     "Cnn14_DecisionLevelMax_mAP=0.385.pth": "md5:70539c43c18b6a289b3199c503a82c5a",
+    "Cnn14_DecisionLevelAtt_mAP=0.425.pth": "md5:c8281ca2b9967244b91d557aa941e8ca",
+    "Cnn14_emb512_mAP=0.420.pth": "",
+    "Cnn14_emb32_mAP=0.364.pth": "",
     "ResNet22_mAP=0.430.pth": "md5:cf36d413096793c4e15dc752a3abd599",
     "ResNet38_mAP=0.434.pth": "md5:bf12f36aaabac4e0855e22d3c3239c1b",
     "ResNet54_mAP=0.429.pth": "md5:4f1f1406d37a29e2379916885e18c5f3",
     "MobileNetV1_mAP=0.389.pth": "md5:a419303e1c88aa1b9d2ac3811563d371",
+    "MobileNetV2_mAP=0.383.pth": "",
+    "Wavegram_Cnn14_mAP=0.389.pth": "md5:1e3506ab640371e0b5a417b15fd66d21",
+    "Wavegram_Logmel_Cnn14_mAP=0.439.pth": "md5:17fa9ab65af3c0eb5ffbc5f65552c4e1",
 }
 
 ASSETS = {

@@ -19,13 +19,13 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from audioset.errors import AudioError, AudioSetError, EngineError
-from audioset.frontend import Slab, patches
+from audioset.frontend import Slab
 from audioset.limits import LIMITS, Limits
 from audioset.networks.ops import Outputs
 from audioset.predict import (
@@ -46,6 +46,13 @@ BUFFER_BYTES = 48_000_000  # results that wait for an earlier file; beyond, only
 MESSAGES_AHEAD = 4  # decoded slabs that wait for the network, for each worker
 FILES_PER_WORKER = 2_000  # then a fresh process takes over, so that no decoder's leak adds up
 WAIT_S = 0.1
+WORKER_ENVIRONMENT = {
+    "OPENBLAS_NUM_THREADS": "1",
+    # glibc would hand large arrays back to the system after each file and fetch them, zeroed, for the next:
+    # 1,200 page faults, 2 ms of 12 for ten seconds of audio.
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
+}
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,7 @@ def tag_files(
     model: Model,
     *,
     hop_s: float | None = None,
+    window_s: float | None = None,
     pad: str | None = None,
     limits: Limits = LIMITS,
     n_workers: int | None = None,
@@ -100,6 +108,8 @@ def tag_files(
     model : Model
     hop_s : float, optional
         Seconds between patches.
+    window_s : float, optional
+        Seconds of a patch, for models of whole clips.
     pad : {"cover", "error", "zero", "repeat"}, optional
         What happens to audio that does not fill a patch.
     limits : Limits
@@ -113,7 +123,9 @@ def tag_files(
         A prediction or an error, never an exception for a single file.
     """
     parts: list[Prediction] = []
-    for part in predict_parts(paths, model, hop_s=hop_s, pad=pad, limits=limits, n_workers=n_workers):
+    for part in predict_parts(
+        paths, model, hop_s=hop_s, window_s=window_s, pad=pad, limits=limits, n_workers=n_workers
+    ):
         if part.prediction is not None:
             parts.append(part.prediction)
         if part.is_last:
@@ -127,6 +139,7 @@ def predict_parts(
     model: Model,
     *,
     hop_s: float | None = None,
+    window_s: float | None = None,
     pad: str | None = None,
     limits: Limits = LIMITS,
     n_workers: int | None = None,
@@ -139,9 +152,9 @@ def predict_parts(
         For each file in order: its predictions, piece by piece, and one last part that says how it went.
         A file that fails in the middle has yielded what came before.
     """
-    frontend = model.frontend.with_pad(pad)
+    frontend = model.frontend.with_pad(pad).with_window(window_s)
     hop_frames = frontend.hop_frames(hop_s)
-    config = WorkerConfig(frontend, limits, hop_frames, slab_patches(hop_frames))
+    config = WorkerConfig(frontend, limits, hop_frames, slab_patches(hop_frames), "waveforms" in model.inputs)
     run = _Run(iter(paths), model, config, n_workers or available_cores())
     try:
         yield from run.parts()
@@ -180,7 +193,7 @@ class _Worker:
             [sys.executable, "-c", "from audioset.worker import main; main()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env={**os.environ, **WORKER_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
         self._heard_at = time.monotonic()
         self._listener = threading.Thread(target=self._listen, daemon=True)
@@ -349,8 +362,11 @@ class _Run:
     def _handle(self, worker: _Worker, file: _File, message: Message) -> None:
         fields, payload = message
         if fields["kind"] == "slab":
-            features = np.frombuffer(payload, np.float32).reshape(-1, self._config.frontend.n_mels)
-            self._batch.append((file, slab_from_fields(fields), features))
+            slab, values = slab_from_fields(fields), np.frombuffer(payload, np.float32)
+            if self._config.sends_waveform:
+                n_features = slab.n_frames * self._config.frontend.n_mels
+                slab, values = replace(slab, waveform=values[n_features:]), values[:n_features]
+            self._batch.append((file, slab, values.reshape(-1, self._config.frontend.n_mels)))
             file.n_computing += 1
             return
         worker.file = None
@@ -376,17 +392,21 @@ class _Run:
 
     def _predict_batch(self, batch: list[tuple[Slab, FloatArray]]) -> list[Prediction]:
         hop_frames = self._config.hop_frames
-        cut = [patches(features, self._config.frontend, hop_frames) for _, features in batch]
-        outputs = [output for group in _of_one_shape(cut) for output in self._run(group)]
+        seen = [self._model.network_inputs(slab.waveform, features, hop_frames) for slab, features in batch]
+        # A clip model's windows go one by one: together they would not stay in a core's cache (mn04_as: 3.8 ms a clip
+        # instead of 3.1), and a clip shorter than a window has a length of its own.
+        groups = [[window] for window in seen] if self._config.frontend.is_centred else [seen]
+        outputs = [output for group in groups for output in self._run(group)]
         return [
-            self._model.assemble(slab, features, output, hop_frames)
+            self._model.assemble(slab, features, output, hop_frames, self._config.frontend)
             for (slab, features), output in zip(batch, outputs, strict=True)
         ]
 
-    def _run(self, cut: Sequence[FloatArray]) -> Iterator[Outputs[FloatArray]]:
-        """Outputs of each slab's patches, computed together."""
-        outputs = self._model.engine(cut[0] if len(cut) == 1 else np.concatenate(cut))
-        starts = np.cumsum([0, *map(len, cut)])
+    def _run(self, seen: Sequence[tuple[FloatArray, ...]]) -> Iterator[Outputs[FloatArray]]:
+        """Outputs of what the network sees of each slab, computed together."""
+        inputs = zip(*seen, strict=True)
+        outputs = self._model.engine(*(values[0] if len(values) == 1 else np.concatenate(values) for values in inputs))
+        starts = np.cumsum([0, *(len(values[0]) for values in seen)])
         for start, stop in itertools.pairwise(starts):
             yield _rows(outputs, start, stop)
 
@@ -419,20 +439,12 @@ class _Run:
             yield Part(file.path, None, file.error, file.warnings, is_last=True)
 
 
-def _of_one_shape(cut: Sequence[FloatArray]) -> Iterator[list[FloatArray]]:
-    """Neighbours whose patches have as many frames: clips of a clip model may be of any length."""
-    for _, group in itertools.groupby(cut, key=lambda patches: patches.shape[1]):
-        yield list(group)
-
-
 def _rows(outputs: Outputs[FloatArray], start: int, stop: int) -> Outputs[FloatArray]:
-    scores = None if outputs.scores is None else outputs.scores[start:stop]
-    return Outputs(embeddings=outputs.embeddings[start:stop], scores=scores)
+    return Outputs(**{name: None if values is None else values[start:stop] for name, values in vars(outputs).items()})
 
 
 def _n_bytes(prediction: Prediction) -> int:
-    scores = 0 if prediction.scores is None else prediction.scores.nbytes
-    return scores + prediction.embeddings.nbytes + prediction.log_mel.nbytes
+    return sum(values.nbytes for values in vars(prediction).values() if isinstance(values, np.ndarray))
 
 
 def _failure(code: str, message: str) -> Message:

@@ -28,9 +28,17 @@ from audioset.frontend import (
 )
 from audioset.labels import NAMES as LABEL_SETS
 from audioset.labels import LabelSet
+from audioset.networks.heads import HEADS
 from audioset.networks.mobilenet import mobilenet
-from audioset.networks.ops import Network, Outputs, trace_shapes
-from audioset.networks.panns import panns_cnn, panns_mobilenet, panns_resnet
+from audioset.networks.ops import Network, Outputs, input_names, trace_shapes
+from audioset.networks.panns import (
+    panns_cnn,
+    panns_mobilenet,
+    panns_mobilenet_v2,
+    panns_resnet,
+    panns_wavegram,
+    panns_wavegram_logmel,
+)
 from audioset.networks.vggish import vggish
 from audioset.networks.yamnet import yamnet
 from audioset.weights.keras_h5 import read_keras_h5
@@ -58,6 +66,10 @@ NETWORKS: dict[str, Network] = {
     "panns_cnn": panns_cnn,
     "panns_resnet": panns_resnet,
     "panns_mobilenet": panns_mobilenet,
+    "panns_mobilenet_v2": panns_mobilenet_v2,
+    "panns_wavegram": panns_wavegram,
+    "panns_wavegram_logmel": panns_wavegram_logmel,
+    **{head.network.__name__: head.network for head in HEADS.values()},
 }
 FRONTENDS: dict[str, FrontendSpec] = {
     spec.name: spec for spec in (YAMNET, VGGISH, EFFICIENTAT, *EFFICIENTAT_VARIANTS, PANNS, *PANNS_VARIANTS)
@@ -161,6 +173,7 @@ ALIASES = {"mn04": "mn04_as"}
 
 def _panns(name: str, file: str, network: str = "panns_cnn", frontend: str = "panns", **arguments: Any) -> ModelSpec:
     """One of the PANNs; its mean average precision is in the name of its file."""
+    published_name = file.partition("_mAP")[0]
     return ModelSpec(
         name=name,
         network=network,
@@ -168,15 +181,19 @@ def _panns(name: str, file: str, network: str = "panns_cnn", frontend: str = "pa
         frontend=frontend,
         labels="audioset-527",
         weights=file,
-        reader=read_panns,
-        summary=f"{file.partition('_mAP')[0]} on clips of up to 10 s; 527 classes; PANNs",
+        reader=partial(read_torch_zip, ignored=(*FRONTEND_TENSORS, *UNUSED.get(published_name, ()))),
+        summary=f"{published_name} on clips of up to 10 s; 527 classes; PANNs",
         source="https://github.com/qiuqiangkong/audioset_tagging_cnn",
         mean_ap=float(re.findall(r"mAP=([\d.]+)\.pth", file)[0]),
     )
 
 
-# Their checkpoints hold the frontend as tensors too; ours is computed.
-read_panns = partial(read_torch_zip, ignored=("*num_batches_tracked", "spectrogram_extractor.*", "logmel_extractor.*"))
+# Their checkpoints hold the frontend as tensors too; ours is computed. Some hold layers that their networks never use.
+UNUSED = {
+    "Cnn14_DecisionLevelAtt": ("att_block.bn_att.*",),
+    "Wavegram_Cnn14": ("bn0.*", "conv_block1.*"),
+}
+FRONTEND_TENSORS = ("*num_batches_tracked", "spectrogram_extractor.*", "logmel_extractor.*")
 
 PANNS_MODELS = (
     _panns("cnn14", "Cnn14_mAP=0.431.pth"),
@@ -184,11 +201,17 @@ PANNS_MODELS = (
     _panns("cnn6", "Cnn6_mAP=0.343.pth", channels=[64, 128, 256, 512], kernel=5),
     _panns("cnn14_16k", "Cnn14_16k_mAP=0.438.pth", frontend="panns_16k"),
     _panns("cnn14_8k", "Cnn14_8k_mAP=0.416.pth", frontend="panns_8k"),
-    _panns("cnn14_decision_max", "Cnn14_DecisionLevelMax_mAP=0.385.pth", decision="segment"),
+    _panns("cnn14_decision_max", "Cnn14_DecisionLevelMax_mAP=0.385.pth", decision="max"),
+    _panns("cnn14_decision_att", "Cnn14_DecisionLevelAtt_mAP=0.425.pth", decision="attention"),
+    _panns("cnn14_emb512", "Cnn14_emb512_mAP=0.420.pth", embedding_size=512),
+    _panns("cnn14_emb32", "Cnn14_emb32_mAP=0.364.pth", embedding_size=32),
     _panns("resnet22", "ResNet22_mAP=0.430.pth", "panns_resnet", n_blocks=[2, 2, 2, 2]),
     _panns("resnet38", "ResNet38_mAP=0.434.pth", "panns_resnet"),
     _panns("resnet54", "ResNet54_mAP=0.429.pth", "panns_resnet", kernels=[1, 3, 1]),
     _panns("mobilenet_v1", "MobileNetV1_mAP=0.389.pth", "panns_mobilenet"),
+    _panns("mobilenet_v2", "MobileNetV2_mAP=0.383.pth", "panns_mobilenet_v2"),
+    _panns("wavegram_cnn14", "Wavegram_Cnn14_mAP=0.389.pth", "panns_wavegram"),
+    _panns("wavegram_logmel_cnn14", "Wavegram_Logmel_Cnn14_mAP=0.439.pth", "panns_wavegram_logmel"),
 )
 
 MODELS = {
@@ -286,7 +309,7 @@ def prepare_model(
 def prepare_graph(card: ModelCard, folder: Path) -> Path:
     """Path of a model's ONNX graph, which is made once and kept in the cache.
 
-    Its input is ``patches``; its outputs are ``embeddings`` and, for a tagger, ``scores``.
+    Its inputs and outputs are those of ``executors.onnx.network_to_onnx``.
     """
     graph = assets.cache_folder() / "graphs" / f"{_fingerprint(folder / WEIGHTS_NAME, card)}.onnx"
     if not graph.is_file():
@@ -303,6 +326,13 @@ def network_shapes(card: ModelCard) -> dict[str, tuple[int, ...]]:
 def output_shapes(card: ModelCard) -> Outputs[tuple[int, ...]]:
     """Shapes of what a card's network makes of one patch."""
     return _trace(card)[1]
+
+
+def segment_frames(card: ModelCard) -> int | None:
+    """Frames in one segment of what a card's network says over time, or None if it does not."""
+    n_frames = 1 << 12  # any number with as many halves as a network has poolings
+    framewise = _trace(card, n_frames)[1].framewise
+    return None if framewise is None else n_frames // framewise[0]
 
 
 def find_network(card: ModelCard) -> Network:
@@ -341,11 +371,16 @@ def patch_shape(frontend: FrontendSpec) -> tuple[int | None, int]:
     return None if frontend.is_centred else frontend.patch_frames, frontend.n_mels
 
 
-def _trace(card: ModelCard) -> tuple[dict[str, tuple[int, ...]], Outputs[tuple[int, ...]]]:
-    """Shapes of the parameters and outputs of a card's network."""
-    frontend = find_frontend(card)
+def _trace(card: ModelCard, n_frames: int | None = None) -> tuple[dict[str, tuple[int, ...]], Outputs[tuple[int, ...]]]:
+    """Shapes of the parameters and outputs of a card's network, for patches as its frontend makes them."""
+    frontend, network = find_frontend(card), find_network(card)
+    if "waveforms" in input_names(network) and not frontend.is_centred:
+        raise WeightsError(
+            f"{card.network!r} sees samples, which {card.frontend!r} does not give; expected a frontend of whole clips"
+        )
+    shape = patch_shape(frontend)
     try:
-        return trace_shapes(find_network(card), patch_shape(frontend), card.arguments)
+        return trace_shapes(network, (n_frames or shape[0], shape[1]), card.arguments)
     except TypeError as error:
         raise WeightsError(f"{card.network!r} cannot have the arguments {card.arguments}: {error}") from error
 

@@ -8,7 +8,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -16,12 +16,13 @@ import numpy as np
 
 from audioset import assets
 from audioset.audio import mono_blocks, open_audio, resample_blocks, waveform_to_mono
+from audioset.calibration import NONE, Calibration
 from audioset.decoders import Array, AudioSource
 from audioset.errors import OutputError, UsageError
-from audioset.events import Event, EventSettings, clip_to_audio, scores_to_events
+from audioset.events import Event, clip_to_audio, scores_to_events
 from audioset.executors.onnxruntime import OnnxRuntimeEngine
 from audioset.executors.openvino import OpenVinoEngine
-from audioset.frontend import FrontendSpec, Slab, log_mel, patches, slabs
+from audioset.frontend import FrontendSpec, Slab, log_mel, patch_waveforms, patches, slabs
 from audioset.labels import LabelSet
 from audioset.limits import LIMITS, Limits
 from audioset.models import (
@@ -33,8 +34,9 @@ from audioset.models import (
     patch_shape,
     prepare_graph,
     prepare_model,
+    segment_frames,
 )
-from audioset.networks.ops import Outputs
+from audioset.networks.ops import Outputs, input_names
 from audioset.stream import Stream
 from audioset.weights.model_folder import ModelCard, write_atomically
 
@@ -59,14 +61,17 @@ class Engine(Protocol):
     name: str
     n_threads: int
 
-    def __init__(self, graph: Path, precision: str, n_threads: int, cache_folder: Path) -> None: ...
-
-    def __call__(self, patches: FloatArray) -> Outputs[FloatArray]:
-        """Run the network on patches (n_patches, n_frames, n_mels)."""
+    def __call__(self, *inputs: FloatArray) -> Outputs[FloatArray]:
+        """Run the network on what it sees: patches (n_patches, n_frames, n_mels), waveforms, or both."""
         ...
 
 
-ENGINES: dict[str, type[Engine]] = {"openvino": OpenVinoEngine, "onnxruntime": OnnxRuntimeEngine}
+# Those that run a graph. PyTorch runs the network itself; see ``make_engine``.
+ENGINES: dict[str, Callable[[Path, str, int, Path], Engine]] = {
+    "openvino": OpenVinoEngine,
+    "onnxruntime": OnnxRuntimeEngine,
+}
+ENGINE_NAMES = (*ENGINES, "torch")
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,14 @@ class Prediction:
         Seconds from the start of the audio to its end.
     labels : LabelSet
         What the columns of ``scores`` mean.
+    calibration : Calibration or None
+        The model's own thresholds and maps, if it was calibrated. ``scores`` are as the network gives them.
+    frame_start_s : ndarray, shape (n_frames,), float64
+        Seconds from the start of the audio to each row of ``log_mel``, and of ``framewise``.
+    segment_scores : ndarray, shape (n_patches, n_segments, n_classes), float32, or None
+        Scores over time, in [0, 1], of a model that has them: see ``framewise`` and ``score_track``.
+    segment_frames : int or None
+        Frames in one segment.
     """
 
     scores: FloatArray | None
@@ -96,21 +109,99 @@ class Prediction:
     end_s: SecondsArray
     duration_s: float
     labels: LabelSet
+    calibration: Calibration | None = None
+    frame_start_s: SecondsArray = field(default_factory=lambda: np.zeros(0))
+    segment_scores: FloatArray | None = None
+    segment_frames: int | None = None
+
+    @property
+    def framewise(self) -> FloatArray | None:
+        """Scores over time of a model that has them, as ``cnn14_decision_max``; None for others.
+
+        Returns
+        -------
+        ndarray, shape (n_frames, n_classes), float32, or None
+            In [0, 1], a row for each of ``log_mel``, at ``frame_start_s``. It is made anew at each call, of the scores
+            of segments: each is repeated, the last one of a patch up to the patch's end. Where patches overlap, so do
+            these rows; ``score_track`` has each moment once.
+
+        Source: qiuqiangkong/audioset_tagging_cnn, pytorch/pytorch_utils.py (interpolate, pad_framewise_output).
+        """
+        if self.segment_scores is None or self.segment_frames is None:
+            return None
+        n_patches, n_segments, n_classes = self.segment_scores.shape
+        n_frames = len(self.log_mel) // n_patches
+        segments = np.minimum(np.arange(n_frames) // self.segment_frames, n_segments - 1)
+        return self.segment_scores[:, segments].reshape(-1, n_classes)
+
+    def score_track(self, after_s: float = 0.0) -> tuple[FloatArray, SecondsArray, SecondsArray]:
+        """The scores of the finest resolution that there is, without padding: what events are found in.
+
+        Parameters
+        ----------
+        after_s : float
+            Where the part before this one ended, if this is one of several of the same audio: ``duration_s`` of
+            that part.
+
+        Returns
+        -------
+        scores : ndarray, shape (n, n_classes), float32
+            Of patches; of segments for a model with scores over time. Segments do not overlap: where patches do,
+            those of the earlier patch are taken.
+        start_s, end_s : ndarray, shape (n,), float64
+            Seconds from the start of the audio.
+
+        Raises
+        ------
+        UsageError
+            If the model only embeds.
+        """
+        track = self.require_scores(), self.start_s, self.end_s
+        if self.segment_scores is not None and self.segment_frames is not None:
+            track = self._segments(self.segment_scores, self.segment_frames, after_s)
+        return clip_to_audio(*track, self.duration_s)
+
+    def _segments(
+        self, scores: FloatArray, n_frames: int, after_s: float
+    ) -> tuple[FloatArray, SecondsArray, SecondsArray]:
+        """Scores, starts and ends of segments that do not overlap; the last one of a patch ends with it."""
+        n_patches, n_segments, _ = scores.shape
+        starts = self.frame_start_s.reshape(n_patches, -1)[:, ::n_frames][:, :n_segments]
+        ends = np.append(starts[:, 1:], self.end_s[:, np.newaxis], axis=1)
+        starts = np.maximum(starts, np.append(after_s, self.end_s[:-1])[:, np.newaxis])
+        is_new = starts < ends
+        return scores[is_new], starts[is_new], ends[is_new]
 
     def top(self, n: int = 5) -> list[tuple[str, float]]:
         """The ``n`` labels with the highest mean score over the clip, best first: [(name, score)]."""
         means = self.require_scores().mean(axis=0, dtype=np.float64)
         return [(self.labels.names[index], float(means[index])) for index in top_indices(means, n)]
 
-    def events(self, threshold: float = 0.5, **settings: Any) -> list[Event]:
-        """Stretches in which a label's score stays at or above a threshold.
+    def calibrated(self) -> FloatArray:
+        """Scores as the model's own maps make them; as they are, where it has none.
 
-        Events end with the audio, not with the padding of the last patch, and none begins in the padding.
+        Returns
+        -------
+        ndarray, shape (n_patches, n_classes), float32
+            In [0, 1].
+
+        Raises
+        ------
+        UsageError
+            If the model only embeds.
+        """
+        return (self.calibration or NONE).apply(self.require_scores(), self.labels)
+
+    def events(self, threshold: float | None = None, **settings: Any) -> list[Event]:
+        """Stretches in which a label's score, mapped if the model has maps, stays at or above a threshold.
+
+        They are found in the scores of ``score_track``: of segments, where the model has these. Events end with the
+        audio, not with the padding of the last patch, and none begins in the padding.
 
         Parameters
         ----------
-        threshold : float
-            In [0, 1].
+        threshold : float, optional
+            In [0, 1]; for all labels. Default: the model's own thresholds, and 0.5 where it has none.
         **settings
             Other attributes of ``EventSettings``, such as ``low_threshold=0.3`` or ``max_gap_s=1``.
 
@@ -124,8 +215,10 @@ class Prediction:
         UsageError
             If a setting is outside its range, or the model only embeds.
         """
-        heard = clip_to_audio(self.require_scores(), self.start_s, self.end_s, self.duration_s)
-        events = scores_to_events(*heard, self.labels, EventSettings(threshold, **settings))
+        scores, start_s, end_s = self.score_track()
+        scores = (self.calibration or NONE).apply(scores, self.labels)
+        chosen = (self.calibration or NONE).settings(self.labels, threshold, **settings)
+        events = scores_to_events(scores, start_s, end_s, self.labels, chosen)
         return sorted(events, key=lambda event: (event.start_s, -event.score))
 
     def require_scores(self) -> FloatArray:
@@ -146,6 +239,8 @@ class Model:
         Model folder with its weights.
     frontend : FrontendSpec
     labels : LabelSet
+    calibration : Calibration or None
+        Its own thresholds and maps of scores, if it was calibrated.
     engine : Engine
     """
 
@@ -155,12 +250,23 @@ class Model:
         self.engine = engine
         self.frontend: FrontendSpec = find_frontend(card)
         self.labels = find_labels(card)
+        self.calibration = None if card.calibration is None else Calibration.from_record(card.calibration, self.labels)
+        self.inputs = input_names(find_network(card))
+        self.segment_frames = segment_frames(card)
         # The first call sets up the engine's Python bindings. If two threads did that at once, one would hold the
         # interpreter lock and the other the bindings' own, for ever; so it happens here, in one thread.
-        engine(np.zeros((1, self.frontend.patch_frames, self.frontend.n_mels), np.float32))
+        silence = np.zeros(self.frontend.samples(self.frontend.patch_frames), np.float32)
+        features = np.zeros((self.frontend.patch_frames, self.frontend.n_mels), np.float32)
+        engine(*self.network_inputs(silence, features, 1))
 
     def predict(
-        self, waveform: Array, sample_rate: int, *, hop_s: float | None = None, pad: str | None = None
+        self,
+        waveform: Array,
+        sample_rate: int,
+        *,
+        hop_s: float | None = None,
+        window_s: float | None = None,
+        pad: str | None = None,
     ) -> Prediction:
         """Tag and embed samples.
 
@@ -171,7 +277,11 @@ class Model:
         sample_rate : int
             Hz. Other rates than the model's are resampled (soxr, high quality).
         hop_s : float, optional
-            Seconds between patches, a multiple of 0.01. Default: the published hop.
+            Seconds between patches, a multiple of 0.01. Default: the published hop, or ``window_s``.
+        window_s : float, optional
+            Seconds of the longest patch, for a model of whole clips: a multiple of 0.01 (of its own hop, for the
+            few models with another). Default: 10, as published. Audio no longer than this is one patch of its own
+            length. Models of patches have one length only.
         pad : {"cover", "error", "zero", "repeat"}, optional
             What happens to audio that does not fill a patch (``frontend.PADS``). Default: as published.
 
@@ -184,12 +294,20 @@ class Model:
         AudioError
             If the samples cannot be used: wrong shape or dtype, none at all, NaN or infinite, or too few with
             ``pad="error"``.
+        UsageError
+            For a hop, window or padding that there is not.
         """
-        mono = waveform_to_mono(waveform)
-        return join_predictions(self._predict_stream([mono], sample_rate, hop_s, pad))
+        frontend = self.frontend.with_pad(pad).with_window(window_s)
+        return join_predictions(self._predict_stream([waveform_to_mono(waveform)], sample_rate, hop_s, frontend))
 
     def predict_file(
-        self, source: AudioSource, *, hop_s: float | None = None, pad: str | None = None, limits: Limits = LIMITS
+        self,
+        source: AudioSource,
+        *,
+        hop_s: float | None = None,
+        window_s: float | None = None,
+        pad: str | None = None,
+        limits: Limits = LIMITS,
     ) -> Prediction:
         """Decode, mix down, resample, tag and embed one file, in this process.
 
@@ -199,10 +317,8 @@ class Model:
         Parameters
         ----------
         source : path, bytes, or binary file
-        hop_s : float, optional
-            Seconds between patches.
-        pad : {"cover", "error", "zero", "repeat"}, optional
-            What happens to audio that does not fill a patch.
+        hop_s, window_s, pad
+            As for ``predict``.
         limits : Limits
             What the file may cost.
 
@@ -214,16 +330,26 @@ class Model:
         ------
         AudioError
             If the file cannot be read or used.
+        UsageError
+            As ``predict``.
         """
-        return join_predictions(self.predict_blocks(source, hop_s=hop_s, pad=pad, limits=limits))
+        blocks = self.predict_blocks(source, hop_s=hop_s, window_s=window_s, pad=pad, limits=limits)
+        return join_predictions(blocks)
 
     def predict_blocks(
-        self, source: AudioSource, *, hop_s: float | None = None, pad: str | None = None, limits: Limits = LIMITS
+        self,
+        source: AudioSource,
+        *,
+        hop_s: float | None = None,
+        window_s: float | None = None,
+        pad: str | None = None,
+        limits: Limits = LIMITS,
     ) -> Iterator[Prediction]:
         """As ``predict_file``, yielding consecutive parts as they are done: any length in constant memory."""
+        frontend = self.frontend.with_pad(pad).with_window(window_s)
         with open_audio(source, limits) as reader:
-            blocks = mono_blocks(reader, self.frontend.sample_rate)
-            yield from self._predict_stream(blocks, self.frontend.sample_rate, hop_s, pad)
+            blocks = mono_blocks(reader, frontend.sample_rate)
+            yield from self._predict_stream(blocks, frontend.sample_rate, hop_s, frontend)
         for warning in reader.warnings:
             logger.warning("%s: %s", source if isinstance(source, (str, os.PathLike)) else "audio", warning)
 
@@ -256,13 +382,19 @@ class Model:
         return Stream(predict, frontend, hop_frames, slab_patches(hop_frames), sample_rate)
 
     def patches(
-        self, waveform: Array, sample_rate: int, *, hop_s: float | None = None, pad: str | None = None
+        self,
+        waveform: Array,
+        sample_rate: int,
+        *,
+        hop_s: float | None = None,
+        window_s: float | None = None,
+        pad: str | None = None,
     ) -> FloatArray:
         """What the network would see of samples: its input, for training.
 
         Parameters
         ----------
-        waveform, sample_rate, hop_s, pad
+        waveform, sample_rate, hop_s, window_s, pad
             As for ``predict``.
 
         Returns
@@ -272,19 +404,27 @@ class Model:
 
         Raises
         ------
-        AudioError
+        AudioError, UsageError
             As ``predict``.
         """
-        hop_frames = self.frontend.hop_frames(hop_s)
-        pieces = self._features([waveform_to_mono(waveform)], sample_rate, hop_frames, pad)
-        return np.concatenate([patches(features, self.frontend, hop_frames) for _, features in pieces])
+        frontend = self.frontend.with_pad(pad).with_window(window_s)
+        hop_frames = frontend.hop_frames(hop_s)
+        pieces = _features([waveform_to_mono(waveform)], sample_rate, hop_frames, frontend)
+        return np.concatenate([patches(features, frontend, hop_frames) for _, features in pieces])
 
     @property
     def embedding_size(self) -> int:
         """Numbers in one embedding."""
         return output_shapes(self.card).embeddings[0]
 
-    def to_torch(self, *, input: str = "patches", hop_s: float | None = None, pad: str | None = None) -> Any:
+    def to_torch(
+        self,
+        *,
+        input: str = "patches",
+        hop_s: float | None = None,
+        window_s: float | None = None,
+        pad: str | None = None,
+    ) -> Any:
         """The network as a PyTorch module, with the same weights under the same names.
 
         Parameters
@@ -292,8 +432,9 @@ class Model:
         input : {"patches", "waveform"}
             What the module takes: log-mel patches (n_patches, n_frames, n_mels), or samples (n_samples,) or
             (n_clips, n_samples) at the model's sample rate, from which it computes the features itself, on
-            the device where they are.
-        hop_s, pad
+            the device where they are. A network that sees samples beside the patches takes those of each patch
+            after them (``frontend.patch_waveforms``).
+        hop_s, window_s, pad
             As for ``predict``, for waveforms.
 
         Returns
@@ -314,7 +455,8 @@ class Model:
             return network
         from audioset.executors.torch_frontend import TorchFrontend, TorchModel
 
-        return TorchModel(TorchFrontend(self.frontend.with_pad(pad), self.frontend.hop_frames(hop_s)), network)
+        frontend = self.frontend.with_pad(pad).with_window(window_s)
+        return TorchModel(TorchFrontend(frontend, frontend.hop_frames(hop_s)), network)
 
     def to_onnx(
         self,
@@ -322,6 +464,7 @@ class Model:
         *,
         input: str = "waveform",
         hop_s: float | None = None,
+        window_s: float | None = None,
         pad: str | None = None,
     ) -> None:
         """Write an ONNX file that runs anywhere, with the weights inside.
@@ -334,8 +477,10 @@ class Model:
             What the file takes. ``"waveform"``: samples (n_samples,) float32 in [-1, 1] at the model's sample
             rate, of any length; it computes the features and returns ``embeddings``, ``log_mel`` and, for a
             tagger, ``scores``. Its metadata say rate, hop, padding and labels. ``"patches"``: log-mel
-            patches (n_patches, n_frames, n_mels).
-        hop_s, pad
+            patches (n_patches, n_frames, n_mels). A network that sees samples beside the patches, or instead, has
+            an input ``waveforms`` for those of each patch (``frontend.patch_waveforms``). A model with scores over
+            time also returns these, as ``framewise`` (n_patches, n_segments, n_classes).
+        hop_s, window_s, pad
             As for ``predict``, for waveforms. With ``pad="error"``, audio shorter than a patch gives arrays
             without rows: a graph cannot raise.
 
@@ -356,7 +501,7 @@ class Model:
         if input == "patches":
             data = prepare_graph(self.card, self.folder).read_bytes()
         else:
-            frontend = self.frontend.with_pad(pad)
+            frontend = self.frontend.with_pad(pad).with_window(window_s)
             data = waveform_to_onnx(
                 find_network(self.card),
                 load_weights(self.card, self.folder),
@@ -380,7 +525,7 @@ class Model:
         -------
         keras.Model
             From ``patches`` (n_patches, n_frames, n_mels) to a dict with ``embeddings`` and, for a tagger,
-            ``scores``.
+            ``scores``; see ``to_onnx`` for ``waveforms`` and ``framewise``.
 
         Raises
         ------
@@ -393,36 +538,52 @@ class Model:
         return network_to_keras(find_network(self.card), weights, patch_shape(self.frontend), self.card.arguments)
 
     def _predict_stream(
-        self, blocks: Iterable[FloatArray], sample_rate: int, hop_s: float | None, pad: str | None
+        self, blocks: Iterable[FloatArray], sample_rate: int, hop_s: float | None, frontend: FrontendSpec
     ) -> Iterator[Prediction]:
-        hop_frames = self.frontend.hop_frames(hop_s)
-        tasks = self._features(blocks, sample_rate, hop_frames, pad)
-        return map_in_order(lambda task: self._predict_slab(*task, hop_frames), tasks, self.engine.n_threads)
+        hop_frames = frontend.hop_frames(hop_s)
 
-    def _features(
-        self, blocks: Iterable[FloatArray], sample_rate: int, hop_frames: int, pad: str | None
-    ) -> Iterator[tuple[Slab, FloatArray]]:
-        """Slabs of a stream, each with its log-mel spectrogram."""
-        frontend = self.frontend.with_pad(pad)
-        resampled = resample_blocks(blocks, sample_rate, frontend.sample_rate)
-        pieces = slabs(resampled, frontend, hop_frames, slab_patches(hop_frames))
-        return ((slab, log_mel(slab.waveform, frontend)) for slab in pieces)
+        def predict(task: tuple[Slab, FloatArray]) -> Prediction:
+            slab, features = task
+            outputs = self.engine(*self.network_inputs(slab.waveform, features, hop_frames))
+            return self.assemble(slab, features, outputs, hop_frames, frontend)
 
-    def _predict_slab(self, slab: Slab, features: FloatArray, hop_frames: int) -> Prediction:
-        outputs = self.engine(patches(features, self.frontend, hop_frames))
-        return self.assemble(slab, features, outputs, hop_frames)
+        tasks = _features(blocks, sample_rate, hop_frames, frontend)
+        return map_in_order(predict, tasks, self.engine.n_threads)
 
-    def assemble(self, slab: Slab, features: FloatArray, outputs: Outputs[FloatArray], hop_frames: int) -> Prediction:
-        """One slab's part of a prediction, from its log-mel spectrogram and what the network made of it."""
-        start_s, end_s = patch_times(slab, self.frontend, hop_frames)
+    def network_inputs(self, waveform: FloatArray, features: FloatArray, hop_frames: int) -> tuple[FloatArray, ...]:
+        """What the network sees of a slab, given its samples and their log-mel spectrogram; see ``Engine``."""
+        makers = {
+            "patches": lambda: patches(features, self.frontend, hop_frames),
+            "waveforms": lambda: patch_waveforms(waveform, self.frontend, beside_patches="patches" in self.inputs),
+        }
+        return tuple(makers[name]() for name in self.inputs)
+
+    def assemble(
+        self,
+        slab: Slab,
+        features: FloatArray,
+        outputs: Outputs[FloatArray],
+        hop_frames: int,
+        frontend: FrontendSpec | None = None,
+    ) -> Prediction:
+        """One slab's part of a prediction, from its log-mel spectrogram and what the network made of it.
+
+        ``frontend`` is the model's own unless its windows have another length.
+        """
+        spec = frontend or self.frontend
+        start_s, end_s = patch_times(slab, spec, hop_frames)
         return Prediction(
             scores=outputs.scores,
             embeddings=outputs.embeddings,
             log_mel=features[: slab.n_frames],
             start_s=start_s,
             end_s=end_s,
-            duration_s=slab.end_sample / self.frontend.sample_rate,
+            duration_s=slab.end_sample / spec.sample_rate,
             labels=self.labels,
+            calibration=self.calibration,
+            frame_start_s=(slab.first_sample + np.arange(slab.n_frames) * spec.hop_samples) / spec.sample_rate,
+            segment_scores=outputs.framewise,
+            segment_frames=self.segment_frames,
         )
 
 
@@ -446,7 +607,8 @@ def load_model(
         folders of ``AUDIOSET_ASSETS``, then in the cache, then downloaded.
     precision : {"f32", "bf16"}
         bf16 is several times faster on processors that have it, and moves scores by up to 0.06.
-    engine : {"openvino", "onnxruntime"}
+    engine : {"openvino", "onnxruntime", "torch"}
+        ``"torch"`` computes on the processor; for a GPU, see ``Model.to_torch``.
     n_threads : int, optional
         Cores to use. Default: all that this process may use.
     **arguments
@@ -466,27 +628,47 @@ def load_model(
         The engine or the precision is not available here.
     """
     check_choice("precision", precision, PRECISIONS)
-    check_choice("engine", engine, tuple(ENGINES))
+    check_choice("engine", engine, ENGINE_NAMES)
     if n_threads is not None and n_threads < 1:
         raise UsageError(f"n_threads is {n_threads}; expected 1 or more, or None for all cores")
     card, folder = prepare_model(os.fspath(name), Path(weights) if weights is not None else None, arguments)
-    graph = prepare_graph(card, folder)
-    compiled = ENGINES[engine](graph, precision, n_threads or available_cores(), assets.cache_folder())
-    return Model(card, folder, compiled)
+    return Model(card, folder, make_engine(engine, card, folder, precision, n_threads or available_cores()))
+
+
+def make_engine(name: str, card: ModelCard, folder: Path, precision: str, n_threads: int) -> Engine:
+    """An engine with a model's network, ready to run.
+
+    Raises
+    ------
+    EngineError, MissingExtraError
+        The engine or the precision is not available here.
+    """
+    if name in ENGINES:
+        return ENGINES[name](prepare_graph(card, folder), precision, n_threads, assets.cache_folder())
+    from audioset.executors.torch import TorchEngine
+
+    return TorchEngine(find_network(card), load_weights(card, folder), card.arguments, precision, n_threads)
+
+
+def _features(
+    blocks: Iterable[FloatArray], sample_rate: int, hop_frames: int, frontend: FrontendSpec
+) -> Iterator[tuple[Slab, FloatArray]]:
+    """Slabs of a stream, each with its log-mel spectrogram."""
+    resampled = resample_blocks(blocks, sample_rate, frontend.sample_rate)
+    pieces = slabs(resampled, frontend, hop_frames, slab_patches(hop_frames))
+    return ((slab, log_mel(slab.waveform, frontend)) for slab in pieces)
 
 
 def join_predictions(parts: Iterable[Prediction]) -> Prediction:
     """One prediction from the consecutive parts of a stream."""
     parts = list(parts)
-    scores = [part.scores for part in parts if part.scores is not None]
-    return replace(
-        parts[-1],
-        scores=np.concatenate(scores) if scores else None,
-        embeddings=np.concatenate([part.embeddings for part in parts]),
-        log_mel=np.concatenate([part.log_mel for part in parts]),
-        start_s=np.concatenate([part.start_s for part in parts]),
-        end_s=np.concatenate([part.end_s for part in parts]),
-    )
+    last = parts[-1]
+    joined: dict[str, Any] = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name, value in vars(last).items()
+        if isinstance(value, np.ndarray)
+    }
+    return replace(last, **joined)
 
 
 def patch_times(slab: Slab, spec: FrontendSpec, hop_frames: int) -> tuple[SecondsArray, SecondsArray]:

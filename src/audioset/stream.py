@@ -173,7 +173,7 @@ class Stream(Generic[Part]):
             waveform,
             self._n_patches,
             count,
-            self._rest_frame * spec.hop_samples,
+            self._n_frames * spec.hop_samples,
             len(new_features),
             min(self._rest_frame * spec.hop_samples + n_samples, self._n_samples),
         )

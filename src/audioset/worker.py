@@ -40,6 +40,7 @@ class WorkerConfig:
     limits: Limits
     hop_frames: int
     slab_patches: int
+    sends_waveform: bool = False  # of a slab, after its features: for a network that sees samples
 
     def to_json(self) -> str:
         """One line of JSON."""
@@ -54,6 +55,7 @@ class WorkerConfig:
             Limits(**values["limits"]),
             values["hop_frames"],
             values["slab_patches"],
+            values["sends_waveform"],
         )
 
 
@@ -99,7 +101,9 @@ def _serve_file(path: str, config: WorkerConfig, results: IO[bytes]) -> None:
             blocks = mono_blocks(reader, config.frontend.sample_rate)
             for slab in slabs(blocks, config.frontend, config.hop_frames, config.slab_patches):
                 _limit_cpu(config.limits)
-                write_message(results, _slab_fields(slab), log_mel(slab.waveform, config.frontend))
+                features = log_mel(slab.waveform, config.frontend)
+                seen = np.append(features, slab.waveform) if config.sends_waveform else features
+                write_message(results, _slab_fields(slab), seen)
             write_message(results, {"kind": "done", "warnings": reader.warnings})
     except AudioSetError as error:
         write_message(results, {"kind": "failed", "code": error.code, "message": str(error)})

@@ -138,7 +138,7 @@ class _TaggedFiles:
 
         choose = _chooser(self._model.labels, self._table.labels)
         names, parts = iter(self._files), []
-        settings = {"hop_s": self._options["hop_s"], "pad": self._options["pad"], "limits": self._limits}
+        settings = {name: self._options[name] for name in ("hop_s", "window_s", "pad")} | {"limits": self._limits}
         with Progress(len(self._files), is_quiet=self._options["quiet"], shows_errors=True) as progress:
             for part in predict_parts(
                 self._files.values(), self._model, **settings, n_workers=self._options["workers"]

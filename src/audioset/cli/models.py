@@ -23,11 +23,12 @@ def list_models(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([_record(name) for name in MODELS], indent=2))
         return
+    width = max(map(len, MODELS))
     for model in MODELS.values():  # not their records, which hash every file
         where = find_asset(model.weights) or f"not here: audioset models pull {model.name}"
         mean_ap = f"mAP {model.mean_ap:.3f}" if model.mean_ap else "embeds"
-        click.echo(f"{model.name:19s} {mean_ap:9s}  {model.summary}")
-        click.echo(f"{'':19s} {where}")
+        click.echo(f"{model.name:{width}s} {mean_ap:9s}  {model.summary}")
+        click.echo(f"{'':{width}s} {where}")
 
 
 @models.command()

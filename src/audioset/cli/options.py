@@ -42,6 +42,9 @@ MODEL_OPTIONS = (
 DECODING_OPTIONS = (
     click.option("--hop", "hop_s", metavar="S", type=float, help="Seconds between patches. Default: the model's own."),
     click.option(
+        "--window", "window_s", metavar="S", type=float, help="Seconds of a patch of a model of clips. Default: 10."
+    ),
+    click.option(
         "--pad",
         type=click.Choice(["cover", "error", "zero", "repeat"]),
         help="What happens to audio that does not fill a patch. Default: the model's own.",

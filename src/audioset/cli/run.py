@@ -32,13 +32,14 @@ class Run:
     inputs : sequence of Input
     limits : Limits
     options : dict
-        The command's options: model, weights, engine, precision, threads, hop_s, pad, workers, output,
+        The command's options: model, weights, engine, precision, threads, hop_s, window_s, pad, workers, output,
         format_name, quiet.
     """
 
     def __init__(self, inputs: Sequence[Input], limits: Limits, options: dict[str, Any]) -> None:
         self.limits = limits
         self.hop_s: float | None = options["hop_s"]
+        self.window_s: float | None = options["window_s"]
         self.pad: str | None = options["pad"]
         self.name: str = options["model"]
         self._inputs = inputs
@@ -56,7 +57,12 @@ class Run:
         names = iter(self._inputs)
         shown = printable(next(names).shown)
         paths = [item.path for item in self._inputs]
-        settings: dict[str, Any] = {"hop_s": self.hop_s, "pad": self.pad, "limits": self.limits}
+        settings: dict[str, Any] = {
+            "hop_s": self.hop_s,
+            "window_s": self.window_s,
+            "pad": self.pad,
+            "limits": self.limits,
+        }
         for part in predict_parts(paths, self.model, **settings, n_workers=self._options["workers"]):
             if part.prediction is not None:
                 self._note(part.prediction)

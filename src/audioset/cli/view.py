@@ -58,7 +58,7 @@ class View:
         scores = scores[:, self._columns]
         if self._roll_up:
             scores = Ontology.load().roll_up(scores, self.labels)
-        return replace(prediction, scores=scores, labels=self.labels, calibration=None)
+        return replace(prediction, scores=scores, segment_scores=None, labels=self.labels, calibration=None)
 
 
 class EventFinder:
@@ -76,17 +76,18 @@ class EventFinder:
         self.view = view
         self._detector = detector
         self._leaves = leaves
+        self._heard_s = 0.0  # of the recording, so far
 
     def push(self, prediction: Prediction) -> list[Event]:
         """Take the next part of a recording; the events that are now final."""
-        from audioset.events import clip_to_audio
-
-        seen = self.view.calibrated(prediction)
-        heard = clip_to_audio(seen.require_scores(), seen.start_s, seen.end_s, seen.duration_s)
-        return self._without_general(self._detector.push(*heard))
+        scores, start_s, end_s = prediction.score_track(self._heard_s)
+        self._heard_s = prediction.duration_s
+        seen = self.view.calibrated(replace(prediction, scores=scores, segment_scores=None))
+        return self._without_general(self._detector.push(seen.require_scores(), start_s, end_s))
 
     def finish(self) -> list[Event]:
         """The events that are left at the end of a recording."""
+        self._heard_s = 0.0
         return self._without_general(self._detector.finish())
 
     def _without_general(self, events: list[Event]) -> list[Event]:

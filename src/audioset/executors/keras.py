@@ -9,7 +9,17 @@ from typing import Any
 import numpy as np
 
 from audioset.errors import EngineError, MissingExtraError
-from audioset.networks.ops import AXES, BATCH_NORM_MOMENTUM, KERAS_NAMES, Names, Network
+from audioset.networks.ops import (
+    AXES,
+    BATCH_NORM_MOMENTUM,
+    KERAS_NAMES,
+    TORCH_NAMES,
+    Names,
+    Network,
+    Size,
+    both,
+    input_names,
+)
 
 try:
     import keras
@@ -24,7 +34,6 @@ from keras import layers
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
-INPUT = "patches"
 MAPS = "channels_last"
 
 
@@ -80,6 +89,33 @@ class KerasOps:
             return self.named(x, layers.DepthwiseConv2D, layer, values, **options)
         return self.named(x, layers.Conv2D, layer, [weight, *biases], filters=filters, groups=groups, **options)
 
+    def conv1d(
+        self,
+        x: Any,
+        layer: str,
+        *,
+        filters: int,
+        kernel: int,
+        stride: int = 1,
+        dilation: int = 1,
+        bias: bool = False,
+    ) -> Any:
+        weight, *biases = (self.weights[name] for name in TORCH_NAMES.layer(layer, bias=bias))
+        ends = (0, (kernel - 1) // 2 * dilation)
+        x = self.numbered(x, layers.ZeroPadding2D, "padding", ends, data_format=MAPS) if kernel > 1 else x
+        return self.named(
+            x,
+            layers.Conv2D,
+            layer,
+            [weight.transpose(2, 1, 0)[None], *biases],
+            filters=filters,
+            kernel_size=(1, kernel),
+            strides=(1, stride),
+            dilation_rate=(1, dilation),
+            data_format=MAPS,
+            use_bias=bias,
+        )
+
     def depthwise_conv2d(self, x: Any, layer: str, *, kernel: int, stride: int = 1) -> Any:
         return self.named(
             x,
@@ -108,8 +144,8 @@ class KerasOps:
         place = AXES.index(axis) - len(AXES)
         return self.named(x, layers.BatchNormalization, layer, values, axis=place, **options)
 
-    def relu(self, x: Any) -> Any:
-        return self.numbered(x, layers.ReLU, "relu")
+    def relu(self, x: Any, limit: float | None = None) -> Any:
+        return self.numbered(x, layers.ReLU, "relu", limit)
 
     def hard_swish(self, x: Any) -> Any:
         return self.numbered(x, layers.Activation, "hard_swish", "hard_swish")
@@ -127,13 +163,17 @@ class KerasOps:
         shape = [gains.shape[-1] if name == axis else 1 for name in AXES]
         return self.numbered([x, self.numbered(gains, layers.Reshape, "gains", shape)], layers.Multiply, "scale")
 
-    def max_pool(self, x: Any, *, size: int, stride: int) -> Any:
-        return self.numbered(x, layers.MaxPooling2D, "max_pool", size, strides=stride, padding="same", data_format=MAPS)
+    def concatenate(self, x: Any, y: Any) -> Any:
+        return self.numbered([x, y], layers.Concatenate, "concatenate")
+
+    def max_pool(self, x: Any, *, size: Size, stride: Size, padding: str = "same") -> Any:
+        options = {"strides": stride, "padding": {"same": "same", "none": "valid"}[padding], "data_format": MAPS}
+        return self.numbered(x, layers.MaxPooling2D, "max_pool", both(size), **options)
 
     def spatial_mean(self, x: Any) -> Any:
         return self.numbered(x, layers.GlobalAveragePooling2D, "spatial_mean", data_format=MAPS)
 
-    def avg_pool(self, x: Any, *, size: tuple[int, int], stride: int, padding: str = "none") -> Any:
+    def avg_pool(self, x: Any, *, size: tuple[int, int], stride: Size, padding: str = "none") -> Any:
         if padding == "symmetric":  # Keras's own padding does not count in the mean
             ends = tuple((n - 1) // 2 for n in size)
             x = self.numbered(x, layers.ZeroPadding2D, "padding", ends, data_format=MAPS)
@@ -149,8 +189,19 @@ class KerasOps:
         order = [number for number, name in enumerate(AXES, start=1) if name != axis]
         return self.spatial_mean(self.numbered(x, layers.Permute, "permute", (*order, 1 + AXES.index(axis))))
 
+    def attention_mean(self, x: Any, weights: Any, limit: float) -> Any:
+        shares = keras.ops.softmax(keras.ops.clip(weights, -limit, limit), axis=1)
+        return keras.ops.sum(x * shares, axis=(1, 2))
+
     def transpose(self, x: Any) -> Any:
         return self.numbered(x, layers.Permute, "permute", (2, 1, 3))
+
+    def spread(self, x: Any, width: int) -> Any:
+        neighbours = self.numbered(x, layers.Reshape, "neighbours", (-1, x.shape[-1] // width, width))
+        return self.numbered(neighbours, layers.Permute, "permute", (1, 3, 2))
+
+    def rows(self, x: Any) -> Any:
+        return self.numbered(x, layers.Reshape, "rows", (-1, x.shape[-1]))
 
     def flatten(self, x: Any) -> Any:
         return self.numbered(x, layers.Flatten, "flatten", data_format=MAPS)
@@ -188,8 +239,9 @@ def network_to_keras(
     Returns
     -------
     keras.Model
-        Input ``patches`` (n_patches, n_frames, n_mels); a dict with the output ``embeddings`` and, for a
-        tagger, ``scores``. Its layers are named as published, with ``_`` for ``/`` and ``.``.
+        Input ``patches`` (n_patches, n_frames, n_mels), or a dict of this and ``waveforms`` (n_patches, n_samples)
+        for a network that sees both; a dict with the output ``embeddings`` and, for a tagger, ``scores`` and
+        ``framewise``. Its layers are named as published, with ``_`` for ``/`` and ``.``.
 
     Source: the originals that ``audioset.networks`` names. On the PyTorch and JAX backends, YAMNet's scores are
     within 1.7e-6 of the original's on stored references, and embeddings within 1.5e-6 (YAMNet) and 2.5e-6
@@ -197,10 +249,14 @@ def network_to_keras(
     and 4e-6.
     """
     ops = KerasOps(weights)
-    patches = keras.Input(patch_shape, name=INPUT)
-    map_shape = (patch_shape[0] or -1, patch_shape[1], 1)
-    outputs = network(ops, layers.Reshape(map_shape, name="map")(patches), **arguments)
-    results = {"embeddings": outputs.embeddings}
-    if outputs.scores is not None:
-        results["scores"] = outputs.scores
-    return keras.Model(patches, results, name=network.__name__)
+    shapes = {"patches": patch_shape, "waveforms": (None,)}
+    map_shapes = {"patches": (patch_shape[0] or -1, patch_shape[1], 1), "waveforms": (1, -1, 1)}
+    inputs = {name: keras.Input(shapes[name], name=name) for name in input_names(network)}
+    maps = [layers.Reshape(map_shapes[name], name=f"{name}_map")(value) for name, value in inputs.items()]
+    outputs = network(ops, *maps, **arguments)
+    results = {name: getattr(outputs, name) for name in ("embeddings", "scores", "framewise")}
+    return keras.Model(
+        next(iter(inputs.values())) if len(inputs) == 1 else inputs,
+        {name: value for name, value in results.items() if value is not None},
+        name=network.__name__,
+    )

@@ -9,14 +9,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from audioset.networks.ops import AXES, KERAS_NAMES, Names, Network
+from audioset.networks.ops import AXES, KERAS_NAMES, TORCH_NAMES, Names, Network, Size, both, input_names
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 Shape = Sequence[str | int | None]  # of a value: a name or None stands for a size that is free
 
 OPSET = 17
 IR_VERSION = 8  # read by every ONNX Runtime since 1.13
-INPUT = "patches"
 ONNX_AXES = {"height": 2, "width": 3, "channels": 1}
 
 
@@ -98,16 +97,39 @@ class OnnxOps(OnnxGraph):
         offset = tensors[1] if bias else np.zeros(filters, np.float32)
         return self._conv(x, layer, weight, offset, stride, groups, padding)
 
+    def conv1d(
+        self,
+        x: str,
+        layer: str,
+        *,
+        filters: int,
+        kernel: int,
+        stride: int = 1,
+        dilation: int = 1,
+        bias: bool = False,
+    ) -> str:
+        weight, *biases = (self.weights[name] for name in TORCH_NAMES.layer(layer, bias=bias))
+        offset = biases[0] if bias else np.zeros(filters, np.float32)
+        return self._conv(x, layer, weight[:, :, None], offset, (1, stride), 1, "symmetric", (1, dilation))
+
     def depthwise_conv2d(self, x: str, layer: str, *, kernel: int, stride: int = 1) -> str:
         weight = self.weights[f"{layer}/depthwise_kernel"].transpose(2, 3, 0, 1)
         channels = len(weight)
         return self._conv(x, layer, weight, np.zeros(channels, np.float32), stride, channels, "same")
 
     def _conv(
-        self, x: str, layer: str, weight: FloatArray, offset: FloatArray, stride: int, groups: int, padding: str
+        self,
+        x: str,
+        layer: str,
+        weight: FloatArray,
+        offset: FloatArray,
+        stride: Size,
+        groups: int,
+        padding: str,
+        dilation: tuple[int, int] = (1, 1),
     ) -> str:
-        height, width = weight.shape[2:]
-        ends = [(height - 1) // 2, (width - 1) // 2]
+        size = weight.shape[2:]
+        ends = [(n - 1) // 2 * step for n, step in zip(size, dilation, strict=True)]
         # SAME_UPPER is TensorFlow's: the odd sample of padding goes at the end.
         pads: dict[str, Any] = {"pads": ends * 2} if padding == "symmetric" else {"auto_pad": "SAME_UPPER"}
         return self.node(
@@ -116,8 +138,9 @@ class OnnxOps(OnnxGraph):
             self.constant(f"{layer}/weight", weight),
             self.constant(f"{layer}/offset", offset),
             output=layer,
-            kernel_shape=[height, width],
-            strides=[stride, stride],
+            kernel_shape=list(size),
+            strides=list(both(stride)),
+            dilations=list(dilation),
             group=groups,
             **pads,
         )
@@ -150,8 +173,14 @@ class OnnxOps(OnnxGraph):
         scaled = self.node("Mul", x, self.constant(f"{layer}/gain", gain), output=f"{layer}/scaled")
         return self.node("Add", scaled, self.constant(f"{layer}/offset", offset), output=layer)
 
-    def relu(self, x: str) -> str:
-        return self.node("Relu", x, output=f"{x}/relu")
+    def relu(self, x: str, limit: float | None = None) -> str:
+        if limit is None:
+            return self.node("Relu", x, output=f"{x}/relu")
+        return self._clip(x, 0, limit, f"{x}/relu")
+
+    def _clip(self, x: str, low: float, high: float, output: str) -> str:
+        bounds = [self.constant(f"{output}/{bound}", np.array(bound, np.float32)) for bound in (low, high)]
+        return self.node("Clip", x, *bounds, output=output)
 
     def hard_swish(self, x: str) -> str:
         return self.node("HardSwish", x, output=f"{x}/hard_swish")
@@ -170,24 +199,27 @@ class OnnxOps(OnnxGraph):
         column = self.node("Unsqueeze", gains, others, output=f"{gains}/column")
         return self.node("Mul", x, column, output=f"{x}/scaled")
 
-    def max_pool(self, x: str, *, size: int, stride: int) -> str:
+    def concatenate(self, x: str, y: str) -> str:
+        return self.node("Concat", x, y, output=f"{y}/joined", axis=ONNX_AXES["channels"])
+
+    def max_pool(self, x: str, *, size: Size, stride: Size, padding: str = "same") -> str:
         return self.node(
             "MaxPool",
             x,
             output=f"{x}/pool",
-            kernel_shape=[size, size],
-            strides=[stride, stride],
-            auto_pad="SAME_UPPER",
+            kernel_shape=list(both(size)),
+            strides=list(both(stride)),
+            auto_pad={"same": "SAME_UPPER", "none": "VALID"}[padding],
         )
 
-    def avg_pool(self, x: str, *, size: tuple[int, int], stride: int, padding: str = "none") -> str:
+    def avg_pool(self, x: str, *, size: tuple[int, int], stride: Size, padding: str = "none") -> str:
         ends = [(n - 1) // 2 if padding == "symmetric" else 0 for n in size]
         return self.node(
             "AveragePool",
             x,
             output=f"{x}/mean_pool",
             kernel_shape=list(size),
-            strides=[stride, stride],
+            strides=list(both(stride)),
             pads=ends * 2,
             count_include_pad=1,
         )
@@ -204,8 +236,25 @@ class OnnxOps(OnnxGraph):
     def axis_mean(self, x: str, axis: str) -> str:
         return self.node("ReduceMean", x, output=f"{x}/mean", axes=_other_axes(axis), keepdims=0)
 
+    def attention_mean(self, x: str, weights: str, limit: float) -> str:
+        clipped = self._clip(weights, -limit, limit, f"{weights}/clipped")
+        shares = self.node("Softmax", clipped, output=f"{weights}/shares", axis=ONNX_AXES["height"])
+        shared = self.node("Mul", x, shares, output=f"{x}/shared")
+        axes = self.constant(f"{x}/axes", np.array(_other_axes("channels"), np.int64))
+        return self.node("ReduceSum", shared, axes, output=f"{x}/attention", keepdims=0)
+
     def transpose(self, x: str) -> str:
         return self.node("Transpose", x, output=f"{x}/transposed", perm=[0, 1, 3, 2])
+
+    def spread(self, x: str, width: int) -> str:
+        shape = self.constant(f"{x}/shape", np.array([0, -1, width, 0], np.int64))  # 0 keeps a length
+        neighbours = self.node("Reshape", x, shape, output=f"{x}/neighbours")
+        return self.node("Transpose", neighbours, output=f"{x}/spread", perm=[0, 1, 3, 2])
+
+    def rows(self, x: str) -> str:
+        width = self.constant(f"{x}/width", np.array([ONNX_AXES["width"]], np.int64))
+        column = self.node("Squeeze", x, width, output=f"{x}/column")
+        return self.node("Transpose", column, output=f"{x}/rows", perm=[0, 2, 1])
 
     def flatten(self, x: str) -> str:
         channels_last = self.node("Transpose", x, output=f"{x}/channels_last", perm=[0, 2, 3, 1])
@@ -245,39 +294,54 @@ def network_to_onnx(
     Returns
     -------
     bytes
-        Input ``patches`` (n_patches, n_frames, n_mels); outputs ``embeddings`` and, for a tagger,
-        ``scores``. ``n_patches`` is free, and ``n_frames`` where ``patch_shape`` says so.
+        Inputs ``patches`` (n_patches, n_frames, n_mels) and ``waveforms`` (n_patches, n_samples), as the network
+        has them; outputs ``embeddings`` and, for a tagger, ``scores`` and ``framewise``. ``n_patches`` and
+        ``n_samples`` are free, and ``n_frames`` where ``patch_shape`` says so.
     """
     ops = OnnxOps(weights)
-    outputs = add_network(ops, INPUT, network, arguments)
+    names = input_names(network)
+    outputs = add_network(ops, {name: name for name in names}, network, arguments)
     n_frames, n_mels = patch_shape
-    return ops.to_bytes(network.__name__, {INPUT: ["n_patches", n_frames or "n_frames", n_mels]}, outputs)
+    shapes: dict[str, Shape] = {
+        "patches": ["n_patches", n_frames or "n_frames", n_mels],
+        "waveforms": ["n_patches", "n_samples"],
+    }
+    return ops.to_bytes(network.__name__, {name: shapes[name] for name in names}, outputs)
 
 
-def add_network(ops: OnnxOps, patches: str, network: Network, arguments: dict[str, Any]) -> dict[str, Shape]:
+def add_network(
+    ops: OnnxOps, inputs: Mapping[str, str], network: Network, arguments: dict[str, Any]
+) -> dict[str, Shape]:
     """Add a network to a graph.
 
     Parameters
     ----------
     ops : OnnxOps
         The graph, with the network's weights.
-    patches : str
-        Value (n_patches, n_frames, n_mels) that the network reads.
+    inputs : mapping of str to str
+        By the names of what the network sees: values (n_patches, n_frames, n_mels) and (n_patches, n_samples).
     network : function over ``Ops``
     arguments : keyword arguments of the network
 
     Returns
     -------
     dict of str to shape
-        The values that the network made: ``embeddings`` and, for a tagger, ``scores``.
+        The values that the network made: ``embeddings`` and, for a tagger, ``scores`` and ``framewise``.
     """
-    channel_axis = ops.constant("channel_axis", np.array([1], np.int64))
-    outputs = network(ops, ops.node("Unsqueeze", patches, channel_axis, output="map"), **arguments)
-    results = {outputs.embeddings: "embeddings"}
-    if outputs.scores is not None:
-        results[outputs.scores] = "scores"
-    ops.rename(results)
-    return {name: ["n_patches", None] for name in results.values()}
+    axes = {"patches": [ONNX_AXES["channels"]], "waveforms": [ONNX_AXES["channels"], ONNX_AXES["height"]]}
+    maps = []
+    for name in input_names(network):
+        new_axes = ops.constant(f"{name}_axes", np.array(axes[name], np.int64))
+        maps.append(ops.node("Unsqueeze", inputs[name], new_axes, output=f"{name}_map"))
+    outputs = network(ops, *maps, **arguments)
+    shapes: dict[str, Shape] = {
+        "embeddings": ["n_patches", None],
+        "scores": ["n_patches", None],
+        "framewise": ["n_patches", None, None],
+    }
+    values = {name: getattr(outputs, name) for name in shapes if getattr(outputs, name) is not None}
+    ops.rename({value: name for name, value in values.items()})
+    return {name: shapes[name] for name in values}
 
 
 def _float_values(shapes: Mapping[str, Shape]) -> list[onnx.ValueInfoProto]:

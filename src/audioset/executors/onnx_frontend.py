@@ -13,7 +13,7 @@ from audioset.errors import UsageError
 from audioset.executors.onnx import OnnxGraph, OnnxOps, add_network
 from audioset.frontend import FrontendSpec, constants
 from audioset.labels import LabelSet
-from audioset.networks.ops import Network
+from audioset.networks.ops import Network, input_names
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 RealArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
@@ -57,13 +57,14 @@ def waveform_to_onnx(
     -------
     bytes
         Input ``waveform`` (n_samples,), float32 in [-1, 1] at ``spec.sample_rate`` Hz. Outputs ``embeddings``
-        (n_patches, embedding_size); for a tagger, ``scores`` (n_patches, n_classes); and ``log_mel``
-        (n_frames, n_mels), what the network saw.
+        (n_patches, embedding_size); for a tagger, ``scores`` (n_patches, n_classes) and, where it has them,
+        ``framewise`` (n_patches, n_segments, n_classes); and ``log_mel`` (n_frames, n_mels), what the network saw.
 
     Raises
     ------
     UsageError
-        If ``hop_frames`` is not positive, or for a frontend with preemphasis that is not centred.
+        If ``hop_frames`` is not positive, or for a frontend that is not centred and has preemphasis or a network that
+        sees samples.
 
     Notes
     -----
@@ -79,7 +80,10 @@ def waveform_to_onnx(
         raise UsageError(f"the frontend {spec.name!r} has preemphasis and is not centred; expected both, or neither")
     ops = OnnxOps(weights)
     frontend = OnnxFrontend(ops, spec, hop_frames)
-    outputs = add_network(ops, frontend.patches(INPUT), network, arguments)
+    inputs = {"patches": frontend.patches(INPUT)}
+    if "waveforms" in (names := input_names(network)):
+        inputs["waveforms"] = frontend.waveforms(inputs["patches"], beside_patches="patches" in names)
+    outputs = add_network(ops, inputs, network, arguments)
     outputs[LOG_MEL] = ["n_frames", spec.n_mels]
     if spec.pad == "error":
         frontend.empty_where_too_short(INPUT, outputs)
@@ -156,6 +160,40 @@ class OnnxFrontend:
         starts = self._node("Mul", "starts", self._range(n_patches), self._integers(self.hop_frames))
         rows = self._constant("patch_rows", np.arange(self.spec.patch_frames))
         return self._gather_runs("patches", log_mel, starts, rows, axis=0)
+
+    def waveforms(self, patches: str, *, beside_patches: bool) -> str:
+        """The samples of each patch, as ``frontend.patch_waveforms`` gives them to a network.
+
+        Parameters
+        ----------
+        patches : str
+            What ``patches`` returned.
+        beside_patches : bool
+            Whether the network sees these too.
+
+        Returns
+        -------
+        str
+            Value (n_patches, n_samples), float32.
+
+        Raises
+        ------
+        UsageError
+            If the frontend is not centred.
+        """
+        if not self.spec.is_centred:
+            raise UsageError(f"the network sees samples, and the frontend {self.spec.name!r} is not centred")
+        windows = "frontend/windows"
+        n_given = self._slice("n_window_samples", self._node("Shape", "window_shape", windows), (0, 1, 2))
+        n_needed = self._integers(self.spec.waveform_samples(self.spec.min_frames))
+        if beside_patches:
+            n_frames = self._slice("n_patch_frames", self._node("Shape", "patches_shape", patches), (0, 1, 2))
+            n_pairs = self._node("Div", "n_frame_pairs", n_frames, self._integers(2))
+            n_needed = self._node("Mul", "n_paired_samples", n_pairs, self._integers(2 * self.spec.hop_samples))
+        n_short = self._node("Sub", "n_short_of_pairs", n_needed, n_given)
+        n_missing = self._node("Max", "n_to_pair", n_short, self._integers(0))
+        pads = self._node("Concat", "wave_pads", self._integers(0, 0, 0), n_missing, axis=0)
+        return self._node("Pad", "waveforms", windows, pads)
 
     def empty_where_too_short(self, waveform: str, outputs: Iterable[str]) -> None:
         """Leave no rows in the outputs for a waveform that is shorter than a patch.

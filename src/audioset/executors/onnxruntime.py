@@ -19,7 +19,7 @@ class OnnxRuntimeEngine:
     Parameters
     ----------
     graph : Path
-        ONNX model with the input ``patches``.
+        ONNX model as ``network_to_onnx`` writes it.
     precision : {"f32"}
     n_threads : int
     cache_folder : Path
@@ -53,10 +53,11 @@ class OnnxRuntimeEngine:
         except Exception as error:  # its exceptions share no public base class
             raise EngineError(f"ONNX Runtime cannot load {graph}: {error}") from error
         self.n_threads = n_threads
+        self._input_names = [value.name for value in self._session.get_inputs()]
         self._output_names = [output.name for output in self._session.get_outputs()]
 
-    def __call__(self, patches: FloatArray) -> Outputs[FloatArray]:
+    def __call__(self, *inputs: FloatArray) -> Outputs[FloatArray]:
         """Run the network; parameters and result as ``OpenVinoEngine``."""
-        inputs = {"patches": np.ascontiguousarray(patches)}
-        values = dict(zip(self._output_names, self._session.run(self._output_names, inputs), strict=True))
-        return Outputs(embeddings=values["embeddings"], scores=values.get("scores"))
+        feeds = dict(zip(self._input_names, map(np.ascontiguousarray, inputs), strict=True))
+        values = self._session.run(self._output_names, feeds)
+        return Outputs(**dict(zip(self._output_names, values, strict=True)))

@@ -26,7 +26,7 @@ class OpenVinoEngine:
     Parameters
     ----------
     graph : Path
-        ONNX model with the input ``patches``.
+        ONNX model as ``network_to_onnx`` writes it.
     precision : {"f32", "bf16"}
     n_threads : int
     cache_folder : Path
@@ -58,17 +58,19 @@ class OpenVinoEngine:
         }
         self._compiled = _compile(core, graph, options, cache_folder / "openvino")
         self.n_threads = n_threads
+        self._input_names = [value.any_name for value in self._compiled.inputs]
         self._output_names = [output.any_name for output in self._compiled.outputs]
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(n_threads):
             self._requests.put(self._compiled.create_infer_request())
 
-    def __call__(self, patches: FloatArray) -> Outputs[FloatArray]:
+    def __call__(self, *inputs: FloatArray) -> Outputs[FloatArray]:
         """Run the network.
 
         Parameters
         ----------
-        patches : ndarray, shape (n_patches, n_frames, n_mels), float32
+        *inputs : ndarray, float32
+            What the network sees: patches (n_patches, n_frames, n_mels), waveforms (n_patches, n_samples), or both.
 
         Returns
         -------
@@ -77,14 +79,14 @@ class OpenVinoEngine:
         """
         request = self._requests.get()
         try:
-            inputs = request.get_input_tensor()
-            inputs.shape = patches.shape
-            np.copyto(inputs.data, patches)
+            for name, values in zip(self._input_names, inputs, strict=True):
+                tensor = request.get_tensor(name)
+                tensor.shape = values.shape
+                np.copyto(tensor.data, values)
             request.infer()
-            values = {name: request.get_tensor(name).data.copy() for name in self._output_names}
+            return Outputs(**{name: request.get_tensor(name).data.copy() for name in self._output_names})
         finally:
             self._requests.put(request)
-        return Outputs(embeddings=values["embeddings"], scores=values.get("scores"))
 
 
 def _compile(core: Any, graph: Path, options: dict[str, Any], cache_folder: Path) -> Any:

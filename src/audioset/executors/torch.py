@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from audioset.errors import MissingExtraError
-from audioset.networks.ops import AXES, BATCH_NORM_MOMENTUM, KERAS_NAMES, Names, Network, Outputs
+from audioset.errors import EngineError, MissingExtraError, UsageError
+from audioset.networks.ops import (
+    AXES,
+    BATCH_NORM_MOMENTUM,
+    KERAS_NAMES,
+    TORCH_NAMES,
+    Names,
+    Network,
+    Outputs,
+    Size,
+    both,
+    input_names,
+)
 
 try:
     import torch
@@ -21,6 +33,12 @@ FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 # Of a batch norm: stored with the weights, not trained.
 MOMENTS = ("moving_mean", "moving_variance", "running_mean", "running_var")
 TORCH_AXES = {"height": 2, "width": 3, "channels": 1}
+INPUT_MAPS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "patches": lambda patches: patches.unsqueeze(1),
+    "waveforms": lambda waveforms: waveforms[:, None, None],
+    "embeddings": lambda embeddings: _floats(embeddings).transpose(1, 2).unsqueeze(3),
+    "mask": lambda mask: _floats(mask)[:, None, :, None],
+}
 
 
 class TorchOps:
@@ -60,6 +78,22 @@ class TorchOps:
         weight = weight if names.is_output_first else weight.permute(3, 2, 0, 1)
         return _conv(x, weight, offset, stride, groups, padding)
 
+    def conv1d(
+        self,
+        x: torch.Tensor,
+        layer: str,
+        *,
+        filters: int,
+        kernel: int,
+        stride: int = 1,
+        dilation: int = 1,
+        bias: bool = False,
+    ) -> torch.Tensor:
+        weight, *biases = (self.tensor(name) for name in TORCH_NAMES.layer(layer, bias=bias))
+        ends = (0, (kernel - 1) // 2 * dilation)
+        offset = biases[0] if bias else None
+        return functional.conv2d(x, weight.unsqueeze(2), offset, (1, stride), ends, (1, dilation))
+
     def depthwise_conv2d(self, x: torch.Tensor, layer: str, *, kernel: int, stride: int = 1) -> torch.Tensor:
         weight = self.tensor(f"{layer}/depthwise_kernel").permute(2, 3, 0, 1)
         return _conv(x, weight, None, stride, len(weight), "same")
@@ -72,29 +106,31 @@ class TorchOps:
         epsilon: float,
         scale: bool = True,
         axis: str = "channels",
+        momentum: float = BATCH_NORM_MOMENTUM,
         names: Names = KERAS_NAMES,
     ) -> torch.Tensor:
         if axis != "channels":
-            place = TORCH_AXES[axis]
-            x = self.batch_norm(x.transpose(1, place), layer, epsilon=epsilon, scale=scale, names=names)
+            place, options = TORCH_AXES[axis], {"epsilon": epsilon, "momentum": momentum}
+            x = self.batch_norm(x.transpose(1, place), layer, scale=scale, names=names, **options)
             return x.transpose(1, place)
         *gains, beta, moving_mean, moving_variance = (
             self.tensor(name) for name in names.batch_norm(layer, scale=scale)
         )
         gamma = gains[0] if scale else None
-        if not self.module.training:
-            return functional.batch_norm(x, moving_mean, moving_variance, gamma, beta, eps=epsilon)
+        is_training = self.module.training
+        if names.is_output_first or not is_training:
+            moments = moving_mean, moving_variance
+            return functional.batch_norm(x, *moments, gamma, beta, is_training, 1 - momentum, epsilon)
         mean, variance = torch.zeros_like(moving_mean), torch.zeros_like(moving_variance)
         x = functional.batch_norm(x, mean, variance, gamma, beta, training=True, momentum=1.0, eps=epsilon)
-        if not names.is_output_first:
-            n_values = x.numel() // x.shape[1]
-            variance = variance * ((n_values - 1) / n_values)  # PyTorch keeps the unbiased variance; Keras this one
+        n_values = x.numel() // x.shape[1]
+        variance = variance * ((n_values - 1) / n_values)  # PyTorch gives the unbiased variance; Keras keeps this one
         for moving, batch in ((moving_mean, mean), (moving_variance, variance)):
-            moving.mul_(BATCH_NORM_MOMENTUM).add_(batch, alpha=1 - BATCH_NORM_MOMENTUM)
+            moving.mul_(momentum).add_(batch, alpha=1 - momentum)
         return x
 
-    def relu(self, x: torch.Tensor) -> torch.Tensor:
-        return functional.relu(x)
+    def relu(self, x: torch.Tensor, limit: float | None = None) -> torch.Tensor:
+        return functional.relu(x) if limit is None else functional.hardtanh(x, 0.0, limit)
 
     def hard_swish(self, x: torch.Tensor) -> torch.Tensor:
         return functional.hardswish(x)
@@ -102,22 +138,42 @@ class TorchOps:
     def sigmoid(self, x: torch.Tensor) -> torch.Tensor:
         return torch.sigmoid(x)
 
+    def softmax(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.softmax(x, TORCH_AXES["channels"])
+
+    def clip(self, x: torch.Tensor, low: float, high: float) -> torch.Tensor:
+        return x.clamp(low, high)
+
+    def affine(self, x: torch.Tensor, gain: float, offset: float) -> torch.Tensor:
+        return x * gain + offset
+
+    def l2_normalize(self, x: torch.Tensor, epsilon: float) -> torch.Tensor:
+        return functional.normalize(x, dim=TORCH_AXES["channels"], eps=epsilon)
+
     def dropout(self, x: torch.Tensor, rate: float) -> torch.Tensor:
         return functional.dropout(x, rate, self.module.training)
 
     def add(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return x + y
 
+    def multiply(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return x * y
+
     def scale(self, x: torch.Tensor, gains: torch.Tensor, axis: str) -> torch.Tensor:
         shape = [1] * 4
         shape[0], shape[TORCH_AXES[axis]] = gains.shape
         return x * gains.reshape(shape)
 
-    def max_pool(self, x: torch.Tensor, *, size: int, stride: int) -> torch.Tensor:
-        x, padding = _pad_same(x, size, stride, value=float("-inf"))
-        return functional.max_pool2d(x, size, stride, padding)
+    def concatenate(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return torch.cat([x, y], TORCH_AXES["channels"])
 
-    def avg_pool(self, x: torch.Tensor, *, size: tuple[int, int], stride: int, padding: str = "none") -> torch.Tensor:
+    def max_pool(self, x: torch.Tensor, *, size: Size, stride: Size, padding: str = "same") -> torch.Tensor:
+        if padding == "none":
+            return functional.max_pool2d(x, size, stride)
+        x, ends = _pad_same(x, size, stride, value=float("-inf"))
+        return functional.max_pool2d(x, size, stride, ends)
+
+    def avg_pool(self, x: torch.Tensor, *, size: tuple[int, int], stride: Size, padding: str = "none") -> torch.Tensor:
         ends = tuple((n - 1) // 2 if padding == "symmetric" else 0 for n in size)
         return functional.avg_pool2d(x, size, stride, ends)
 
@@ -130,21 +186,84 @@ class TorchOps:
     def width_mean(self, x: torch.Tensor) -> torch.Tensor:
         return x.mean(TORCH_AXES["width"], keepdim=True)
 
+    def height_mean(self, x: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+        height = TORCH_AXES["height"]
+        if weights is None:
+            return x.mean(height, keepdim=True)
+        shares = weights / weights.sum(height, keepdim=True)
+        return (x * shares).sum(height, keepdim=True)
+
+    def height_max(self, x: torch.Tensor) -> torch.Tensor:
+        return x.max(TORCH_AXES["height"], keepdim=True).values
+
+    def draw_rows(
+        self, x: torch.Tensor, mask: torch.Tensor | None, n_rows: int
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        if not self.module.training:
+            return x, mask
+        n_maps, n_channels, height, width = x.shape
+        lengths = height if mask is None else mask.sum(TORCH_AXES["height"], keepdim=True)
+        drawn = (torch.rand(n_maps, 1, n_rows, 1, device=x.device) * lengths).long()
+        return x.gather(TORCH_AXES["height"], drawn.expand(-1, n_channels, -1, width)), None
+
     def axis_mean(self, x: torch.Tensor, axis: str) -> torch.Tensor:
         return x.mean([TORCH_AXES[other] for other in AXES if other != axis])
+
+    def attention_mean(self, x: torch.Tensor, weights: torch.Tensor, limit: float) -> torch.Tensor:
+        height = TORCH_AXES["height"]
+        shares = torch.softmax(weights.clamp(-limit, limit), height)
+        return (x * shares).sum([height, TORCH_AXES["width"]])
 
     def transpose(self, x: torch.Tensor) -> torch.Tensor:
         return x.transpose(2, 3)
 
+    def spread(self, x: torch.Tensor, width: int) -> torch.Tensor:
+        neighbours: torch.Tensor = x.squeeze(2).unflatten(1, (-1, width))
+        return neighbours.transpose(2, 3)
+
+    def rows(self, x: torch.Tensor) -> torch.Tensor:
+        return x.squeeze(3).transpose(1, 2)
+
     def flatten(self, x: torch.Tensor) -> torch.Tensor:
         return _channels_last(x).flatten(1)
 
-    def dense(self, x: torch.Tensor, layer: str, units: int, *, names: Names = KERAS_NAMES) -> torch.Tensor:
-        weight, bias = (self.tensor(name) for name in names.layer(layer))
-        return functional.linear(x, weight if names.is_output_first else weight.T, bias)
+    def dense(
+        self, x: torch.Tensor, layer: str, units: int, *, bias: bool = True, names: Names = KERAS_NAMES
+    ) -> torch.Tensor:
+        weight, *biases = (self.tensor(name) for name in names.layer(layer, bias=bias))
+        return functional.linear(x, weight if names.is_output_first else weight.T, biases[0] if bias else None)
 
-    def pointwise_dense(self, x: torch.Tensor, layer: str, units: int, *, names: Names = KERAS_NAMES) -> torch.Tensor:
-        return _channels_first(self.dense(_channels_last(x), layer, units, names=names))
+    def pointwise_dense(
+        self, x: torch.Tensor, layer: str, units: int, *, bias: bool = True, names: Names = KERAS_NAMES
+    ) -> torch.Tensor:
+        return _channels_first(self.dense(_channels_last(x), layer, units, bias=bias, names=names))
+
+    def mixture(self, gates: torch.Tensor, experts: torch.Tensor, n_experts: int) -> torch.Tensor:
+        shares: torch.Tensor = torch.softmax(gates.unflatten(1, (-1, n_experts + 1)), 2)[..., :n_experts]
+        return (shares * experts.unflatten(1, (-1, n_experts))).sum(2)
+
+    def lstm(
+        self, x: torch.Tensor, mask: torch.Tensor | None, layers: Sequence[str], units: int, forget_bias: float
+    ) -> torch.Tensor:
+        rows = self.rows(x)
+        weights = [weight for layer in layers for weight in self._lstm_weights(layer, units, forget_bias)]
+        start = rows.new_zeros(len(layers), len(rows), units)
+        rows, *_ = torch.lstm(rows, (start, start), weights, True, len(layers), 0.0, self.module.training, False, True)
+        if mask is None:
+            return rows[:, -1]
+        last = mask.sum(TORCH_AXES["height"]).long().reshape(-1, 1, 1) - 1
+        return rows.gather(1, last.expand(-1, 1, units)).squeeze(1)
+
+    def _lstm_weights(self, layer: str, units: int, forget_bias: float) -> list[torch.Tensor]:
+        """A layer's weights in PyTorch's layout; the second bias is the one of the forget gates."""
+        kernel, bias = self.tensor(f"{layer}/kernel"), self.tensor(f"{layer}/bias")
+        order = [0, 2, 1, 3]  # forget gates before candidates
+        matrix = kernel.unflatten(1, (4, units))[:, order].flatten(1).T
+        bias = bias.unflatten(0, (4, units))[order].flatten()
+        forget = bias.new_zeros(4, units)
+        forget[1] = forget_bias
+        n_in = len(kernel) - units
+        return [matrix[:, :n_in].contiguous(), matrix[:, n_in:].contiguous(), bias, forget.flatten()]
 
 
 class TorchNetwork(torch.nn.Module):
@@ -163,6 +282,11 @@ class TorchNetwork(torch.nn.Module):
     arguments : mapping
         Keyword arguments of the network.
 
+    Attributes
+    ----------
+    inputs : tuple of str
+        What it takes: ``"patches"``, ``"waveforms"``, or both.
+
     Source: the originals that ``audioset.networks`` names. In evaluation and float32, YAMNet's scores are
     within 1.8e-6 of the original's on stored references, and embeddings within 1.4e-6 (YAMNet) and 1.8e-6
     (VGGish) of their largest value; the original's own float32 rounding is as large. For EfficientAT's mn04_as,
@@ -172,6 +296,7 @@ class TorchNetwork(torch.nn.Module):
     def __init__(self, network: Network, weights: Mapping[str, FloatArray], arguments: Mapping[str, Any]) -> None:
         super().__init__()
         self.network = network
+        self.inputs = input_names(network)
         self.arguments = dict(arguments)
         for name, value in weights.items():
             owner, _, attribute = name.rpartition(".")
@@ -181,20 +306,34 @@ class TorchNetwork(torch.nn.Module):
             else:
                 module.register_parameter(attribute, torch.nn.Parameter(torch.tensor(value)))
 
-    def forward(self, patches: torch.Tensor) -> Outputs[torch.Tensor]:
+    def forward(self, *inputs: torch.Tensor) -> Outputs[torch.Tensor]:
         """Run the network.
 
         Parameters
         ----------
-        patches : tensor, shape (n_patches, n_frames, n_mels)
-            Log-mel patches in the module's own dtype, float32 unless it was cast.
+        *inputs : tensor
+            What ``inputs`` says, in the module's own dtype, float32 unless it was cast: log-mel patches
+            (n_patches, n_frames, n_mels), and the samples of each patch (n_patches, n_samples); or embeddings
+            (n_clips, n_seconds, embedding_size) and their mask (n_clips, n_seconds), which may also be whole
+            numbers, such as the bytes of the released features.
 
         Returns
         -------
         Outputs
             Tensors ``embeddings`` and, for a tagger, ``logits`` and ``scores``.
+
+        Raises
+        ------
+        UsageError
+            If there are more or fewer.
         """
-        return self.network(TorchOps(self), patches.unsqueeze(1), **self.arguments)
+        if len(inputs) != len(self.inputs):
+            raise UsageError(
+                f"{len(inputs)} tensors arrived; this network takes {' and '.join(self.inputs)}. "
+                'Next step: Model.to_torch(input="waveform") makes them itself'
+            )
+        maps = [INPUT_MAPS[name](values) for name, values in zip(self.inputs, inputs, strict=True)]
+        return self.network(TorchOps(self), *maps, **self.arguments)
 
 
 def network_to_torch(network: Network, weights: Mapping[str, FloatArray], arguments: Mapping[str, Any]) -> TorchNetwork:
@@ -218,6 +357,80 @@ def network_to_torch(network: Network, weights: Mapping[str, FloatArray], argume
     return module
 
 
+class TorchEngine:
+    """A network that PyTorch computes, on the processor. One thread may call it at once; PyTorch uses the cores.
+
+    Parameters
+    ----------
+    network : function over ``Ops``
+    weights : mapping of str to float32 ndarray
+        Published names and layouts.
+    arguments : mapping
+        Keyword arguments of the network.
+    precision : {"f32", "bf16"}
+        bf16 is PyTorch's autocast: products in bfloat16, sums and what is sensitive in float32.
+    n_cores : int
+
+    Raises
+    ------
+    EngineError
+        bf16 is asked for and the processor lacks it.
+    """
+
+    name = "torch"
+    n_threads = 1
+
+    def __init__(
+        self,
+        network: Network,
+        weights: Mapping[str, FloatArray],
+        arguments: Mapping[str, Any],
+        precision: str,
+        n_cores: int,
+    ) -> None:
+        if precision == "bf16" and not _has_bf16():
+            raise EngineError(
+                "bf16 is asked for, and PyTorch finds no bfloat16 instructions in this processor. "
+                'Next step: precision="f32"',
+                code="precision",
+            )
+        self._network = network_to_torch(network, weights, arguments)
+        self._is_bf16 = precision == "bf16"
+        self._n_cores = n_cores
+
+    def __call__(self, *inputs: FloatArray) -> Outputs[FloatArray]:
+        """Run the network; parameters and result as ``OpenVinoEngine``."""
+        tensors = [torch.tensor(values) for values in inputs]
+        with (
+            _cores(self._n_cores),
+            torch.inference_mode(),
+            torch.autocast("cpu", torch.bfloat16, enabled=self._is_bf16),
+        ):
+            outputs = self._network(*tensors)
+        values = {name: value for name, value in vars(outputs).items() if value is not None and name != "logits"}
+        return Outputs(**{name: value.float().contiguous().numpy() for name, value in values.items()})
+
+
+def _has_bf16() -> bool:
+    """Whether this processor has instructions for bfloat16, as far as PyTorch knows."""
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(is_there for name, is_there in capabilities.items() if name.endswith("bf16"))
+
+
+@contextmanager
+def _cores(n_cores: int) -> Iterator[None]:
+    """Let PyTorch compute on so many cores; afterwards on as many as before, which belongs to the whole process."""
+    n_before = torch.get_num_threads()
+    if n_cores == n_before:
+        yield
+        return
+    torch.set_num_threads(n_cores)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_before)
+
+
 def _make_submodule(module: torch.nn.Module, path: str) -> torch.nn.Module:
     """The module at a dotted path, made where it is not there: PyTorch allows no dots in a parameter's own name."""
     for name in path.split(".") if path else ():
@@ -238,6 +451,11 @@ def _conv(
     return functional.conv2d(x, weight, bias, stride, ends, groups=groups)
 
 
+def _floats(values: torch.Tensor) -> torch.Tensor:
+    """Numbers as a network takes them: bytes travel to a device as bytes."""
+    return values if values.is_floating_point() else values.float()
+
+
 def _channels_last(x: torch.Tensor) -> torch.Tensor:
     """(n, channels, height, width) to (n, height, width, channels), as a view."""
     return x.permute(0, 2, 3, 1)
@@ -248,13 +466,13 @@ def _channels_first(x: torch.Tensor) -> torch.Tensor:
     return x.permute(0, 3, 1, 2)
 
 
-def _pad_same(x: torch.Tensor, size: int, stride: int, value: float) -> tuple[torch.Tensor, tuple[int, int]]:
+def _pad_same(x: torch.Tensor, size: Size, stride: Size, value: float) -> tuple[torch.Tensor, tuple[int, int]]:
     """Pad a map as TensorFlow does, or give the (height, width) padding that PyTorch adds by itself.
 
     PyTorch pads both ends alike, so a map that needs an odd sample at the end is padded here.
     """
     x = x.contiguous(memory_format=torch.channels_last)
-    (top, bottom), (left, right) = (_same_padding(length, size, stride) for length in x.shape[2:])
+    (top, bottom), (left, right) = map(_same_padding, x.shape[2:], both(size), both(stride))
     if top == bottom and left == right:
         return x, (top, left)
     return functional.pad(x, (left, right, top, bottom), value=value), (0, 0)

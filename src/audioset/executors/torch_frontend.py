@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -15,6 +16,8 @@ try:
 except ImportError as error:
     raise MissingExtraError("the PyTorch frontend", "torch", "train") from error
 from torch.nn import functional
+
+from audioset.executors.torch import TorchNetwork
 
 LOGS: dict[str, Callable[[torch.Tensor, float], torch.Tensor]] = {
     "natural": lambda mel, offset: torch.log(mel + offset),
@@ -88,6 +91,35 @@ class TorchFrontend(torch.nn.Module):
             log_mel = self._log_mel(samples).to(torch.float32)
         return log_mel.unfold(-2, self.spec.patch_frames, self.hop_frames).transpose(-1, -2)
 
+    def waveforms(self, waveform: torch.Tensor, *, beside_patches: bool = True) -> torch.Tensor:
+        """The samples of each patch, as ``frontend.patch_waveforms`` gives them to a network.
+
+        Parameters
+        ----------
+        waveform : tensor, shape (n_samples,) or (batch, n_samples), floating point
+        beside_patches : bool
+            Whether the network sees the log-mel spectrogram too.
+
+        Returns
+        -------
+        tensor, shape (n_patches, n_patch_samples) or (batch, n_patches, n_patch_samples), float32
+
+        Raises
+        ------
+        AudioError
+            As ``forward``.
+        UsageError
+            If the frontend is not centred.
+        """
+        if not self.spec.is_centred:
+            raise UsageError(f"the network sees samples, and the frontend {self.spec.name!r} is not centred")
+        _check_waveform(waveform)
+        windows = self._windows(self._pad(waveform)).to(torch.float32)
+        n_samples = windows.shape[-1]
+        n_frames = self.spec.n_frames(n_samples) if beside_patches else self.spec.min_frames
+        n_missing = self.spec.waveform_samples(n_frames) - n_samples
+        return functional.pad(windows, (0, max(0, n_missing)))
+
     def _log_mel(self, waveform: torch.Tensor) -> torch.Tensor:
         """(..., n_samples) to (..., n_frames, n_mels)."""
         spec = self.spec
@@ -138,7 +170,7 @@ class TorchModel(torch.nn.Module):
     network : TorchNetwork
     """
 
-    def __init__(self, frontend: TorchFrontend, network: torch.nn.Module) -> None:
+    def __init__(self, frontend: TorchFrontend, network: TorchNetwork) -> None:
         super().__init__()
         self.frontend = frontend
         self.network = network
@@ -154,16 +186,21 @@ class TorchModel(torch.nn.Module):
         Returns
         -------
         Outputs
-            Tensors (n_patches, size) or (batch, n_patches, size) in the network's dtype.
+            Tensors (n_patches, …) or (batch, n_patches, …) in the network's dtype.
 
         Raises
         ------
         AudioError
             As ``TorchFrontend.forward``.
         """
-        patches = self.frontend(waveform).to(next(self.network.parameters()).dtype)
-        outputs = self.network(patches.flatten(0, -3))
-        clips = patches.shape[:-2]
+        makers: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+            "patches": self.frontend,
+            "waveforms": partial(self.frontend.waveforms, beside_patches="patches" in self.network.inputs),
+        }
+        dtype, n_axes = next(self.network.parameters()).dtype, waveform.ndim
+        inputs = [makers[name](waveform).to(dtype) for name in self.network.inputs]
+        outputs = self.network(*(values.flatten(0, n_axes - 1) for values in inputs))
+        clips = inputs[0].shape[:n_axes]
         return Outputs(**{name: None if x is None else x.unflatten(0, clips) for name, x in vars(outputs).items()})
 
 
