@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -549,12 +549,27 @@ def trace_shapes(
         Shapes of one patch's outputs.
     """
     ops = ShapeOps()
+    outputs = network(ops, *input_shapes(network, patch_shape), **arguments)
+    return ops.shapes, outputs
+
+
+def input_shapes(
+    network: Network, patch_shape: tuple[int | None, int], n_samples: int | None = None
+) -> Iterator[tuple[Any, ...]]:
+    """Shapes of what a network sees of one patch, as ``ShapeOps`` takes them.
+
+    Parameters
+    ----------
+    network : function over ``Ops``
+    patch_shape : (n_frames, n_mels) of one patch, or (n_seconds, embedding_size)
+    n_samples : int, optional
+        Of the patch's waveform. Default: free.
+    """
     n_rows, n_columns = patch_shape
     seen: dict[str, tuple[Any, ...]] = {
         "patches": (n_rows, n_columns, 1),
-        "waveforms": (1, None, 1),
+        "waveforms": (1, n_samples, 1),
         "embeddings": (n_rows, 1, n_columns),
         "mask": (n_rows, 1, 1),
     }
-    outputs = network(ops, *(seen[name] for name in input_names(network)), **arguments)
-    return ops.shapes, outputs
+    return (seen[name] for name in input_names(network))

@@ -1,0 +1,78 @@
+"""What every model costs: multiply-adds and time for ten seconds of audio, on one core each.
+
+    python benchmarks/bench_networks.py [NAME ...]
+
+The time is that of the network alone, in f32. It depends on the shapes of the weights and not on their values, so
+they are generated and no file is needed.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from measure import interleaved_medians
+
+import audioset
+from audioset.models import FRONTENDS, MODELS, NETWORKS, ModelSpec, patch_shape
+from audioset.networks.cost import count_multiply_adds
+from audioset.networks.ops import input_names, trace_shapes
+from audioset.weights.model_folder import ModelCard, write_model_folder
+
+CLIP_S = 10
+N_RUNS = 5
+
+
+def generated_weights(spec: ModelSpec) -> dict[str, np.ndarray]:
+    """Weights that keep the activations finite: small noise, and batch norms that change nothing."""
+    rng = np.random.default_rng(0)
+    shapes, _ = trace_shapes(NETWORKS[spec.network], patch_shape(FRONTENDS[spec.frontend]), spec.arguments)
+    weights = {}
+    for name, shape in shapes.items():
+        if name.endswith(("variance", "running_var", "gamma")):
+            weights[name] = np.ones(shape, np.float32)
+        else:
+            scale = 1 / math.sqrt(max(1, math.prod(shape) // max(shape)))
+            weights[name] = rng.standard_normal(shape, np.float32) * np.float32(0.5 * scale)
+    return weights
+
+
+def load(spec: ModelSpec, folder: Path) -> audioset.Model:
+    card = ModelCard(spec.network, spec.arguments, spec.frontend, spec.labels, "generated", {"is_published": False})
+    write_model_folder(folder, card, generated_weights(spec))
+    return audioset.load_model(folder, n_threads=1)
+
+
+def clip_patches(frontend: audioset.FrontendSpec) -> int:
+    """Patches of a clip, at the published hop; one for a model of clips."""
+    n_frames = round(CLIP_S / frontend.frame_hop_s)
+    return 1 if frontend.is_centred else 1 + max(0, -(-(n_frames - frontend.patch_frames) // frontend.patch_hop_frames))
+
+
+def main(names: list[str]) -> None:
+    print(f"{'model':24s} {'mAP':>6s} {'millions of':>12s} {'giga multiply-adds':>19s} {'core-ms':>9s} {'x real':>8s}")
+    print(f"{'':24s} {'':6s} {'parameters':>12s} {'for 10 s':>19s} {'for 10 s':>9s} {'time':>8s}")
+    for name in names or MODELS:
+        spec = MODELS[name]
+        frontend = FRONTENDS[spec.frontend]
+        n_patches = clip_patches(frontend)
+        shape = (frontend.patch_frames, frontend.n_mels)
+        n_samples = frontend.waveform_samples(frontend.patch_frames)
+        cost = n_patches * count_multiply_adds(NETWORKS[spec.network], shape, n_samples, spec.arguments)
+        with tempfile.TemporaryDirectory() as folder:
+            model = load(spec, Path(folder))
+            seen = {"patches": (n_patches, *shape), "waveforms": (n_patches, n_samples)}
+            inputs = [np.zeros(seen[kind], np.float32) for kind in input_names(NETWORKS[spec.network])]
+            seconds = interleaved_medians({name: lambda: model.engine(*inputs)}, N_RUNS)[name]  # noqa: B023
+        mean_ap = f"{spec.mean_ap:.3f}" if spec.mean_ap else "embeds"
+        print(
+            f"{name:24s} {mean_ap:>6s} {spec.n_parameters / 1e6:12.1f} {cost / 1e9:19.2f} {seconds * 1e3:9.1f} "
+            f"{CLIP_S / seconds:8,.0f}"
+        )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
