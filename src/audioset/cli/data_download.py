@@ -1,0 +1,372 @@
+"""``audioset data download`` and the commands that look after what it fetches."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from audioset.cli.download_options import (
+    FETCH_OPTIONS,
+    MEDIA_OPTIONS,
+    RUN_OPTIONS,
+    fetch_settings,
+    media_settings,
+    rate_option,
+    run_settings,
+    with_options,
+)
+
+if TYPE_CHECKING:
+    from audioset.data.ledger import Ledger
+    from audioset.data.runs import Outcome
+    from audioset.data.segments import SegmentList
+
+
+REJECTED_SHOWN = 20
+
+
+folder_argument = click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+ledger_option = click.option(
+    "--ledger", "ledger_path", metavar="FILE", type=click.Path(path_type=Path), help="Default: FOLDER/ledger.sqlite."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="As JSON.")
+subset_option = click.option("--subset", metavar="NAME", help="Name of the subset. Default: by the list's file name.")
+
+
+@click.command()
+@folder_argument
+@click.argument("lists", nargs=-1)
+@with_options(rate_option, subset_option, ledger_option, *RUN_OPTIONS, *MEDIA_OPTIONS, *FETCH_OPTIONS)
+def download(folder: Path, lists: tuple[str, ...], **options: Any) -> int:
+    """Fetch the audio of the clips in LISTS into FOLDER, and keep account of each.
+
+    A list is a file, an address, or eval, balanced_train, unbalanced_train. Without lists, the command goes on with
+    all that FOLDER's ledger has. It may be stopped and started at any time, and several may share a folder.
+
+    Exit codes: 0 nothing is left to ask for, 3 something is (a pause, or a wait longer than --patience), 7 disk.
+
+    \b
+    Examples:
+      audioset data download audio/ eval
+      audioset data download audio/ dogs.csv --sample-rate 32000 --channels 1
+      audioset data download audio/ --rate 200/h --cookies cookies.txt
+    """
+    from audioset.data.clips import Shard
+    from audioset.data.download import Downloader, find_lost_files
+    from audioset.data.fetch import YtDlpFetch, check_yt_dlp
+
+    check_yt_dlp()
+    settings, shard = fetch_settings(options), Shard.parse(options["shard"]) if options["shard"] else None
+    with _open_ledger(folder, options["ledger_path"], is_new=True) as ledger:
+        media = media_settings(ledger, options)
+        _add_lists(ledger, folder, lists, options["subset"], shard)
+        if not options["no_check"]:
+            ledger.forget_files(find_lost_files(ledger, folder))
+        with _Watch(ledger, options) as watch:
+            run = run_settings(options, shard)
+            asking = replace(settings, video=media.video)
+            outcome = Downloader(ledger, folder, lambda: YtDlpFetch(asking), media, run, watch.note).run()
+        return _conclude(ledger, outcome, is_quiet=options["quiet"])
+
+
+@click.command()
+@folder_argument
+@click.argument("source", type=click.Path(path_type=Path, exists=True))
+@click.argument("lists", nargs=-1)
+@click.option("--how", type=click.Choice(["link", "copy", "register"]), default="link", show_default=True)
+@with_options(subset_option, ledger_option, json_option, *MEDIA_OPTIONS)
+def adopt(folder: Path, source: Path, lists: tuple[str, ...], how: str, as_json: bool, **options: Any) -> int:
+    """Take over audio that is on disk already, in SOURCE: a folder, or an HDF5 file of PANNs.
+
+    Files are recognised by the names that other tools give them, decoded from end to end, and noted as done in FOLDER's
+    ledger if they are as long as their clip. Whole videos are cut. --how says whether FOLDER gets a second name for
+    the file (link), a copy, or only a note of where it is (register).
+
+    \b
+    Examples:
+      audioset data adopt audio/ /old/data/eval_segments/audio eval
+      audioset data adopt audio/ waveforms/eval.h5 eval
+    """
+    from audioset.data.adopt import Adopter
+
+    with _open_ledger(folder, options["ledger_path"], is_new=True) as ledger:
+        _add_lists(ledger, folder, lists, options["subset"], None)
+        result = Adopter(ledger, folder, media_settings(ledger, options), how).adopt(source)
+    if as_json:
+        click.echo(json.dumps(asdict(result), indent=2))
+        return 0
+    click.echo(f"{result.n_adopted:,} adopted, {result.n_cut:,} of them cut from whole videos")
+    click.echo(f"{result.n_done_before:,} of clips that are done or in work")
+    click.echo(f"{result.n_unknown:,} of no clip that the ledger knows")
+    click.echo(f"{result.n_empty:,} empty rows that stand for missing clips")
+    click.echo(f"{len(result.rejected):,} rejected")
+    for name, reason in result.rejected[:REJECTED_SHOWN]:
+        click.echo(f"audioset: {name}: {reason}", err=True)
+    return 0
+
+
+@click.command()
+@folder_argument
+@with_options(ledger_option, json_option)
+def status(folder: Path, ledger_path: Path | None, as_json: bool) -> None:
+    """Say how far the download in FOLDER is, how fast it goes, and whether it is paused."""
+    from audioset.data.report import as_status
+
+    with _open_ledger(folder, ledger_path) as ledger:
+        found = as_status(ledger)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    for subset, counts in found["subsets"].items():
+        for state, n in counts.items():
+            click.echo(f"{subset:20s} {state:14s} {n:>12,}")
+    click.echo(f"{'done in an hour':35s} {found['per_hour']:>12,.0f}")
+    click.echo(f"{'left':35s} {found['n_left']:>12,}")
+    if found["hours_left"] is not None:
+        click.echo(f"{'hours left':35s} {found['hours_left']:>12,.1f}")
+    if found["paused_until"]:
+        click.echo(f"paused until {found['paused_until']}: {found['pause_reason']}")
+
+
+@click.command()
+@folder_argument
+@click.option("--state", "states", metavar="STATE", multiple=True, help="Clips that failed so; repeat for several.")
+@with_options(subset_option, ledger_option)
+def retry(folder: Path, states: tuple[str, ...], subset: str | None, ledger_path: Path | None) -> None:
+    """Make clips that failed pending again, and end a pause. The next download asks for them.
+
+    \b
+    Examples:
+      audioset data retry audio/ --state age --state login
+      audioset data retry audio/ --state geo --subset eval
+    """
+    from audioset.data.failures import BY_STATE
+
+    if not states or not set(states) <= set(BY_STATE):
+        raise click.UsageError(f"say which with --state: {', '.join(BY_STATE)}")
+    with _open_ledger(folder, ledger_path) as ledger:
+        n = ledger.retry(states, subset)
+        ledger.close_breaker()
+    click.echo(f"audioset: {n:,} clips are pending again", err=True)
+
+
+@click.command()
+@folder_argument
+@click.option("--manifest", metavar="FILE", type=click.Path(path_type=Path), help="Write a CSV of all clips, too.")
+@with_options(ledger_option, json_option)
+def report(folder: Path, manifest: Path | None, ledger_path: Path | None, as_json: bool) -> None:
+    """Say what could be had and what not, in Markdown: by subset and reason, and each missing clip.
+
+    The hash of a subset is equal if and only if two labs have the same clips of it. The manifest has the columns of the
+    published lists, and for each clip the SHA-256 of its file.
+    """
+    from audioset.data.report import as_json as report_as_json
+    from audioset.data.report import as_markdown, write_manifest
+
+    with _open_ledger(folder, ledger_path) as ledger:
+        if manifest:
+            write_manifest(manifest, ledger)
+        if as_json:
+            click.echo(json.dumps(report_as_json(ledger), indent=2))
+            return
+        for line in as_markdown(ledger):
+            click.echo(line)
+
+
+@click.command()
+@folder_argument
+@click.argument("ledgers", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@with_options(ledger_option, json_option)
+def merge(folder: Path, ledgers: tuple[Path, ...], ledger_path: Path | None, as_json: bool) -> None:
+    """Join other LEDGERS into that of FOLDER.
+
+    Of two rows for a clip, done with its file in place wins, then a final failure, then a passing one. The order of the
+    ledgers does not matter. A file that is not in FOLDER is looked for beside its ledger, and stays there.
+    """
+    from audioset.data.ledger_merge import merge as merge_ledgers
+
+    with _open_ledger(folder, ledger_path, is_new=True) as ledger:
+        result = merge_ledgers(ledger, folder, ledgers)
+    if as_json:
+        click.echo(json.dumps(asdict(result), indent=2))
+        return
+    click.echo(f"{result.n_new:,} new, {result.n_changed:,} changed, {result.n_same:,} as they were")
+    if result.n_lost:
+        click.echo(f"audioset: {result.n_lost:,} rows say done, and their files are nowhere: pending again", err=True)
+
+
+@click.command()
+@folder_argument
+@click.argument("lists", nargs=-1, required=True)
+@click.option("--tasks", "n_tasks", metavar="N", type=click.IntRange(1), default=10, show_default=True, help="Parts.")
+@click.option("--at-once", "n_at_once", metavar="M", type=click.IntRange(1), default=4, show_default=True)
+@click.option("--time", metavar="TIME", default="7-0", show_default=True, help="For each task.")
+@click.option("--memory", metavar="SIZE", default="4G", show_default=True)
+@click.option("--cores", "n_cores", metavar="N", type=click.IntRange(1), default=2, show_default=True)
+@click.option("--sbatch", "extra", metavar="OPTION", multiple=True, help="A further #SBATCH line: --partition=cpu.")
+@click.option("--options", metavar="TEXT", default="", help='For download: "--format opus --channels 1".')
+@click.option("--output", "-o", metavar="FILE", type=click.Path(path_type=Path), help="Default: standard output.")
+@with_options(rate_option)
+def slurm(folder: Path, lists: tuple[str, ...], options: str, output: Path | None, rate: float, **job: Any) -> None:
+    """Write a job array for SLURM that downloads LISTS into FOLDER.
+
+    \b
+    Example:
+      audioset data slurm /data/audioset unbalanced_train --tasks 200 --at-once 20 --output job.sh
+      sbatch job.sh
+    """
+    from audioset.data.published import segments_path
+    from audioset.data.slurm import Job, job_script, make_folders
+    from audioset.data.writing import writing
+
+    paths = [str(segments_path(name)) for name in lists]
+    script = job_script(folder, paths, shlex.split(options), Job(**job), rate)
+    make_folders(folder)
+    if output is None:
+        click.echo(script, nl=False)
+        return
+    with writing(output) as file:
+        file.write(script.encode())
+
+
+@contextmanager
+def _open_ledger(folder: Path, path: Path | None, *, is_new: bool = False) -> Iterator[Ledger]:
+    """The ledger of a folder; made if ``is_new``."""
+    from audioset.data.ledger import LEDGER_NAME, Ledger
+    from audioset.errors import NoInputError, OutputError
+
+    path = path or folder / LEDGER_NAME
+    if not is_new and not path.is_file():
+        raise NoInputError(f"there is no ledger {path}. Next step: audioset data download {folder} LISTS")
+    try:
+        for parent in (folder, path.parent):
+            parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make {folder}: {error.strerror}. Next step: choose another folder") from error
+    with Ledger(path) as ledger:
+        yield ledger
+
+
+def _add_lists(ledger: Ledger, folder: Path, lists: Sequence[str], subset: str | None, shard: Any) -> None:
+    """Add the clips of lists, and claim no others; without lists, all that are there."""
+    from audioset.errors import NoInputError
+
+    chosen = [(name, _read_list(name, folder)) for name in lists]
+    for name, segments in chosen:
+        ledger.add(segments, subset or _subset_name(name), shard)
+    if chosen:
+        ledger.choose(segment for _, segments in chosen for segment in segments)
+    if not ledger.counts() and shard is None:
+        raise NoInputError(f"{ledger.path} has no clips. Next step: name a list of them, such as eval")
+
+
+def _read_list(name: str, folder: Path) -> SegmentList:
+    """A list of clips: a file, a published one, or one that is fetched once."""
+    from audioset.assets import Asset, fetch
+    from audioset.data.published import segments_path
+    from audioset.data.segments import read_segments
+
+    if not re.match(r"https?://", name):
+        return read_segments(segments_path(name))
+    file_name = name.partition("?")[0].rpartition("/")[2]
+    path = folder / "lists" / file_name
+    return read_segments(path if path.is_file() else fetch(Asset(file_name, name, "", None, ""), path.parent))
+
+
+def _subset_name(name: str) -> str:
+    from audioset.data.clips import subset_name
+    from audioset.data.published import SUBSET_FILES
+
+    return subset_name(SUBSET_FILES.get(name, name.partition("?")[0]))
+
+
+class _Watch:
+    """Says how a run goes: now and then on standard error, and of each clip in the log."""
+
+    def __init__(self, ledger: Ledger, options: dict[str, Any]) -> None:
+        import threading
+        import time
+
+        self._lock = threading.Lock()
+        self._clock = time
+        self._is_quiet = options["quiet"]
+        self._log_path: Path | None = options["log_path"]
+        self._log: Any = None
+        self._said_at = time.monotonic()
+        self._counts: dict[str, int] = {}
+
+    def __enter__(self) -> _Watch:
+        from audioset.errors import OutputError
+
+        if self._log_path:
+            try:
+                self._log = self._log_path.open("a", encoding="utf-8")
+            except OSError as error:
+                raise OutputError(f"cannot write {self._log_path}: {error.strerror}") from error
+        self._before = _on_sigterm()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        import signal
+
+        signal.signal(signal.SIGTERM, self._before)
+        if self._log:
+            self._log.close()
+
+    def note(self, report: Any) -> None:
+        """One clip; called by workers."""
+        with self._lock:
+            self._counts[report.state] = self._counts.get(report.state, 0) + 1
+            if self._log:
+                stamp = self._clock.strftime("%Y-%m-%dT%H:%M:%S%z")
+                self._log.write(f"{stamp}\t{report.key.name}\t{report.state}\t{report.reason}\n")
+                self._log.flush()
+            if not self._is_quiet and self._clock.monotonic() - self._said_at > 10:
+                self._said_at = self._clock.monotonic()
+                click.echo(f"audioset: {_in_words(self._counts)}", err=True)
+
+
+def _on_sigterm() -> Any:
+    """Let a request to end, as clusters make, act like Ctrl-C. What was there before."""
+    import signal
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    return signal.signal(signal.SIGTERM, interrupt)
+
+
+def _conclude(ledger: Ledger, outcome: Outcome, *, is_quiet: bool) -> int:
+    """Say what a run came to; the exit code."""
+    import time
+
+    if outcome.error:
+        raise outcome.error
+    counts: dict[str, int] = {}
+    for (_, state), n in ledger.counts().items():
+        counts[state] = counts.get(state, 0) + n
+    if not is_quiet:
+        click.echo(f"audioset: {_in_words(counts)}", err=True)
+    if not outcome.reason:
+        return 0
+    when = (
+        ""
+        if outcome.next_at is None
+        else time.strftime(" Come back after %Y-%m-%d %H:%M.", time.localtime(outcome.next_at))
+    )
+    click.echo(f"audioset: stopped: {outcome.reason}.{when}", err=True)
+    return 3
+
+
+def _in_words(counts: dict[str, int]) -> str:
+    from audioset.data.report import MEANINGS
+
+    return " · ".join(f"{counts[state]:,} {state}" for state in MEANINGS if state in counts) or "nothing done"

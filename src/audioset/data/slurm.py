@@ -1,0 +1,96 @@
+"""A job array for SLURM: each task has a part of the videos and a ledger of its own, and goes on where it stopped."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from audioset.errors import OutputError, UsageError
+
+LEDGERS_FOLDER = "ledgers"
+LOGS_FOLDER = "logs"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the cluster is asked for.
+
+    Attributes
+    ----------
+    n_tasks : int
+        Parts of the dataset.
+    n_at_once : int
+        How many of them may run.
+    time : str
+        As sbatch reads it: ``7-0`` is seven days.
+    memory : str
+    n_cores : int
+    extra : tuple of str
+        Further options of sbatch, such as ``--partition=cpu``.
+    """
+
+    n_tasks: int = 10
+    n_at_once: int = 4
+    time: str = "7-0"
+    memory: str = "4G"
+    n_cores: int = 2
+    extra: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.n_at_once <= self.n_tasks:
+            raise UsageError(f"{self.n_at_once} of {self.n_tasks} tasks are to run at once; expected 1 to all of them")
+
+
+def make_folders(folder: Path) -> None:
+    """Make the folders for logs and ledgers; SLURM drops the output of jobs whose folder for logs is not there."""
+    try:
+        for name in (LEDGERS_FOLDER, LOGS_FOLDER):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make folders in {folder}: {error.strerror}. Next step: choose another") from error
+
+
+def job_script(folder: Path, segments: Sequence[str], options: Sequence[str], job: Job, rate_per_minute: float) -> str:
+    """A script for sbatch.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the dataset, on a disk that all nodes see.
+    segments : sequence of str
+        Lists of clips.
+    options : sequence of str
+        Further options of ``audioset data download``.
+    job : Job
+    rate_per_minute : float
+        Fetches of all tasks together. They share no ledger, so each gets its part.
+    """
+    root = folder.absolute()
+    rate = "none" if rate_per_minute == float("inf") else f"{rate_per_minute / job.n_at_once:.6g}/min"
+    lines = [
+        "#!/bin/bash",
+        "#SBATCH --job-name=audioset",
+        f"#SBATCH --array=0-{job.n_tasks - 1}%{job.n_at_once}",
+        f"#SBATCH --time={job.time}",
+        f"#SBATCH --mem={job.memory}",
+        f"#SBATCH --cpus-per-task={job.n_cores}",
+        f"#SBATCH --output={root / LOGS_FOLDER}/%A-%a.log",
+        "#SBATCH --open-mode=append",
+        "#SBATCH --requeue",
+        *(f"#SBATCH {option}" for option in job.extra),
+        "",
+        f"# {job.n_tasks} parts of the videos, by a hash of the id. A task that is run again goes on where it stopped.",
+        "# When all are through:",
+        f"#   audioset data merge {shlex.quote(str(root))} {shlex.quote(str(root / LEDGERS_FOLDER))}/*.sqlite",
+        "",
+        "task=$SLURM_ARRAY_TASK_ID",
+        "exec audioset data download \\",
+        f'  --shard "$task/{job.n_tasks}" --ledger {shlex.quote(str(root / LEDGERS_FOLDER))}/"$task".sqlite \\',
+        f"  --rate {rate} \\",
+        *([f"  {shlex.join(options)} \\"] if options else []),
+        f"  -- {shlex.join([str(root), *(str(Path(name).absolute()) for name in segments)])}",
+        "",
+    ]
+    return "\n".join(lines)
