@@ -19,9 +19,11 @@ from conftest import ASSETS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audioset.errors import AudioError, UsageError
+from audioset.data.feature_examples import encode_clip
+from audioset.data.feature_problems import Problems
+from audioset.data.tfrecord import frame_record, read_records
+from audioset.errors import AudioError, DataError, UsageError
 from audioset.formats import EMBED_FORMATS, EmbeddingRow, make_writer, open_output, printable
-from audioset.formats.tfrecord import frame_record, sequence_example
 
 N_SHARDS = 8
 VARINT, FIXED_64, DELIMITED, FIXED_32 = 0, 1, 2, 5
@@ -223,12 +225,12 @@ def test_a_released_record_written_again_says_the_same(released: list[bytes]) ->
         original = parsed(payload)
         context = {name: values for name, (_, values) in original["context"].items()}
         assert context["labels"] == sorted(set(context["labels"])) != []
-        again = sequence_example(
+        again = encode_clip(
             context["video_id"][0].decode(),
             context["start_time_seconds"][0],
             context["end_time_seconds"][0],
             context["labels"],
-            embeddings_of(original),
+            map(bytes, embeddings_of(original)),
         )
         assert parsed(again) == original
         assert list(records(frame_record(again))) == [again]
@@ -341,7 +343,7 @@ def test_the_same_rows_make_the_same_bytes_in_a_fixed_order() -> None:
 )
 def test_any_values_survive(name: str, end_s: float, labels: list[int], n_patches: int) -> None:
     embeddings = quantised(n_patches)
-    example = parsed(sequence_example(printable(name), 0.5, end_s, labels, embeddings))
+    example = parsed(encode_clip(printable(name), 0.5, end_s, labels, map(bytes, embeddings)))
     assert example["context"] == {
         "video_id": ("bytes", [printable(name).encode()]),
         "start_time_seconds": ("float", [0.5]),
@@ -357,3 +359,97 @@ def test_any_values_survive(name: str, end_s: float, labels: list[int], n_patche
 )
 def test_the_id_is_the_name_without_folder_and_ending(path: str, video_id: str) -> None:
     assert video_ids([row(path, quantised(1))]) == [video_id]
+
+
+# What is read
+
+
+class Stream(io.BytesIO):
+    """Bytes that remember how much was asked for at once, and give little of it."""
+
+    def __init__(self, data: bytes, most: int = 1 << 30) -> None:
+        super().__init__(data)
+        self._most = most
+        self.asked = 0
+
+    def read(self, n: int | None = -1) -> bytes:
+        self.asked = max(self.asked, n or 0)
+        assert n is not None
+        assert n >= 0
+        return super().read(min(n, self._most))
+
+
+PAYLOADS = [b"first", b"", b"x" * 300_000, b"last"]
+FILE = b"".join(map(frame_record, PAYLOADS))
+
+
+def read(data: bytes, n_bytes: int | None = None, problems: Problems | None = None) -> list[bytes]:
+    n_bytes = len(data) if n_bytes is None else n_bytes
+    return [payload for _, _, payload in read_records(Stream(data), n_bytes, "a.tfrecord", problems or Problems())]
+
+
+def test_records_are_read_back_with_their_places() -> None:
+    found = list(read_records(Stream(FILE), len(FILE), "a", Problems()))
+    assert [payload for _, _, payload in found] == PAYLOADS
+    assert [number for number, _, _ in found] == [0, 1, 2, 3]
+    assert [offset for _, offset, _ in found] == [0, 21, 37, 37 + 16 + 300_000]
+
+
+def test_an_empty_file_has_no_records() -> None:
+    assert read(b"") == []
+
+
+@pytest.mark.parametrize("length", [1, 11, 12, 15, 20, 25, 300_000, len(FILE) - 1])
+def test_a_cut_file_is_an_error_that_names_the_place(length: int) -> None:
+    with pytest.raises(
+        DataError, match=r"^a\.tfrecord: record \d at byte [\d,]+: (the file ends|it claims).*Next step: "
+    ):
+        read(FILE[:length])
+
+
+def test_a_file_that_ends_before_its_size_is_an_error() -> None:
+    with pytest.raises(DataError, match="record 3 at byte 300,053: the file ends in the middle of it"):
+        read(FILE[:-1], len(FILE))
+
+
+@pytest.mark.parametrize("length", [2**20, 2**40, 2**63, 2**64 - 1])
+def test_a_huge_claim_is_refused_before_anything_is_allocated(length: int) -> None:
+    head = struct.pack("<Q", length)
+    stream = Stream(head + frame_record(head)[-4:] + b"x" * 100)
+    with pytest.raises(DataError, match=rf"record 0 at byte 0: it claims {length:,} bytes; the file has 96 left"):
+        list(read_records(stream, 112, "a", Problems()))
+    assert stream.asked <= 112
+
+
+def test_every_flipped_bit_is_noticed() -> None:
+    data = bytearray(frame_record(b"a payload"))
+    for bit in range(8 * len(data)):
+        data[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(DataError, match=r"a\.tfrecord: record 0 at byte 0: the checksum of its"):
+            read(bytes(data))
+        data[bit // 8] ^= 1 << bit % 8
+
+
+def test_a_damaged_payload_costs_one_record_and_a_damaged_length_the_rest() -> None:
+    data = bytearray(FILE)
+    data[14] ^= 1
+    data[300_055] ^= 1
+    problems = Problems("skip")
+    assert read(bytes(data), problems=problems) == PAYLOADS[1:3]
+    assert problems.n_skipped == 2
+    assert "record 0 at byte 0: the checksum of its 5 bytes is wrong" in str(problems.kept[0])
+    assert "record 3 at byte 300,053: the checksum of its length" in str(problems.kept[1])
+    assert "the 20 bytes from here on cannot be read" in str(problems.kept[1])
+
+
+def test_what_is_kept_of_many_problems_is_bounded() -> None:
+    problems = Problems("skip")
+    for _ in range(3000):
+        problems.add("a\x1b[2J", "wrong")
+    assert (problems.n_skipped, len(problems.kept)) == (3000, 1000)
+    assert str(problems.kept[0]).startswith("a\\x1b[2J: wrong. Likely cause")
+
+
+def test_problems_are_raised_or_skipped_and_nothing_else() -> None:
+    with pytest.raises(UsageError, match="on_error is 'ignore'; expected one of raise, skip"):
+        Problems("ignore")

@@ -1,31 +1,22 @@
 """TFRecord: quantised embeddings in the format of the released AudioSet features, for whatever reads those.
 
-Source: tensorflow/core/example/example.proto and feature.proto, tensorflow/core/lib/io/record_writer.h. The
-layout is that of the released ``bal_train/*.tfrecord``. TensorFlow 2.21 reads the files, and of the same examples
-writes the same bytes.
+The layout is that of the released ``bal_train/*.tfrecord``; see ``audioset.data.feature_examples``.
 """
 
 from __future__ import annotations
 
-import struct
 import sys
-from collections.abc import Sequence
 from pathlib import PurePath
-from typing import TYPE_CHECKING
 
+from audioset.data.tfrecord import frame_record
 from audioset.errors import UsageError
 from audioset.formats.output import Stream
 from audioset.formats.rows import EmbeddingRow
-
-if TYPE_CHECKING:
-    from audioset.formats.rows import ByteArray
 
 EMBEDDING_SIZE = 128
 QUANTISED_ONLY = (
     f"the format tfrecord holds quantised embeddings, {EMBEDDING_SIZE} bytes a patch, as the released AudioSet features"
 )
-CRC_MASK = 0xA282EAD8
-LENGTH_DELIMITED = 2  # protobuf's wire type of bytes, strings, messages and packed numbers
 
 
 class TFRecordWriter:
@@ -65,47 +56,13 @@ class TFRecordWriter:
             self._stream.write(frame_record(_recording_to_example(rows)))
 
 
-def sequence_example(
-    video_id: str, start_s: float, end_s: float, labels: Sequence[int], embeddings: ByteArray
-) -> bytes:
-    """A serialised ``tf.train.SequenceExample``, always the same bytes for the same values.
-
-    Parameters
-    ----------
-    video_id : str
-    start_s, end_s : float
-        Seconds; stored as float32.
-    labels : sequence of int
-        Indices of classes, 0 or more.
-    embeddings : ndarray, shape (n_patches, 128), uint8
-
-    Returns
-    -------
-    bytes
-    """
-    context = {
-        "video_id": _message(1, _message(1, video_id.encode("utf-8"))),
-        "start_time_seconds": _message(2, _message(1, struct.pack("<f", start_s))),
-        "end_time_seconds": _message(2, _message(1, struct.pack("<f", end_s))),
-        "labels": _message(3, _message(1, b"".join(map(_varint, labels))) if labels else b""),
-    }
-    patches = b"".join(_message(1, _message(1, _message(1, patch.tobytes()))) for patch in embeddings)
-    return _message(1, _map(context)) + _message(2, _map({"audio_embedding": patches}))
-
-
-def frame_record(payload: bytes) -> bytes:
-    """A record as it stands in a TFRecord file: length, its checksum, payload, its checksum."""
-    length = struct.pack("<Q", len(payload))
-    return b"".join((length, _masked_crc(length), payload, _masked_crc(payload)))
-
-
 def _recording_to_example(rows: list[EmbeddingRow]) -> bytes:
-    import numpy as np
+    from audioset.data.feature_examples import encode_clip
 
     last = rows[-1]
     end_s = last.end_s.max(initial=0.0) if last.duration_s is None else last.duration_s
-    embeddings = np.concatenate([row.embeddings for row in rows])
-    return sequence_example(PurePath(last.path).stem, 0.0, float(end_s), (), embeddings)
+    patches = (patch.tobytes() for row in rows for patch in row.embeddings)
+    return encode_clip(PurePath(last.path).stem, 0.0, float(end_s), (), patches)
 
 
 def _check_quantised(row: EmbeddingRow) -> None:
@@ -114,30 +71,3 @@ def _check_quantised(row: EmbeddingRow) -> None:
             f"{QUANTISED_ONLY}; these are {row.embeddings.shape[1]} values of {row.embeddings.dtype} a patch. "
             "Next step: --model vggish --quantize, or another format"
         )
-
-
-def _map(entries: dict[str, bytes]) -> bytes:
-    """A protobuf map from names to messages, in the order given: field 1, entries of key (1) and value (2)."""
-    return b"".join(_message(1, _message(1, name.encode()) + _message(2, value)) for name, value in entries.items())
-
-
-def _message(number: int, contents: bytes) -> bytes:
-    """A protobuf field of bytes, which all of ours are."""
-    return _varint(number << 3 | LENGTH_DELIMITED) + _varint(len(contents)) + contents
-
-
-def _varint(number: int) -> bytes:
-    digits = bytearray()
-    while number > 0x7F:
-        digits.append(number & 0x7F | 0x80)
-        number >>= 7
-    digits.append(number)
-    return bytes(digits)
-
-
-def _masked_crc(data: bytes) -> bytes:
-    """CRC-32C, rotated and shifted so that a checksum over data with checksums in it stays a good one."""
-    import google_crc32c
-
-    crc = google_crc32c.value(data)
-    return struct.pack("<I", ((crc >> 15 | crc << 17) + CRC_MASK) & 0xFFFFFFFF)
