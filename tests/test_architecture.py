@@ -16,7 +16,7 @@ import audioset
 SOURCE = Path(audioset.__file__).parent
 MODULES = sorted(SOURCE.rglob("*.py"))
 LAYERS = (
-    ("errors", "limits", "labels", "ontology", "events", "postprocess"),
+    ("child", "errors", "files", "limits", "labels", "ontology", "events", "postprocess"),
     ("score_maps", "calibration", "calibration_fit", "clip_labels", "leaf_events"),
     ("decoders", "audio", "assets"),
     ("frontend",),

@@ -13,14 +13,13 @@ import pytest
 from click.testing import CliRunner, Result
 from test_assets import Handler, Server
 
-from audioset.assets import cache_folder
+from audioset.assets import cache_folder, find_file
 from audioset.cli.data_fetch import KINDS, fetch
 from audioset.data import published
 from audioset.data.published import (
     REGIONS,
     SUBSET_FILES,
     fetch_published,
-    find_published,
     published_files,
     segments_path,
     strong_path,
@@ -126,11 +125,11 @@ def test_subsets_are_found_by_both_names(assets_folder: Path) -> None:
 
 
 def test_a_list_that_is_not_here_is_fetched_into_the_cache(server: Any, empty: Path) -> None:
-    assert find_published("unbalanced_train_segments.csv") is None
+    assert find_file("unbalanced_train_segments.csv") is None
     path = segments_path("unbalanced_train")
     assert path == empty / "unbalanced_train_segments.csv"
     assert path.read_bytes() == CONTENT
-    assert find_published(path.name) == path
+    assert find_file(path.name) == path
     assert strong_path("eval_framed").name == "audioset_eval_strong_framed_posneg.tsv"
     assert strong_path("my.tsv") == Path("my.tsv")
 

@@ -23,6 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audioset.errors import AudioError, MissingExtraError, OutputError, UsageError
+from audioset.files import explain_os_errors
 from audioset.formats import (
     EMBED_FORMATS,
     EVENT_FORMATS,
@@ -36,7 +37,6 @@ from audioset.formats import (
     parquet,
     printable,
 )
-from audioset.formats.output import explain_os_errors
 from audioset.formats.table import clock
 
 SPEECH, DOG = Tag("/m/09x0r", "Speech", 0.987654321), Tag("/m/0bt9lr", "Dog", 0.25)

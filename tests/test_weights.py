@@ -15,6 +15,7 @@ from sounds import noise
 from audioset import load_model
 from audioset.assets import cache_folder
 from audioset.errors import EngineError, OutputError, UsageError, WeightsError
+from audioset.files import write_atomically
 from audioset.models import MODELS, prepare_graph, prepare_model
 from audioset.weights.keras_h5 import read_keras_h5
 from audioset.weights.model_folder import (
@@ -23,7 +24,6 @@ from audioset.weights.model_folder import (
     ModelCard,
     read_card,
     read_weights,
-    write_atomically,
     write_model_folder,
 )
 

@@ -180,6 +180,11 @@ def find_asset(name: str) -> Path | None:
         If there is no such asset.
     """
     _asset(name)
+    return find_file(name)
+
+
+def find_file(name: str) -> Path | None:
+    """Path of a published file of any name, in the folders of ``AUDIOSET_ASSETS`` or in the cache; or None."""
     candidates = [Path(folder) / name for folder in _asset_folders()]
     candidates.append(cache_folder() / "assets" / name)
     return next((path for path in candidates if path.is_file()), None)

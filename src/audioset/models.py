@@ -17,6 +17,7 @@ import numpy as np
 
 from audioset import __version__, assets
 from audioset.errors import OutputError, UsageError, WeightsError
+from audioset.files import write_atomically
 from audioset.frontend import (
     EFFICIENTAT,
     EFFICIENTAT_VARIANTS,
@@ -48,7 +49,6 @@ from audioset.weights.model_folder import (
     ModelCard,
     read_card,
     read_weights,
-    write_atomically,
     write_model_folder,
 )
 from audioset.weights.tf_checkpoint import read_tf_checkpoint

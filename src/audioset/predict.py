@@ -22,6 +22,7 @@ from audioset.errors import OutputError, UsageError
 from audioset.events import Event, clip_to_audio, scores_to_events
 from audioset.executors.onnxruntime import OnnxRuntimeEngine
 from audioset.executors.openvino import OpenVinoEngine
+from audioset.files import write_atomically
 from audioset.frontend import FrontendSpec, Slab, log_mel, patch_waveforms, patches, slabs
 from audioset.labels import LabelSet
 from audioset.limits import LIMITS, Limits
@@ -38,7 +39,7 @@ from audioset.models import (
 )
 from audioset.networks.ops import Outputs, input_names
 from audioset.stream import Stream
-from audioset.weights.model_folder import ModelCard, write_atomically
+from audioset.weights.model_folder import ModelCard
 
 logger = logging.getLogger(__name__)
 

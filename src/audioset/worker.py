@@ -13,23 +13,23 @@ from __future__ import annotations
 import json
 import os
 import queue
-import signal
 import struct
 import sys
 import threading
-from contextlib import suppress
 from dataclasses import asdict, dataclass
+from io import BufferedReader
 from typing import IO, Any
 
 import numpy as np
 
 from audioset.audio import mono_blocks, open_audio
+from audioset.child import limit_cpu, limit_memory, take_output
 from audioset.errors import AudioSetError
 from audioset.frontend import FrontendSpec, Slab, log_mel, slabs
 from audioset.limits import Limits
 
 HEADER = struct.Struct("<II")
-Message = tuple[dict[str, Any], bytes]
+Message = tuple[dict[str, Any], memoryview]
 
 
 @dataclass(frozen=True)
@@ -69,27 +69,25 @@ def write_message(pipe: IO[bytes], fields: dict[str, Any], samples: Any = b"") -
     pipe.flush()
 
 
-def read_message(pipe: IO[bytes]) -> Message | None:
-    """Receive one message, or None where the other side is gone."""
+def read_message(pipe: BufferedReader) -> Message | None:
+    """Receive one message, or None where the other side is gone. Its samples may be written to."""
     header = pipe.read(HEADER.size)
     if len(header) < HEADER.size:
         return None
     n_text, n_payload = HEADER.unpack(header)
-    text, payload = pipe.read(n_text), pipe.read(n_payload)
-    if len(text) < n_text or len(payload) < n_payload:
+    text, payload = pipe.read(n_text), np.empty(n_payload, np.uint8).data
+    if len(text) < n_text or pipe.readinto(payload) < n_payload:
         return None
     return json.loads(text), payload
 
 
 def main() -> None:
     """Serve one parent until it closes the pipe."""
-    results = os.fdopen(os.dup(1), "wb")
-    _close_output()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    results = take_output()
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_read_lines, args=(lines,), daemon=True).start()
     config = WorkerConfig.from_json(lines.get())
-    _limit_memory(config.limits)
+    limit_memory(config.limits.worker_memory_mb)
     write_message(results, {"kind": "ready"})
     while True:
         _serve_file(json.loads(lines.get()), config, results)
@@ -100,7 +98,7 @@ def _serve_file(path: str, config: WorkerConfig, results: IO[bytes]) -> None:
         with open_audio(path, config.limits) as reader:
             blocks = mono_blocks(reader, config.frontend.sample_rate)
             for slab in slabs(blocks, config.frontend, config.hop_frames, config.slab_patches):
-                _limit_cpu(config.limits)
+                limit_cpu(config.limits.worker_stall_s)
                 features = log_mel(slab.waveform, config.frontend)
                 seen = np.append(features, slab.waveform) if config.sends_waveform else features
                 write_message(results, _slab_fields(slab), seen)
@@ -133,40 +131,6 @@ def _read_lines(lines: queue.SimpleQueue[str]) -> None:
     for line in sys.stdin:
         lines.put(line)
     os._exit(0)
-
-
-def _close_output() -> None:
-    """Point standard output and error at nothing: native libraries write to both."""
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 1)
-    os.dup2(nothing, 2)
-
-
-def _limit_memory(limits: Limits) -> None:
-    if sys.platform == "win32":
-        return
-    import resource
-
-    _lower_limit(resource.RLIMIT_CORE, 0)
-    _lower_limit(resource.RLIMIT_AS, limits.worker_memory_mb << 20)
-
-
-def _limit_cpu(limits: Limits) -> None:
-    """Allow so much processor time until the next slab; the kernel ends the process after that."""
-    if sys.platform == "win32":
-        return
-    import resource
-
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    _lower_limit(resource.RLIMIT_CPU, int(usage.ru_utime + usage.ru_stime + limits.worker_stall_s) + 1)
-
-
-def _lower_limit(kind: int, value: int) -> None:
-    import resource
-
-    _, hard = resource.getrlimit(kind)
-    with suppress(ValueError, OSError):  # macOS has no limit on address space; the parent's clock still holds
-        resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ COMMANDS = {
     "calibrate": ("calibrate", "Learn a model's own thresholds from labelled recordings."),
     "models": ("models", "List, describe, fetch and check the published models."),
     "data": ("data", "Work with AudioSet itself."),
+    "train": ("train", "Train classifiers of clips on the released features."),
     "doctor": ("doctor", "Show what works here, and how exactly."),
 }
 INTERRUPTED = 130
@@ -41,7 +42,8 @@ def cli() -> None:
       audioset embed recordings/ --output embeddings.parquet
 
     Results go to standard output, everything else to standard error. Exit codes: 0 all done, 2 wrong
-    usage, 3 some inputs failed, 4 no input, 5 weights missing or wrong, 7 results cannot be written.
+    usage, 3 some inputs failed, 4 no input, 5 weights missing or wrong, 6 an earlier run does not fit, 7 results
+    cannot be written.
     """
 
 

@@ -83,7 +83,7 @@ def calibrate(labels: Path, **options: Any) -> int:
     """
     from audioset.calibration_fit import Recipe, fit
     from audioset.clip_labels import gather_clips, read_label_table
-    from audioset.formats.output import explain_os_errors
+    from audioset.files import explain_os_errors
     from audioset.models import find_labels, prepare_model
     from audioset.weights.model_folder import copy_model_folder
 

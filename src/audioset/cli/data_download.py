@@ -225,7 +225,7 @@ def slurm(folder: Path, lists: tuple[str, ...], options: str, output: Path | Non
     """
     from audioset.data.published import segments_path
     from audioset.data.slurm import Job, job_script, make_folders
-    from audioset.data.writing import writing
+    from audioset.files import writing
 
     paths = [str(segments_path(name)) for name in lists]
     script = job_script(folder, paths, shlex.split(options), Job(**job), rate)

@@ -92,9 +92,9 @@ def _list(chosen: Mapping[str, tuple[Asset, ...]], folder: Path | None, *, as_js
 
 
 def _record(kind: str, asset: Asset, folder: Path | None) -> dict[str, Any]:
-    from audioset.data.published import find_published
+    from audioset.assets import find_file
 
-    path = find_published(asset.name) if folder is None else folder / asset.name
+    path = find_file(asset.name) if folder is None else folder / asset.name
     return {
         "kind": kind,
         "file": asset.name,

@@ -14,8 +14,8 @@ from audioset.cli.inputs import Input
 from audioset.cli.options import load_chosen_model
 from audioset.cli.progress import Progress
 from audioset.errors import UsageError
+from audioset.files import explain_os_errors
 from audioset.formats import SUFFIXES, Stream, Writer, make_writer, open_output, printable
-from audioset.formats.output import explain_os_errors
 from audioset.limits import Limits
 from audioset.predict import Model, Prediction
 

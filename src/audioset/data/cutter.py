@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
+from audioset.child import limit_memory, take_output
 from audioset.data.media import MediaFile, MediaSettings, check_file, cut_clip, duration_of
 from audioset.errors import AudioError, AudioSetError
 
@@ -133,12 +133,8 @@ class Cutter:
 
 def main() -> None:
     """Serve one parent until it closes the pipe."""
-    answers = os.fdopen(os.dup(1), "wb")
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 1)
-    os.dup2(nothing, 2)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    _limit_resources()
+    answers = take_output()
+    limit_memory(MEMORY_MB)
     for line in sys.stdin.buffer:
         kind, *arguments = json.loads(line)
         _answer(CALLS[kind], arguments, answers)
@@ -182,17 +178,6 @@ def _video(source: str, audio: str | None, target: str, start_s: float, end_s: f
 
 
 CALLS: dict[str, Callable[..., Any]] = {"cut": _cut, "check": _check, "duration": _duration, "video": _video}
-
-
-def _limit_resources() -> None:
-    if sys.platform == "win32":
-        return
-    import resource
-
-    for kind, value in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_AS, MEMORY_MB << 20)):
-        _, hard = resource.getrlimit(kind)
-        with suppress(ValueError, OSError):  # macOS has no limit on address space
-            resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
 
 
 if __name__ == "__main__":

@@ -28,9 +28,9 @@ from audioset.data.feature_clips import (
     in_blocks,
     subset_of_code,
 )
-from audioset.data.feature_output import output_folder
 from audioset.data.feature_problems import Malformed, Problems
 from audioset.errors import DataError
+from audioset.files import output_folder
 from audioset.postprocess import EMBEDDING_SIZE
 
 CARD = "features.json"

@@ -18,9 +18,9 @@ import h5py
 import numpy as np
 
 from audioset.data.feature_clips import CLIP_S, N_CLASSES, ClipArrays, FeatureClip, in_blocks, subset_code, subset_named
-from audioset.data.feature_output import output_file
 from audioset.data.feature_problems import Malformed, Problems
 from audioset.errors import AudioSetError, DataError
+from audioset.files import output_file
 from audioset.postprocess import EMBEDDING_SIZE
 
 CLIPS_PER_BLOCK = 1024

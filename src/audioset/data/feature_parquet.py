@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from audioset.data.feature_clips import FeatureClip, in_blocks, make_clip
-from audioset.data.feature_output import output_file
 from audioset.data.feature_problems import Malformed, Problems
 from audioset.errors import AudioSetError, MissingExtraError
+from audioset.files import output_file
 from audioset.postprocess import EMBEDDING_SIZE
 
 CLIPS_PER_GROUP = 4096  # 5 MB

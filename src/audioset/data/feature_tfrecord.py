@@ -15,10 +15,10 @@ from typing import Any
 
 from audioset.data.feature_clips import FeatureClip
 from audioset.data.feature_examples import AUDIOSET, Layout, clip_to_example
-from audioset.data.feature_output import output_file, output_folder
 from audioset.data.feature_shards import is_archive, is_shard
 from audioset.data.tfrecord import frame_record
 from audioset.errors import DataError, OutputError
+from audioset.files import output_file, output_folder
 
 TOP = "audioset_v1_embeddings"
 NO_SUBSET_FOLDER = "unknown"

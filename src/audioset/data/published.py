@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from audioset.assets import ASSETS, Asset, cache_folder, fetch, hash_file, is_published
+from audioset.assets import ASSETS, Asset, cache_folder, fetch, find_file, hash_file, is_published
 from audioset.errors import ConflictError, UsageError
 
 REGIONS = ("us", "eu", "asia")
@@ -71,18 +71,6 @@ def published_files(region: str = "us") -> dict[str, tuple[Asset, ...]]:
     }
 
 
-def find_published(name: str) -> Path | None:
-    """Path of a published file that is on this machine, or None. Opens no connection.
-
-    Parameters
-    ----------
-    name : str
-        Such as ``"eval_segments.csv"``. It is looked for in the folders of ``AUDIOSET_ASSETS``, then in the cache.
-    """
-    folders = [Path(folder) for folder in os.environ.get("AUDIOSET_ASSETS", "").split(os.pathsep) if folder]
-    return next((path / name for path in (*folders, cache_folder() / "assets") if (path / name).is_file()), None)
-
-
 def get_published(name: str) -> Path:
     """Path of a published file, fetched into the cache if it is not on this machine.
 
@@ -92,7 +80,7 @@ def get_published(name: str) -> Path:
         If it cannot be fetched; the message says where to put the file by hand.
     """
     asset = next(asset for group in published_files().values() for asset in group if asset.name == name)
-    return find_published(name) or fetch(asset, cache_folder() / "assets")
+    return find_file(name) or fetch(asset, cache_folder() / "assets")
 
 
 def segments_path(source: str | os.PathLike[str]) -> Path:

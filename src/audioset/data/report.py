@@ -11,7 +11,7 @@ from typing import Any
 from audioset.data.clips import Clip, names_digest
 from audioset.data.failures import BY_STATE
 from audioset.data.ledger import Ledger
-from audioset.data.writing import writing
+from audioset.files import writing
 
 MEANINGS = {
     "done": "on disk",

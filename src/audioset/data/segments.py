@@ -20,8 +20,8 @@ import numpy as np
 
 from audioset.data.damage import SEGMENTS_FORM, explain_count, explain_header, shown
 from audioset.data.strict_rows import Cells, strict_rows
-from audioset.data.writing import writing
 from audioset.errors import DataError, UsageError
+from audioset.files import writing
 from audioset.labels import LabelSet
 
 IdArray = np.ndarray[Any, np.dtype[np.bytes_]]

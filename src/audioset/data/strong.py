@@ -20,9 +20,9 @@ import numpy as np
 from audioset.data.damage import FRAMED_FORM, STRONG_FORM, Form, shown
 from audioset.data.segments import Segment, SegmentList
 from audioset.data.strict_rows import Cells, strict_rows
-from audioset.data.writing import writing
 from audioset.errors import DataError, UsageError
 from audioset.events import Event
+from audioset.files import writing
 from audioset.labels import LabelSet
 
 IntArray = np.ndarray[Any, np.dtype[np.int32]]

@@ -8,7 +8,8 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from audioset.formats.output import Stream, explain_os_errors
+from audioset.files import explain_os_errors
+from audioset.formats.output import Stream
 from audioset.formats.rows import EmbeddingRow
 
 if TYPE_CHECKING:

@@ -11,19 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from audioset.errors import OutputError
+from audioset.files import explain_os_errors
 from audioset.formats.rows import printable
-
-NEXT_STEPS = {
-    errno.ENOSPC: "free some space there, or choose another disk",
-    errno.EDQUOT: "free some of your quota there, or choose another disk",
-    errno.EACCES: "choose a place that you may write to",
-    errno.EPERM: "choose a place that you may write to",
-    errno.EROFS: "choose a place that you may write to",
-    errno.ENOENT: "create the folder, or correct its name",
-    errno.EISDIR: "name a file in that folder",
-    errno.ENAMETOOLONG: "choose a shorter name",
-}
 
 
 class Output(io.RawIOBase):
@@ -105,18 +94,6 @@ def open_output(target: str | os.PathLike[str] | None) -> Iterator[Output]:
         except BrokenPipeError:
             if not output.reader_is_gone:
                 raise
-
-
-@contextmanager
-def explain_os_errors(name: str) -> Iterator[None]:
-    """Turn what the system says about writing to ``name`` into an OutputError. A closed pipe stays one."""
-    try:
-        yield
-    except (OutputError, BrokenPipeError):
-        raise
-    except OSError as error:
-        step = NEXT_STEPS.get(error.errno or 0, "choose another place")
-        raise OutputError(f"cannot write {name}: {error.strerror or error}. Next step: {step}") from error
 
 
 @contextmanager

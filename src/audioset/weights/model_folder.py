@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 
 from audioset.errors import WeightsError
+from audioset.files import replacing, write_atomically
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -162,21 +160,3 @@ def read_weights(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[st
         if not np.isfinite(weights[name]).all():
             raise WeightsError(f"{path}: {name!r} holds NaN or infinite values; expected finite weights")
     return {name: weights[name].astype(np.float32, copy=False) for name in shapes}
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file whole: nobody ever sees a part of it."""
-    with replacing(path) as temporary:
-        temporary.write_bytes(data)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name to write to, which becomes ``path`` if the block ends well and is deleted if not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid4().hex[:8]}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
