@@ -20,7 +20,7 @@ from audioset.assets import ASSETS
 from audioset.errors import AudioError, EngineError, MissingExtraError, UsageError, WeightsError
 from audioset.frontend import EFFICIENTAT, EFFICIENTAT_VARIANTS, PANNS, PANNS_VARIANTS, YAMNET, patch_waveforms
 from audioset.models import FRONTENDS, MOBILENETS, MODELS, NETWORKS, PANNS_MODELS, find_model, network_shapes
-from audioset.predict import ENGINE_NAMES
+from audioset.predict import ENGINE_NAMES, join_predictions
 from audioset.weights.model_folder import ModelCard, write_model_folder
 
 RATE = 32_000
@@ -88,6 +88,40 @@ def test_short_clips_follow_pad(mn04):
 def test_real_audio_is_tagged_as_a_listener_would(mn04, assets_folder):
     for clip, label in (("dog_975ms", "Dog"), ("speech_whistling2", "Whistling"), ("torchvggish_test", "Music")):
         assert label in [name for name, _ in mn04.predict_file(assets_folder / "audio" / f"{clip}.wav").top(2)]
+
+
+def stream_whole(model, waveform, size, sample_rate, **options):
+    stream = model.stream(sample_rate, **options)
+    blocks = (waveform[start : start + size] for start in range(0, len(waveform), size))
+    parts = [part for block in blocks for part in stream.push(block)]
+    return join_predictions([*parts, *stream.finish()])
+
+
+@pytest.mark.parametrize("size", [1, 160, 1_000, 100_000])
+@pytest.mark.parametrize("options", [{"window_s": 1, "hop_s": 0.4}, {"window_s": 1, "pad": "error"}, {}], ids=str)
+def test_a_stream_of_clips_equals_the_whole_waveform(mn04, size, options):
+    waveform = noise(int(2.3 * RATE))
+    check_equal(stream_whole(mn04, waveform, size, RATE, **options), mn04.predict(waveform, RATE, **options))
+
+
+def test_a_window_goes_with_the_sample_after_it(mn04):
+    stream = mn04.stream(RATE, window_s=1)
+    assert stream.push(noise(RATE)) == []
+    (first,) = stream.push(noise(1))
+    assert (first.start_s.tolist(), first.end_s.tolist()) == ([0.0], [1.0])
+    (last,) = stream.finish()
+    assert last.end_s.tolist() == [pytest.approx(1 + 1 / RATE)]
+
+
+def test_a_resampled_stream_of_clips_equals_the_whole_waveform(mn04):
+    waveform = noise(int(2.3 * 44_100))
+    check_equal(stream_whole(mn04, waveform, 777, 44_100, window_s=1), mn04.predict(waveform, 44_100, window_s=1))
+
+
+def test_a_stream_of_samples_equals_the_whole_waveform(small_folder):
+    model = load_model(small_folder("panns_wavegram"))
+    waveform = noise(int(2.3 * RATE))
+    check_equal(stream_whole(model, waveform, 999, RATE, window_s=1), model.predict(waveform, RATE, window_s=1))
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from sounds import noise, sine
 
 from audioset import AudioSetError, Model
 from audioset.errors import AudioError, UsageError
-from audioset.frontend import EFFICIENTAT, YAMNET, FrontendSpec, log_mel, patches, slabs
+from audioset.frontend import YAMNET, FrontendSpec, log_mel, patches, slabs
 from audioset.predict import Prediction, join_predictions
 from audioset.stream import Stream
 
@@ -44,9 +44,11 @@ def assert_same(actual: Prediction, expected: Prediction) -> None:
 
 def small_stream(spec: FrontendSpec, hop_frames: int, max_patches: int = 3) -> Stream[tuple]:
     """A stream whose predictions are what the network would see."""
-    return Stream(
-        lambda slab, features, seen: (slab, features.copy(), seen.copy()), spec, hop_frames, max_patches, 16_000
-    )
+
+    def predict(slab, features, seen):
+        return slab, features.copy(), patches(seen, spec, hop_frames).copy()
+
+    return Stream(predict, spec, hop_frames, max_patches, 16_000)
 
 
 @pytest.fixture(scope="module")
@@ -238,5 +240,3 @@ def test_settings_that_no_stream_can_have_are_refused(model: Model) -> None:
     ):
         with pytest.raises(AudioSetError, match=message):
             model.stream(sample_rate, **options)
-    with pytest.raises(UsageError, match="streams need a model with patches"):
-        small_stream(EFFICIENTAT, 1_000)

@@ -628,7 +628,10 @@ def slabs(blocks: Iterable[FloatArray], spec: FrontendSpec, hop_frames: int, sla
         ``too_short`` with ``spec.pad="error"``.
     """
     if spec.is_centred:
-        yield from _windows(blocks, spec, hop_frames)
+        windows = Windows(spec, hop_frames)
+        for block in blocks:
+            yield from windows.push(block)
+        yield windows.finish()
         return
     slab_hop_frames = slab_patches * hop_frames
     slab_hop = slab_hop_frames * spec.hop_samples
@@ -666,34 +669,50 @@ def slabs(blocks: Iterable[FloatArray], spec: FrontendSpec, hop_frames: int, sla
         first_patch += slab_patches
 
 
-def _windows(blocks: Iterable[FloatArray], spec: FrontendSpec, hop_frames: int) -> Iterator[Slab]:
-    """``slabs`` for a centred frontend."""
-    size, hop = spec.samples(spec.patch_frames), hop_frames * spec.hop_samples
-    needed = size + 1 if spec.pad == "cover" else size + hop  # a window may go when another is sure to follow it
-    rest, rest_start = np.zeros(0, np.float32), 0
-    n_patches = start = n_seen = 0
-    pending: list[FloatArray] = []  # joined when a window may go: after each block, it would be 1.4 ms for ten seconds
-    for block in blocks:
-        pending.append(block)
-        n_seen += len(block)
-        if n_seen < start + needed:
-            continue
-        rest = np.concatenate(pending)
-        while n_seen >= start + needed:
-            yield _window(rest[start - rest_start :][:size], n_patches, start, spec, start + size)
-            n_patches, start = n_patches + 1, start + hop
-        kept = max(rest_start, min(start, n_seen - size))
-        rest, rest_start = rest[kept - rest_start :], kept
-        pending = [rest]
-    rest = np.concatenate(pending) if pending else rest
-    if n_seen < spec.min_samples:
-        rest = pad_to_patch(rest, spec)
-    first_sample = max(0, min(start, n_seen - size))
-    yield _window(rest[first_sample - rest_start :][:size], n_patches, first_sample, spec, n_seen)
+class Windows:
+    """Cuts samples into the windows of a centred frontend, block by block: see ``slabs``.
 
+    Parameters
+    ----------
+    spec : FrontendSpec
+    hop_frames : int
+        Frames between windows.
+    """
 
-def _window(waveform: FloatArray, number: int, first_sample: int, spec: FrontendSpec, end_sample: int) -> Slab:
-    return Slab(waveform, number, 1, first_sample, spec.n_frames(len(waveform)), end_sample)
+    def __init__(self, spec: FrontendSpec, hop_frames: int) -> None:
+        self._spec = spec
+        self._size, self._hop = spec.samples(spec.patch_frames), hop_frames * spec.hop_samples
+        # A window may go when another is sure to follow it.
+        self._needed = self._size + (1 if spec.pad == "cover" else self._hop)
+        self._pending: list[FloatArray] = []  # joined when a window may go: each time, it would be 1.4 ms for 10 s
+        self._pending_start = 0
+        self._n_patches = self._start = 0
+        self.n_seen = 0  # samples
+
+    def push(self, block: FloatArray) -> Iterator[Slab]:
+        """Take the next samples; the windows that may go."""
+        self._pending.append(block)
+        self.n_seen += len(block)
+        if self.n_seen < self._start + self._needed:
+            return
+        rest = np.concatenate(self._pending)
+        while self.n_seen >= self._start + self._needed:
+            yield self._window(rest, self._start, self._start + self._size)
+            self._n_patches, self._start = self._n_patches + 1, self._start + self._hop
+        kept = max(self._pending_start, min(self._start, self.n_seen - self._size))
+        self._pending, self._pending_start = [rest[kept - self._pending_start :].copy()], kept
+
+    def finish(self) -> Slab:
+        """The last window, of what is left."""
+        rest = np.concatenate([np.zeros(0, np.float32), *self._pending])
+        if self.n_seen < self._spec.min_samples:
+            rest = pad_to_patch(rest, self._spec)
+        return self._window(rest, max(0, min(self._start, self.n_seen - self._size)), self.n_seen)
+
+    def _window(self, rest: FloatArray, first_sample: int, end_sample: int) -> Slab:
+        waveform = rest[first_sample - self._pending_start :][: self._size]
+        n_frames = self._spec.n_frames(len(waveform))
+        return Slab(waveform, self._n_patches, 1, first_sample, n_frames, end_sample)
 
 
 def mel_weights(spec: FrontendSpec) -> FloatArray:

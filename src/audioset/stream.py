@@ -9,7 +9,7 @@ import numpy as np
 
 from audioset.audio import check_rates, make_resampler, waveform_to_mono
 from audioset.errors import AudioError, UsageError
-from audioset.frontend import FrontendSpec, Slab, log_mel, n_patches, pad_to_patch, patches
+from audioset.frontend import FrontendSpec, Slab, Windows, log_mel, n_patches, pad_to_patch
 
 Array = np.ndarray[Any, Any]
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
@@ -25,7 +25,7 @@ class Stream(Generic[Part]):
     Parameters
     ----------
     predict : callable
-        Makes a prediction of a slab, the log-mel frames that no earlier slab had, and its patches.
+        Makes a prediction of a slab, the log-mel frames that no earlier slab had, and those of its patches.
     frontend : FrontendSpec
         With the padding that is wanted.
     hop_frames : int
@@ -38,7 +38,7 @@ class Stream(Generic[Part]):
     Raises
     ------
     UsageError
-        If the rate is not between 1 Hz and 10 MHz, or the frontend is centred.
+        If the rate is not between 1 Hz and 10 MHz.
     """
 
     def __init__(
@@ -49,13 +49,9 @@ class Stream(Generic[Part]):
         max_patches: int,
         sample_rate: int,
     ) -> None:
-        if frontend.is_centred:
-            raise UsageError(
-                f"{frontend.name} reflects the end of each clip, so it must know where that is; streams need a model "
-                "with patches. Next step: choose such a model, as yamnet, or predict clips as they are recorded"
-            )
         self._predict = predict
         self._frontend = frontend
+        self._windows = Windows(frontend, hop_frames) if frontend.is_centred else None
         self._unpadded = frontend.with_pad("zero")  # counts whole patches only
         self._hop_frames = hop_frames
         self._max_patches = max_patches
@@ -86,7 +82,7 @@ class Stream(Generic[Part]):
         -------
         list of Prediction
             All patches that this block completes: none or one prediction, or several for a block that holds more than
-            64 patches.
+            64 patches. A window of a model of clips goes when it is sure that another one follows it.
 
         Raises
         ------
@@ -102,7 +98,11 @@ class Stream(Generic[Part]):
             return []
         mono = waveform_to_mono(block)
         self._check_channels(block)
-        self._append(self._resample(mono, False))
+        samples = self._resample(mono, False)
+        if self._windows:
+            self._n_samples += len(samples)
+            return [self._predict_window(slab) for slab in self._windows.push(samples.copy())]
+        self._append(samples)
         if self._n_samples < self._frontend.min_samples:
             return []
         return self._predict_until(n_patches(self._n_samples, self._unpadded, self._hop_frames))
@@ -126,10 +126,21 @@ class Stream(Generic[Part]):
         self._is_finished = True
         if self._n_channels is None:
             raise AudioError("the stream ended before its first sample", code="no_samples")
-        self._append(self._resample(np.zeros(0, np.float32), True))
+        samples = self._resample(np.zeros(0, np.float32), True)
+        if self._windows:
+            self._n_samples += len(samples)
+            return [
+                *map(self._predict_window, self._windows.push(samples)),
+                self._predict_window(self._windows.finish()),
+            ]
+        self._append(samples)
         if self._n_samples < self._frontend.min_samples:
             self._rest = pad_to_patch(self._rest, self._frontend)
         return self._predict_until(n_patches(self._n_samples, self._frontend, self._hop_frames))
+
+    def _predict_window(self, slab: Slab) -> Part:
+        features = log_mel(slab.waveform, self._frontend)
+        return self._predict(slab, features, features)
 
     def _check_is_open(self) -> None:
         if self._is_finished:
@@ -178,7 +189,7 @@ class Stream(Generic[Part]):
             min(self._rest_frame * spec.hop_samples + n_samples, self._n_samples),
         )
         # Between patches that do not touch there are frames that no patch has.
-        seen = patches(features[first_frame - self._rest_frame :], spec, self._hop_frames)
+        seen = features[first_frame - self._rest_frame :]
         self._n_patches, self._n_frames = self._n_patches + count, end_frame
         next_frame = min(end_frame, self._n_patches * self._hop_frames)
         self._rest = self._rest[(next_frame - self._rest_frame) * spec.hop_samples :]

@@ -50,6 +50,9 @@ STATUS_SCORE = 0.05
 @click.option("--device", metavar="NAME", help="Microphone, by number or part of its name. Default: the system's.")
 @click.option("--format", "format_name", type=click.Choice(list(FORMATS)), default="table", show_default=True)
 @click.option("--hop", "hop_s", metavar="S", type=float, help="Seconds between patches. Default: the model's own.")
+@click.option(
+    "--window", "window_s", metavar="S", type=float, help="Seconds of a patch of a model of clips. Default: 10."
+)
 @click.option("--quiet", "-q", is_flag=True, help="No status line.")
 @model_options
 def listen(source: str | None, **options: Any) -> int:
@@ -73,7 +76,8 @@ def listen(source: str | None, **options: Any) -> int:
     model = load_chosen_model(options)
     check_tagger(model, options["model"])
     finder = make_finder(model)
-    stream = model.stream(live.sample_rate or model.frontend.sample_rate, hop_s=options["hop_s"])
+    settings = {name: options[name] for name in ("hop_s", "window_s")}
+    stream = model.stream(live.sample_rate or model.frontend.sample_rate, **settings)
     with status, closing(live.blocks), _Interrupt() as interrupt:
         parts = _parts(stream, live.blocks, interrupt)
         rows = _rows(parts, stream, finder, live.name, options["model"], status)
