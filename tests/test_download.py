@@ -59,7 +59,7 @@ SEEN_AS = {
     "short": "invalid",
 }
 PASSING = [fault for fault in FAULTS if fault not in ("404", "stall")]
-N_STORM = 440
+N_STORM = 460
 SCALE = 1e-3
 
 
