@@ -17,6 +17,7 @@ import numpy as np
 from measure import interleaved_medians
 
 import audioset
+from audioset.assets import ASSETS
 from audioset.models import FRONTENDS, MODELS, NETWORKS, ModelSpec, patch_shape
 from audioset.networks.cost import count_multiply_adds
 from audioset.networks.ops import input_names, trace_shapes
@@ -24,6 +25,7 @@ from audioset.weights.model_folder import ModelCard, write_model_folder
 
 CLIP_S = 10
 N_RUNS = 5
+SEGMENT_FRAMES = 32
 
 
 def generated_weights(spec: ModelSpec) -> dict[str, np.ndarray]:
@@ -52,26 +54,46 @@ def clip_patches(frontend: audioset.FrontendSpec) -> int:
     return 1 if frontend.is_centred else 1 + max(0, -(-(n_frames - frontend.patch_frames) // frontend.patch_hop_frames))
 
 
+def time_resolution(spec: ModelSpec) -> str:
+    """How far apart in time two answers can be told: the hop of patches, a segment, or the window of a clip."""
+    frontend = FRONTENDS[spec.frontend]
+    if "decision" in spec.arguments:
+        return f"{SEGMENT_FRAMES * frontend.frame_hop_s:g} s"
+    return f"{'window, ' if frontend.is_centred else ''}{frontend.patch_hop_frames * frontend.frame_hop_s:g} s"
+
+
+def measure(spec: ModelSpec) -> tuple[float, float]:
+    """Multiply-adds, and seconds on one core, for a clip."""
+    frontend = FRONTENDS[spec.frontend]
+    n_patches = clip_patches(frontend)
+    shape = (frontend.patch_frames, frontend.n_mels)
+    n_samples = frontend.waveform_samples(frontend.patch_frames)
+    n_multiply_adds = count_multiply_adds(NETWORKS[spec.network], shape, n_samples, spec.arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        engine = load(spec, Path(folder)).engine
+        seen = {"patches": (n_patches, *shape), "waveforms": (n_patches, n_samples)}
+        inputs = [np.zeros(seen[kind], np.float32) for kind in input_names(NETWORKS[spec.network])]
+        seconds = interleaved_medians({"": lambda: engine(*inputs)}, N_RUNS)[""]
+    return n_patches * n_multiply_adds, seconds
+
+
 def main(names: list[str]) -> None:
-    print(f"{'model':24s} {'mAP':>6s} {'millions of':>12s} {'giga multiply-adds':>19s} {'core-ms':>9s} {'x real':>8s}")
-    print(f"{'':24s} {'':6s} {'parameters':>12s} {'for 10 s':>19s} {'for 10 s':>9s} {'time':>8s}")
+    print("| model | mAP | parameters, millions | giga multiply-adds | core-ms | x real time | resolution | licence |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for name in names or MODELS:
         spec = MODELS[name]
-        frontend = FRONTENDS[spec.frontend]
-        n_patches = clip_patches(frontend)
-        shape = (frontend.patch_frames, frontend.n_mels)
-        n_samples = frontend.waveform_samples(frontend.patch_frames)
-        cost = n_patches * count_multiply_adds(NETWORKS[spec.network], shape, n_samples, spec.arguments)
-        with tempfile.TemporaryDirectory() as folder:
-            model = load(spec, Path(folder))
-            seen = {"patches": (n_patches, *shape), "waveforms": (n_patches, n_samples)}
-            inputs = [np.zeros(seen[kind], np.float32) for kind in input_names(NETWORKS[spec.network])]
-            seconds = interleaved_medians({name: lambda: model.engine(*inputs)}, N_RUNS)[name]  # noqa: B023
-        mean_ap = f"{spec.mean_ap:.3f}" if spec.mean_ap else "embeds"
-        print(
-            f"{name:24s} {mean_ap:>6s} {spec.n_parameters / 1e6:12.1f} {cost / 1e9:19.2f} {seconds * 1e3:9.1f} "
-            f"{CLIP_S / seconds:8,.0f}"
+        n_multiply_adds, seconds = measure(spec)
+        cells = (
+            f"`{name}`",
+            f"{spec.mean_ap:.3f}" if spec.mean_ap else "",
+            f"{spec.n_parameters / 1e6:.1f}",
+            f"{n_multiply_adds / 1e9:.2f}",
+            f"{seconds * 1e3:.0f}",
+            f"{CLIP_S / seconds:,.0f}",
+            time_resolution(spec),
+            ASSETS[spec.weights].licence,
         )
+        print(f"| {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":
