@@ -21,6 +21,7 @@ COMMANDS = {
     "models": ("models", "List, describe, fetch and check the published models."),
     "data": ("data", "Work with AudioSet itself."),
     "train": ("train", "Train classifiers of clips on the released features."),
+    "evaluate": ("evaluate", "Measure models on AudioSet, and compare them."),
     "doctor": ("doctor", "Show what works here, and how exactly."),
 }
 INTERRUPTED = 130

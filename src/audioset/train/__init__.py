@@ -1,4 +1,39 @@
-"""Train on top of the published networks, with PyTorch (the extra ``train``)."""
+"""Train on top of the published networks, and on the released features, with PyTorch (the extra ``train``)."""
 
-from audioset.train.warm_start import WarmStart as WarmStart
-from audioset.train.warm_start import fit as fit
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from audioset.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from audioset.train.config import TrainConfig as TrainConfig
+    from audioset.train.config import read_config as read_config
+    from audioset.train.loop import train as train
+    from audioset.train.warm_start import WarmStart as WarmStart
+    from audioset.train.warm_start import fit as fit
+
+if find_spec("torch") is None:
+    raise MissingExtraError("audioset.train", "torch", "train")
+
+# Imported when first used: the command line needs the names of the settings, not PyTorch.
+_HOME = {
+    "TrainConfig": "config",
+    "read_config": "config",
+    "train": "loop",
+    "WarmStart": "warm_start",
+    "fit": "warm_start",
+}
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'audioset.train' has no attribute {name!r}")
+    return getattr(import_module(f"audioset.train.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,193 @@
+"""What a run leaves in its folder: settings, measurements, checkpoints, and in the end a model.
+
+A checkpoint is one safetensors file: tensors, and everything else as JSON in its header. It appears whole or not at
+all, so a run may be killed at any point. The last two are kept.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from audioset.errors import ConflictError, DataError
+from audioset.files import explain_os_errors, output_file
+from audioset.train.config import TrainConfig, differences, read_config
+from audioset.train.tensorboard import EventFile
+from audioset.weights.model_folder import CARD_NAME, ModelCard, read_card, write_model_folder
+
+logger = logging.getLogger(__name__)
+
+CONFIG_NAME = "run.toml"
+METRICS_NAME = "metrics.jsonl"
+CHECKPOINTS = "checkpoints"
+N_KEPT = 2
+Tensors = dict[str, torch.Tensor]
+Record = dict[str, Any]
+
+
+class RunFolder:
+    """The folder of a run.
+
+    Parameters
+    ----------
+    path : Path
+        Made if need be.
+    config : TrainConfig
+    data_digest : str
+    is_writer : bool
+        Whether this process writes; the others only read.
+
+    Raises
+    ------
+    ConflictError
+        The folder holds a run with other settings, or something else.
+    OutputError
+        The place cannot be written.
+    """
+
+    def __init__(self, path: Path, config: TrainConfig, data_digest: str, *, is_writer: bool) -> None:
+        self.path, self._config, self._data_digest, self._is_writer = path, config, data_digest, is_writer
+        if is_writer:
+            self._begin()
+        self._events: EventFile | None = None
+
+    def find_result(self) -> Record | None:
+        """Metrics of the finished model, if this run has been here to its end."""
+        if not (self.path / CARD_NAME).is_file():
+            return None
+        source = read_card(self.path).source
+        self._check_data(source.get("data_digest"))
+        metrics: Record = source["metrics"]
+        return metrics
+
+    def load(self) -> tuple[Tensors, Record] | None:
+        """The newest checkpoint that can be read, or None; later measurements are struck out.
+
+        Raises
+        ------
+        ConflictError
+            It is of other data.
+        DataError
+            There are checkpoints, and none can be read.
+        """
+        paths = self._checkpoints()
+        for path in reversed(paths):
+            try:
+                tensors, record = _read(path)
+            except DataError as error:
+                logger.warning("%s; going on with the one before", error)
+                continue
+            self._check_data(record["data_digest"])
+            self._strike_out_after(record["iteration"])
+            return tensors, record
+        if paths:
+            raise DataError(f"none of the checkpoints in {self.path / CHECKPOINTS} can be read. Next step: delete them")
+        self._strike_out_after(0)
+        return None
+
+    def save(self, tensors: Tensors, record: Record) -> None:
+        """Write a checkpoint, and delete all but the last two."""
+        if not self._is_writer:
+            return
+        from safetensors.torch import save
+
+        header = {"record": json.dumps({**record, "data_digest": self._data_digest})}
+        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        self._write(f"{CHECKPOINTS}/{record['iteration']:09d}.safetensors", save(contiguous, header))
+        for path in self._checkpoints()[:-N_KEPT]:
+            path.unlink()
+
+    def note(self, record: Record) -> None:
+        """Add a line to the measurements."""
+        if not self._is_writer:
+            return
+        path = self.path / METRICS_NAME
+        with explain_os_errors(path), path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        if self._config.tensorboard:
+            self._events = self._events or EventFile(self.path)
+            self._events.write(record)
+
+    def finish(self, card: ModelCard, weights: Mapping[str, Any]) -> None:
+        """Write the model: the folder is then one that ``load_model`` reads."""
+        if self._is_writer:
+            with explain_os_errors(self.path):
+                write_model_folder(self.path, card, weights)
+
+    def provenance(self, metrics: Record) -> Record:
+        """What the model's card says of where the weights come from."""
+        return {
+            "file": CONFIG_NAME,
+            "digest": "",
+            "url": "",
+            "is_published": False,
+            "config": self._config.as_dict(),
+            "data_digest": self._data_digest,
+            "metrics": metrics,
+        }
+
+    def _begin(self) -> None:
+        """Write the settings, before anything else, and clear away what a killed process was writing."""
+        self._check_settings()
+        if not (self.path / CONFIG_NAME).exists():
+            self._write(CONFIG_NAME, self._config.to_toml().encode())
+        with explain_os_errors(self.path):
+            (self.path / CHECKPOINTS).mkdir(exist_ok=True)
+            for path in (self.path / CHECKPOINTS).glob(".*"):
+                path.unlink()
+
+    def _checkpoints(self) -> list[Path]:
+        return sorted((self.path / CHECKPOINTS).glob("*.safetensors"))
+
+    def _check_settings(self) -> None:
+        path = self.path / CONFIG_NAME
+        if path.is_file():
+            changed = differences(self._config.as_dict(), read_config(path).as_dict())
+            if changed:
+                raise ConflictError(
+                    f"{self.path} holds a run with other settings ({'; '.join(changed)}). "
+                    "Next step: another --output, or delete the folder"
+                )
+        elif self.path.is_dir() and any(not path.name.startswith(".") for path in self.path.iterdir()):
+            raise ConflictError(f"{self.path} holds something that is no run. Next step: another --output")
+
+    def _check_data(self, digest: str | None) -> None:
+        if digest != self._data_digest:
+            raise ConflictError(
+                f"{self.path} holds a run on other data than the settings name now. Likely cause: features that "
+                "were converted anew. Next step: another --output, or delete the folder"
+            )
+
+    def _strike_out_after(self, iteration: int) -> None:
+        path = self.path / METRICS_NAME
+        if not (self._is_writer and path.is_file()):
+            return
+        kept = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                is_before = json.loads(line)["iteration"] <= iteration
+            except (ValueError, KeyError, TypeError):
+                is_before = False  # the end of a line that was being written
+            if is_before:
+                kept.append(f"{line}\n")
+        self._write(METRICS_NAME, "".join(kept).encode())
+
+    def _write(self, name: str, data: bytes) -> None:
+        with output_file(self.path / name) as temporary:
+            temporary.write_bytes(data)
+
+
+def _read(path: Path) -> tuple[Tensors, Record]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            record = json.loads(file.metadata()["record"])
+            return {name: file.get_tensor(name) for name in file.keys()}, record  # noqa: SIM118 - it is no mapping
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"the checkpoint {path} cannot be read ({error})") from error
