@@ -9,7 +9,6 @@ import pytest
 from audioset.models import FRONTENDS, MODELS, NETWORKS
 from audioset.networks.cost import CountingOps, count_multiply_adds
 
-
 # The paper counts floating-point operations of all of it, and its spectrogram is a convolution.
 PANNS_LOG_MEL = 1001 * 513 * (2 * 1024 + 64)
 

@@ -150,9 +150,10 @@ class NumpyOps:
         weight = self.weights[f"{layer}/depthwise_kernel"][..., 0]
         return map_windows(lambda window: np.einsum("nhwc,hwc->nc", window, weight), x, kernel, stride)
 
-    def batch_norm(self, x, layer, *, epsilon, scale=True, axis="channels", names=KERAS_NAMES):
+    def batch_norm(self, x, layer, *, epsilon, scale=True, axis="channels", momentum=0.99, names=KERAS_NAMES):
         if axis != "channels":
-            x = self.batch_norm(np.moveaxis(x, "nhwc".index(axis[0]), 3), layer, epsilon=epsilon, names=names)
+            options = {"epsilon": epsilon, "momentum": momentum, "names": names}
+            x = self.batch_norm(np.moveaxis(x, "nhwc".index(axis[0]), 3), layer, **options)
             return np.moveaxis(x, 3, "nhwc".index(axis[0]))
         gain, offset, mean_name, variance_name = (names.tensor(layer, kind) for kind in BATCH_NORM_KINDS)
         mean, variance = self.weights[mean_name], self.weights[variance_name]
@@ -162,8 +163,8 @@ class NumpyOps:
             variance = ((x - mean) ** 2).mean(axis=(0, 1, 2))
             n_values = x[..., 0].size
             stored = variance * n_values / (n_values - 1) if names is TORCH_NAMES else variance
-            self.weights[mean_name] = 0.99 * moving_mean + 0.01 * mean
-            self.weights[variance_name] = 0.99 * moving_variance + 0.01 * stored
+            self.weights[mean_name] = momentum * moving_mean + (1 - momentum) * mean
+            self.weights[variance_name] = momentum * moving_variance + (1 - momentum) * stored
         x = (x - mean) / np.sqrt(variance + epsilon)
         return (x * self.weights[gain] if scale else x) + self.weights[offset]
 

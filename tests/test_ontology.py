@@ -524,7 +524,7 @@ def test_tag_per_patch_and_plot_use_the_same_labels(dog, tmp_path):
 
 
 def test_tag_refuses_a_misspelt_class_before_the_model_is_loaded(dog, tmp_path, monkeypatch):
-    monkeypatch.setattr("audioset.predict.load_model", lambda *_, **__: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("audioset.loading.load_model", lambda *_, **__: pytest.fail("the model was loaded"))
     with pytest.raises(UsageError, match="there is no class 'Dgo' in the ontology; did you mean 'Dog'"):
         tag(dog, "--classes", "Dgo")
 

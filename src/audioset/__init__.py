@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from audioset.labels import LabelSet as LabelSet
     from audioset.limits import LIMITS as LIMITS
     from audioset.limits import Limits as Limits
+    from audioset.loading import load_model as load_model
     from audioset.ontology import Ontology as Ontology
     from audioset.postprocess import Postprocessor as Postprocessor
     from audioset.postprocess import dequantize as dequantize
     from audioset.predict import Model as Model
     from audioset.predict import Prediction as Prediction
-    from audioset.predict import load_model as load_model
 
 __version__ = "0.1.0"
 
@@ -47,7 +47,7 @@ _HOME = {
     "dequantize": "postprocess",
     "Model": "predict",
     "Prediction": "predict",
-    "load_model": "predict",
+    "load_model": "loading",
 }
 
 _MODULES = ("metrics",)

@@ -177,6 +177,6 @@ def _try_engine(model: Model, engine: str, precision: str) -> Model | str:
     """The same model in another engine, or the reason why it is not available."""
     graph = prepare_graph(model.card, model.folder)
     try:
-        return Model(model.card, model.folder, ENGINES[engine](graph, precision, 1, cache_folder()))
+        return type(model)(model.card, model.folder, ENGINES[engine](graph, precision, 1, cache_folder()))
     except AudioSetError as error:
         return str(error)

@@ -42,6 +42,7 @@ from audioset.networks.panns import (
 )
 from audioset.networks.vggish import vggish
 from audioset.networks.yamnet import yamnet
+from audioset.postprocess import EMBEDDING_SIZE
 from audioset.weights.keras_h5 import read_keras_h5
 from audioset.weights.model_folder import (
     CARD_NAME,
@@ -371,6 +372,16 @@ def patch_shape(frontend: FrontendSpec) -> tuple[int | None, int]:
     return None if frontend.is_centred else frontend.patch_frames, frontend.n_mels
 
 
+def sees_embeddings(card: ModelCard) -> bool:
+    """Whether a card's network is a head: a classifier of embeddings, not of audio."""
+    return "embeddings" in input_names(find_network(card))
+
+
+def input_shape(card: ModelCard) -> tuple[int | None, int]:
+    """Rows and columns of what a card's network sees: of a patch, or of a clip's embeddings, as many as there are."""
+    return (None, EMBEDDING_SIZE) if sees_embeddings(card) else patch_shape(find_frontend(card))
+
+
 def _trace(card: ModelCard, n_frames: int | None = None) -> tuple[dict[str, tuple[int, ...]], Outputs[tuple[int, ...]]]:
     """Shapes of the parameters and outputs of a card's network, for patches as its frontend makes them."""
     frontend, network = find_frontend(card), find_network(card)
@@ -378,7 +389,7 @@ def _trace(card: ModelCard, n_frames: int | None = None) -> tuple[dict[str, tupl
         raise WeightsError(
             f"{card.network!r} sees samples, which {card.frontend!r} does not give; expected a frontend of whole clips"
         )
-    shape = patch_shape(frontend)
+    shape = input_shape(card)
     try:
         return trace_shapes(network, (n_frames or shape[0], shape[1]), card.arguments)
     except TypeError as error:
@@ -425,7 +436,7 @@ def _make_graph(folder: Path, card: ModelCard) -> bytes:
     from audioset.executors.onnx import network_to_onnx
 
     weights = load_weights(card, folder)
-    return network_to_onnx(find_network(card), weights, patch_shape(find_frontend(card)), card.arguments)
+    return network_to_onnx(find_network(card), weights, input_shape(card), card.arguments)
 
 
 def _fingerprint(path: Path, card: ModelCard | None = None) -> str:

@@ -30,11 +30,10 @@ from audioset.models import (
     find_frontend,
     find_labels,
     find_network,
+    input_shape,
     load_weights,
     output_shapes,
-    patch_shape,
     prepare_graph,
-    prepare_model,
     segment_frames,
 )
 from audioset.networks.ops import Outputs, input_names
@@ -243,7 +242,11 @@ class Model:
     calibration : Calibration or None
         Its own thresholds and maps of scores, if it was calibrated.
     engine : Engine
+    window_patches : int
+        Patches that make one row of a prediction together: 1, but for a head.
     """
+
+    window_patches = 1
 
     def __init__(self, card: ModelCard, folder: Path, engine: Engine) -> None:
         self.card = card
@@ -254,11 +257,16 @@ class Model:
         self.calibration = None if card.calibration is None else Calibration.from_record(card.calibration, self.labels)
         self.inputs = input_names(find_network(card))
         self.segment_frames = segment_frames(card)
-        # The first call sets up the engine's Python bindings. If two threads did that at once, one would hold the
-        # interpreter lock and the other the bindings' own, for ever; so it happens here, in one thread.
+        self._warm_up()
+
+    def _warm_up(self) -> None:
+        """Call the engine once, in one thread, for the first call sets up its Python bindings.
+
+        If two threads did that at once, one would hold the interpreter lock and the other the bindings' own, for ever.
+        """
         silence = np.zeros(self.frontend.samples(self.frontend.patch_frames), np.float32)
         features = np.zeros((self.frontend.patch_frames, self.frontend.n_mels), np.float32)
-        engine(*self.network_inputs(silence, features, 1))
+        self.engine(*self.network_inputs(silence, features, 1))
 
     def predict(
         self,
@@ -354,14 +362,21 @@ class Model:
         for warning in reader.warnings:
             logger.warning("%s: %s", source if isinstance(source, (str, os.PathLike)) else "audio", warning)
 
-    def stream(self, sample_rate: int, *, hop_s: float | None = None, pad: str | None = None) -> Stream[Prediction]:
+    def stream(
+        self,
+        sample_rate: int,
+        *,
+        hop_s: float | None = None,
+        window_s: float | None = None,
+        pad: str | None = None,
+    ) -> Stream[Prediction]:
         """Tag and embed live audio, block by block.
 
         Parameters
         ----------
         sample_rate : int
             Of the blocks, Hz. Other rates than the model's are resampled (soxr, high quality).
-        hop_s, pad
+        hop_s, window_s, pad
             As for ``predict``.
 
         Returns
@@ -372,13 +387,14 @@ class Model:
         Raises
         ------
         UsageError
-            For a rate, hop or padding that there is not, or a model whose frontend is centred.
+            For a rate, hop, window or padding that there is not.
         """
-        frontend = self.frontend.with_pad(pad)
+        frontend = self.frontend.with_pad(pad).with_window(window_s)
         hop_frames = frontend.hop_frames(hop_s)
 
-        def predict(slab: Slab, features: FloatArray, patches: FloatArray) -> Prediction:
-            return self.assemble(slab, features, self.engine(patches), hop_frames)
+        def predict(slab: Slab, features: FloatArray, seen: FloatArray) -> Prediction:
+            outputs = self.engine(*self.network_inputs(slab.waveform, seen, hop_frames))
+            return self.assemble(slab, features, outputs, hop_frames, frontend)
 
         return Stream(predict, frontend, hop_frames, slab_patches(hop_frames), sample_rate)
 
@@ -410,7 +426,8 @@ class Model:
         """
         frontend = self.frontend.with_pad(pad).with_window(window_s)
         hop_frames = frontend.hop_frames(hop_s)
-        pieces = _features([waveform_to_mono(waveform)], sample_rate, hop_frames, frontend)
+        n_patches = slab_patches(hop_frames)
+        pieces = _features([waveform_to_mono(waveform)], sample_rate, hop_frames, frontend, n_patches)
         return np.concatenate([patches(features, frontend, hop_frames) for _, features in pieces])
 
     @property
@@ -536,7 +553,7 @@ class Model:
         from audioset.executors.keras import network_to_keras
 
         weights = load_weights(self.card, self.folder)
-        return network_to_keras(find_network(self.card), weights, patch_shape(self.frontend), self.card.arguments)
+        return network_to_keras(find_network(self.card), weights, input_shape(self.card), self.card.arguments)
 
     def _predict_stream(
         self, blocks: Iterable[FloatArray], sample_rate: int, hop_s: float | None, frontend: FrontendSpec
@@ -548,7 +565,8 @@ class Model:
             outputs = self.engine(*self.network_inputs(slab.waveform, features, hop_frames))
             return self.assemble(slab, features, outputs, hop_frames, frontend)
 
-        tasks = _features(blocks, sample_rate, hop_frames, frontend)
+        n_patches = slab_patches(hop_frames, self.window_patches)
+        tasks = _features(blocks, sample_rate, hop_frames, frontend, n_patches)
         return map_in_order(predict, tasks, self.engine.n_threads)
 
     def network_inputs(self, waveform: FloatArray, features: FloatArray, hop_frames: int) -> tuple[FloatArray, ...]:
@@ -588,54 +606,6 @@ class Model:
         )
 
 
-def load_model(
-    name: str | os.PathLike[str],
-    *,
-    weights: str | os.PathLike[str] | None = None,
-    precision: str = "f32",
-    engine: str = "openvino",
-    n_threads: int | None = None,
-    **arguments: Any,
-) -> Model:
-    """Load a published model, or a model folder.
-
-    Parameters
-    ----------
-    name : str or path
-        ``"yamnet"`` or ``"vggish"``, or a folder with ``model.json`` and ``model.safetensors``.
-    weights : path, optional
-        A checkpoint of your own in the published format. Default: the published file, looked for in the
-        folders of ``AUDIOSET_ASSETS``, then in the cache, then downloaded.
-    precision : {"f32", "bf16"}
-        bf16 is several times faster on processors that have it, and moves scores by up to 0.06.
-    engine : {"openvino", "onnxruntime", "torch"}
-        ``"torch"`` computes on the processor; for a GPU, see ``Model.to_torch``.
-    n_threads : int, optional
-        Cores to use. Default: all that this process may use.
-    **arguments
-        Arguments of the network, such as ``activation="relu"`` for VGGish.
-
-    Returns
-    -------
-    Model
-
-    Raises
-    ------
-    UsageError
-        An unknown name, precision, engine or argument.
-    AssetError, WeightsError
-        The weights are missing, cannot be fetched, or are not this network's.
-    EngineError, MissingExtraError
-        The engine or the precision is not available here.
-    """
-    check_choice("precision", precision, PRECISIONS)
-    check_choice("engine", engine, ENGINE_NAMES)
-    if n_threads is not None and n_threads < 1:
-        raise UsageError(f"n_threads is {n_threads}; expected 1 or more, or None for all cores")
-    card, folder = prepare_model(os.fspath(name), Path(weights) if weights is not None else None, arguments)
-    return Model(card, folder, make_engine(engine, card, folder, precision, n_threads or available_cores()))
-
-
 def make_engine(name: str, card: ModelCard, folder: Path, precision: str, n_threads: int) -> Engine:
     """An engine with a model's network, ready to run.
 
@@ -652,20 +622,21 @@ def make_engine(name: str, card: ModelCard, folder: Path, precision: str, n_thre
 
 
 def _features(
-    blocks: Iterable[FloatArray], sample_rate: int, hop_frames: int, frontend: FrontendSpec
+    blocks: Iterable[FloatArray], sample_rate: int, hop_frames: int, frontend: FrontendSpec, n_patches: int
 ) -> Iterator[tuple[Slab, FloatArray]]:
-    """Slabs of a stream, each with its log-mel spectrogram."""
+    """Slabs of a stream, of so many patches, each with its log-mel spectrogram."""
     resampled = resample_blocks(blocks, sample_rate, frontend.sample_rate)
-    pieces = slabs(resampled, frontend, hop_frames, slab_patches(hop_frames))
+    pieces = slabs(resampled, frontend, hop_frames, n_patches)
     return ((slab, log_mel(slab.waveform, frontend)) for slab in pieces)
 
 
 def join_predictions(parts: Iterable[Prediction]) -> Prediction:
     """One prediction from the consecutive parts of a stream."""
-    parts = list(parts)
-    last = parts[-1]
+    *others, last = parts
+    if not others:
+        return last
     joined: dict[str, Any] = {
-        name: np.concatenate([getattr(part, name) for part in parts])
+        name: np.concatenate([*(getattr(part, name) for part in others), value])
         for name, value in vars(last).items()
         if isinstance(value, np.ndarray)
     }
@@ -682,9 +653,10 @@ def patch_times(slab: Slab, spec: FrontendSpec, hop_frames: int) -> tuple[Second
     return starts, (first_frames + spec.patch_frames) * spec.hop_samples / spec.sample_rate
 
 
-def slab_patches(hop_frames: int) -> int:
-    """Patches in one slab: as many as fit in its time, within bounds for tiny and for huge hops."""
-    return max(1, min(SLAB_PATCHES, SLAB_FRAMES // hop_frames))
+def slab_patches(hop_frames: int, window_patches: int = 1) -> int:
+    """Patches in one slab: whole windows, as many as fit in its time, within bounds for tiny and for huge hops."""
+    n_windows = min(SLAB_PATCHES, SLAB_FRAMES // hop_frames) // window_patches
+    return max(1, n_windows) * window_patches
 
 
 def map_in_order(function: Callable[[Task], Value], tasks: Iterable[Task], n_threads: int) -> Iterator[Value]:

@@ -123,7 +123,7 @@ SECTIONS: dict[str, Callable[[], dict[str, Any]]] = {
 
 def _parity(options: dict[str, Any]) -> tuple[dict[str, str], int]:
     from audioset.checks import parity_report
-    from audioset.predict import load_model
+    from audioset.loading import load_model
 
     try:
         model = load_model(options["model"], weights=options["weights"])

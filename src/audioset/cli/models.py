@@ -69,8 +69,8 @@ def verify(names: tuple[str, ...]) -> int:
     """
     from audioset.assets import ASSETS, find_asset, get_asset, is_published
     from audioset.checks import parity_report
+    from audioset.loading import load_model
     from audioset.models import MODELS, find_model
-    from audioset.predict import load_model
 
     is_ok = True
     here = tuple(name for name, model in MODELS.items() if find_asset(model.weights))

@@ -164,7 +164,7 @@ def take_limits(options: dict[str, Any]) -> Limits:
 
 def load_chosen_model(options: Mapping[str, Any]) -> Model:
     """The model that ``model_options`` ask for."""
-    from audioset.predict import load_model
+    from audioset.loading import load_model
 
     return load_model(
         options["model"],

@@ -46,11 +46,22 @@ class KerasOps:
     def __init__(self, weights: Mapping[str, FloatArray]) -> None:
         self.weights = weights
         self.counts: Counter[str] = Counter()
+        self.layers: dict[str, Any] = {}
 
-    def named(self, x: Any, make: Any, layer: str, values: Sequence[FloatArray], **options: Any) -> Any:
-        """Apply a layer and give it its published weights, in Keras's order."""
-        keras_layer = make(name=layer.replace("/", "_").replace(".", "_"), **options)
-        y = keras_layer(x)
+    def named(
+        self,
+        x: Any,
+        make: Any,
+        layer: str,
+        values: Sequence[FloatArray],
+        seen: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Any:
+        """Apply a layer, which has its published weights, in Keras's order; ``seen`` is what it sees beside ``x``."""
+        if layer in self.layers:
+            return self.layers[layer](x, **(seen or {}))
+        self.layers[layer] = keras_layer = make(name=layer.replace("/", "_").replace(".", "_"), **options)
+        y = keras_layer(x, **(seen or {}))
         keras_layer.set_weights(values)
         return y
 
@@ -77,7 +88,7 @@ class KerasOps:
             weight = weight.transpose(2, 3, 1, 0)
         if padding == "symmetric" and stride > 1:  # with a stride of 1, both paddings are the same
             x = self.numbered(x, layers.ZeroPadding2D, "padding", (kernel - 1) // 2, data_format=MAPS)
-        options = {
+        options: dict[str, Any] = {
             "kernel_size": kernel,
             "strides": stride,
             "padding": "valid" if padding == "symmetric" and stride > 1 else "same",
@@ -137,10 +148,11 @@ class KerasOps:
         epsilon: float,
         scale: bool = True,
         axis: str = "channels",
+        momentum: float = BATCH_NORM_MOMENTUM,
         names: Names = KERAS_NAMES,
     ) -> Any:
         values = [self.weights[name] for name in names.batch_norm(layer, scale=scale)]
-        options = {"momentum": BATCH_NORM_MOMENTUM, "epsilon": epsilon, "scale": scale}
+        options: dict[str, Any] = {"momentum": momentum, "epsilon": epsilon, "scale": scale}
         place = AXES.index(axis) - len(AXES)
         return self.named(x, layers.BatchNormalization, layer, values, axis=place, **options)
 
@@ -153,11 +165,27 @@ class KerasOps:
     def sigmoid(self, x: Any) -> Any:
         return self.numbered(x, layers.Activation, "sigmoid", "sigmoid")
 
+    def softmax(self, x: Any) -> Any:
+        return self.numbered(x, layers.Softmax, "softmax", axis=-1)
+
+    def clip(self, x: Any, low: float, high: float) -> Any:
+        return keras.ops.clip(x, low, high)
+
+    def affine(self, x: Any, gain: float, offset: float) -> Any:
+        return self.numbered(x, layers.Rescaling, "affine", gain, offset)
+
+    def l2_normalize(self, x: Any, epsilon: float) -> Any:
+        length = keras.ops.sqrt(keras.ops.sum(keras.ops.square(x), axis=-1, keepdims=True))
+        return x / keras.ops.maximum(length, epsilon)
+
     def dropout(self, x: Any, rate: float) -> Any:
         return self.numbered(x, layers.Dropout, "dropout", rate)
 
     def add(self, x: Any, y: Any) -> Any:
         return self.numbered([x, y], layers.Add, "add")
+
+    def multiply(self, x: Any, y: Any) -> Any:
+        return self.numbered([x, y], layers.Multiply, "multiply")
 
     def scale(self, x: Any, gains: Any, axis: str) -> Any:
         shape = [gains.shape[-1] if name == axis else 1 for name in AXES]
@@ -185,6 +213,18 @@ class KerasOps:
     def width_mean(self, x: Any) -> Any:
         return self.avg_pool(x, size=(1, x.shape[2]), stride=1)
 
+    def height_mean(self, x: Any, weights: Any = None) -> Any:
+        if weights is None:
+            return keras.ops.mean(x, axis=1, keepdims=True)
+        shares = weights / keras.ops.sum(weights, axis=1, keepdims=True)
+        return keras.ops.sum(x * shares, axis=1, keepdims=True)
+
+    def height_max(self, x: Any) -> Any:
+        return keras.ops.max(x, axis=1, keepdims=True)
+
+    def draw_rows(self, x: Any, mask: Any, n_rows: int) -> tuple[Any, Any]:
+        return x, mask  # in training too: Keras's own layers do not draw
+
     def axis_mean(self, x: Any, axis: str) -> Any:
         order = [number for number, name in enumerate(AXES, start=1) if name != axis]
         return self.spatial_mean(self.numbered(x, layers.Permute, "permute", (*order, 1 + AXES.index(axis))))
@@ -206,12 +246,37 @@ class KerasOps:
     def flatten(self, x: Any) -> Any:
         return self.numbered(x, layers.Flatten, "flatten", data_format=MAPS)
 
-    def dense(self, x: Any, layer: str, units: int, *, names: Names = KERAS_NAMES) -> Any:
-        weight, bias = (self.weights[name] for name in names.layer(layer))
-        return self.named(x, layers.Dense, layer, [weight.T if names.is_output_first else weight, bias], units=units)
+    def dense(self, x: Any, layer: str, units: int, *, bias: bool = True, names: Names = KERAS_NAMES) -> Any:
+        weight, *biases = (self.weights[name] for name in names.layer(layer, bias=bias))
+        values = [weight.T if names.is_output_first else weight, *biases]
+        return self.named(x, layers.Dense, layer, values, units=units, use_bias=bias)
 
-    def pointwise_dense(self, x: Any, layer: str, units: int, *, names: Names = KERAS_NAMES) -> Any:
-        return self.dense(x, layer, units, names=names)
+    def pointwise_dense(self, x: Any, layer: str, units: int, *, bias: bool = True, names: Names = KERAS_NAMES) -> Any:
+        return self.dense(x, layer, units, bias=bias, names=names)
+
+    def mixture(self, gates: Any, experts: Any, n_experts: int) -> Any:
+        gates = self.numbered(gates, layers.Reshape, "gates", (-1, n_experts + 1))
+        shares = self.numbered(gates, layers.Softmax, "shares", axis=-1)[..., :n_experts]
+        return keras.ops.sum(shares * self.numbered(experts, layers.Reshape, "experts", (-1, n_experts)), axis=-1)
+
+    def lstm(self, x: Any, mask: Any, layer_names: Sequence[str], units: int, forget_bias: float) -> Any:
+        rows = self.rows(x)
+        is_real = None if mask is None else keras.ops.squeeze(keras.ops.cast(mask, "bool"), axis=(2, 3))
+        for layer in layer_names:
+            values = self._lstm_weights(layer, units, forget_bias)
+            is_last = layer == layer_names[-1]
+            seen = {"mask": is_real}
+            rows = self.named(rows, layers.LSTM, layer, values, seen, units=units, return_sequences=not is_last)
+        return rows
+
+    def _lstm_weights(self, layer: str, units: int, forget_bias: float) -> list[FloatArray]:
+        """A layer's weights in Keras's layout: forget gates before candidates."""
+        order = [0, 2, 1, 3]
+        kernel = self.weights[f"{layer}/kernel"].reshape(-1, 4, units)[:, order].reshape(-1, 4 * units)
+        bias = self.weights[f"{layer}/bias"].reshape(4, units)[order]
+        bias[1] += forget_bias
+        n_in = len(kernel) - units
+        return [kernel[:n_in], kernel[n_in:], bias.reshape(-1)]
 
 
 def network_to_keras(
@@ -231,8 +296,8 @@ def network_to_keras(
     network : function over ``Ops``
     weights : mapping of str to float32 ndarray
         Published names and layouts.
-    patch_shape : (n_frames, n_mels) of one patch
-        ``n_frames`` is None for a network that takes patches of any length.
+    patch_shape : (n_frames, n_mels) of one patch, or (n_seconds, embedding_size)
+        The first is None for a network that takes any length.
     arguments : mapping
         Keyword arguments of the network.
 
@@ -240,7 +305,8 @@ def network_to_keras(
     -------
     keras.Model
         Input ``patches`` (n_patches, n_frames, n_mels), or a dict of this and ``waveforms`` (n_patches, n_samples)
-        for a network that sees both; a dict with the output ``embeddings`` and, for a tagger, ``scores`` and
+        for a network that sees both, or of ``embeddings`` (n_patches, n_seconds, embedding_size) and ``mask``
+        (n_patches, n_seconds); a dict with the output ``embeddings`` and, for a tagger, ``scores`` and
         ``framewise``. Its layers are named as published, with ``_`` for ``/`` and ``.``.
 
     Source: the originals that ``audioset.networks`` names. On the PyTorch and JAX backends, YAMNet's scores are
@@ -249,8 +315,14 @@ def network_to_keras(
     and 4e-6.
     """
     ops = KerasOps(weights)
-    shapes = {"patches": patch_shape, "waveforms": (None,)}
-    map_shapes = {"patches": (patch_shape[0] or -1, patch_shape[1], 1), "waveforms": (1, -1, 1)}
+    n_rows, n_columns = patch_shape
+    shapes = {"patches": patch_shape, "waveforms": (None,), "embeddings": patch_shape, "mask": (n_rows,)}
+    map_shapes = {
+        "patches": (n_rows or -1, n_columns, 1),
+        "waveforms": (1, -1, 1),
+        "embeddings": (n_rows or -1, 1, n_columns),
+        "mask": (n_rows or -1, 1, 1),
+    }
     inputs = {name: keras.Input(shapes[name], name=name) for name in input_names(network)}
     maps = [layers.Reshape(map_shapes[name], name=f"{name}_map")(value) for name, value in inputs.items()]
     outputs = network(ops, *maps, **arguments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,17 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from audioset.networks.ops import AXES, KERAS_NAMES, TORCH_NAMES, Names, Network, Size, both, input_names
+from audioset.networks.ops import (
+    AXES,
+    BATCH_NORM_MOMENTUM,
+    KERAS_NAMES,
+    TORCH_NAMES,
+    Names,
+    Network,
+    Size,
+    both,
+    input_names,
+)
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 Shape = Sequence[str | int | None]  # of a value: a name or None stands for a size that is free
@@ -17,6 +28,13 @@ Shape = Sequence[str | int | None]  # of a value: a name or None stands for a si
 OPSET = 17
 IR_VERSION = 8  # read by every ONNX Runtime since 1.13
 ONNX_AXES = {"height": 2, "width": 3, "channels": 1}
+NEW_AXES = {  # that make a map of an input, and of embeddings whose seconds come last
+    "patches": ["channels"],
+    "waveforms": ["channels", "height"],
+    "embeddings": ["width"],
+    "mask": ["channels", "width"],
+}
+INPUT_NAMES = {"embeddings": "input_embeddings"}  # where a network's outputs have the plain name
 
 
 class OnnxGraph:
@@ -25,9 +43,12 @@ class OnnxGraph:
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, np.ndarray[Any, Any]] = {}
+        self.uses: Counter[str] = Counter()
 
     def node(self, kind: str, *inputs: str, output: str, **attributes: Any) -> str:
-        """Add an operation, and return the name of its result."""
+        """Add an operation, and return the name of its result, which a layer that is used twice gets a number for."""
+        self.uses[output] += 1
+        output = output if self.uses[output] == 1 else f"{output}/{self.uses[output]}"
         self.nodes.append(helper.make_node(kind, list(inputs), [output], name=output, **attributes))
         return output
 
@@ -153,6 +174,7 @@ class OnnxOps(OnnxGraph):
         epsilon: float,
         scale: bool = True,
         axis: str = "channels",
+        momentum: float = BATCH_NORM_MOMENTUM,
         names: Names = KERAS_NAMES,
     ) -> str:
         *gains, beta, mean, variance = (
@@ -188,11 +210,28 @@ class OnnxOps(OnnxGraph):
     def sigmoid(self, x: str) -> str:
         return self.node("Sigmoid", x, output=f"{x}/sigmoid")
 
+    def softmax(self, x: str) -> str:
+        return self.node("Softmax", x, output=f"{x}/softmax", axis=ONNX_AXES["channels"])
+
+    def clip(self, x: str, low: float, high: float) -> str:
+        return self._clip(x, low, high, f"{x}/clip")
+
+    def affine(self, x: str, gain: float, offset: float) -> str:
+        return self._affine(x, f"{x}/affine", np.full(1, gain), np.full(1, offset), "channels")
+
+    def l2_normalize(self, x: str, epsilon: float) -> str:
+        length = self.node("ReduceL2", x, output=f"{x}/length", axes=[ONNX_AXES["channels"]], keepdims=1)
+        shortest = self.constant(f"{x}/shortest", np.array(epsilon, np.float32))
+        return self.node("Div", x, self.node("Max", length, shortest, output=f"{x}/divisor"), output=f"{x}/normalized")
+
     def dropout(self, x: str, rate: float) -> str:
         return x
 
     def add(self, x: str, y: str) -> str:
         return self.node("Add", x, y, output=f"{y}/sum")
+
+    def multiply(self, x: str, y: str) -> str:
+        return self.node("Mul", x, y, output=f"{x}/product")
 
     def scale(self, x: str, gains: str, axis: str) -> str:
         others = self.constant(f"{x}/axes", np.array(_other_axes(axis), np.int64))
@@ -233,6 +272,22 @@ class OnnxOps(OnnxGraph):
     def width_mean(self, x: str) -> str:
         return self.node("ReduceMean", x, output=f"{x}/width_mean", axes=[ONNX_AXES["width"]], keepdims=1)
 
+    def height_mean(self, x: str, weights: str | None = None) -> str:
+        height = ONNX_AXES["height"]
+        if weights is None:
+            return self.node("ReduceMean", x, output=f"{x}/height_mean", axes=[height], keepdims=1)
+        axes = self.constant(f"{x}/height", np.array([height], np.int64))
+        total = self.node("ReduceSum", weights, axes, output=f"{weights}/total", keepdims=1)
+        shares = self.node("Div", weights, total, output=f"{weights}/shares")
+        shared = self.node("Mul", x, shares, output=f"{x}/shared")
+        return self.node("ReduceSum", shared, axes, output=f"{x}/height_mean", keepdims=1)
+
+    def height_max(self, x: str) -> str:
+        return self.node("ReduceMax", x, output=f"{x}/height_max", axes=[ONNX_AXES["height"]], keepdims=1)
+
+    def draw_rows(self, x: str, mask: str | None, n_rows: int) -> tuple[str, str | None]:
+        return x, mask
+
     def axis_mean(self, x: str, axis: str) -> str:
         return self.node("ReduceMean", x, output=f"{x}/mean", axes=_other_axes(axis), keepdims=0)
 
@@ -260,14 +315,60 @@ class OnnxOps(OnnxGraph):
         channels_last = self.node("Transpose", x, output=f"{x}/channels_last", perm=[0, 2, 3, 1])
         return self.node("Flatten", channels_last, output=f"{x}/flat")
 
-    def dense(self, x: str, layer: str, units: int, *, names: Names = KERAS_NAMES) -> str:
-        weight, offset = (self.constant(name, self.weights[name]) for name in names.layer(layer))
-        return self.node("Gemm", x, weight, offset, output=layer, transB=int(names.is_output_first))
+    def dense(self, x: str, layer: str, units: int, *, bias: bool = True, names: Names = KERAS_NAMES) -> str:
+        tensors = [self.constant(name, self.weights[name]) for name in names.layer(layer, bias=bias)]
+        return self.node("Gemm", x, *tensors, output=layer, transB=int(names.is_output_first))
 
-    def pointwise_dense(self, x: str, layer: str, units: int, *, names: Names = KERAS_NAMES) -> str:
-        weight, offset = (self.weights[name] for name in names.layer(layer))
+    def pointwise_dense(self, x: str, layer: str, units: int, *, bias: bool = True, names: Names = KERAS_NAMES) -> str:
+        weight, *biases = (self.weights[name] for name in names.layer(layer, bias=bias))
         weight = weight if names.is_output_first else weight.T
+        offset = biases[0] if bias else np.zeros(units, np.float32)
         return self._conv(x, layer, weight[:, :, None, None], offset, 1, 1, "symmetric")
+
+    def mixture(self, gates: str, experts: str, n_experts: int) -> str:
+        of_classes = [
+            self._reshape(gates, [0, -1, n_experts + 1], f"{gates}/of_classes"),
+            self._reshape(experts, [0, -1, n_experts], f"{experts}/of_classes"),
+        ]
+        shares = self.node("Softmax", of_classes[0], output=f"{gates}/shares", axis=2)
+        ends = [self.constant(f"{gates}/{name}", np.array([n], np.int64)) for name, n in (("start", 0), ("end", -1))]
+        axis = self.constant(f"{gates}/axis", np.array([2], np.int64))
+        real = self.node("Slice", shares, *ends, axis, output=f"{gates}/real_shares")
+        shared = self.node("Mul", real, of_classes[1], output=f"{experts}/shared")
+        return self.node("ReduceSum", shared, axis, output=f"{experts}/mixture", keepdims=0)
+
+    def _reshape(self, x: str, shape: Sequence[int], output: str) -> str:
+        """With 0 for a length that stays."""
+        return self.node("Reshape", x, self.constant(f"{output}/shape", np.array(shape, np.int64)), output=output)
+
+    def lstm(self, x: str, mask: str | None, layers: Sequence[str], units: int, forget_bias: float) -> str:
+        rows = self.node("Transpose", self.rows(x), output=f"{x}/sequence", perm=[1, 0, 2])
+        directions = self.constant(f"{x}/directions", np.array([1], np.int64))
+        for layer in layers:
+            tensors = self._lstm_weights(layer, units, forget_bias)
+            # Without lengths, which OpenVINO does not heed: what comes after the last row is not used.
+            outputs = self.node("LSTM", rows, *tensors, output=layer, hidden_size=units)
+            rows = self.node("Squeeze", outputs, directions, output=f"{layer}/rows")
+        if mask is None:
+            last = self.node("Gather", rows, self.constant(f"{x}/place", np.array([-1])), output=f"{x}/last", axis=0)
+            return self.node("Squeeze", last, self.constant(f"{x}/time", np.array([0])), output=f"{x}/lstm")
+        axes = self.constant(f"{x}/axes", np.array([ONNX_AXES["height"], ONNX_AXES["width"]], np.int64))
+        lengths = self.node("ReduceSum", mask, axes, output=f"{mask}/lengths", keepdims=0)
+        whole = self.node("Cast", lengths, output=f"{mask}/whole_lengths", to=TensorProto.INT64)
+        last = self.node("Sub", whole, self.constant(f"{x}/one", np.array(1)), output=f"{mask}/last")
+        maps = self.node("Transpose", rows, output=f"{x}/maps", perm=[1, 0, 2])
+        return self.node("GatherND", maps, last, output=f"{x}/lstm", batch_dims=1)
+
+    def _lstm_weights(self, layer: str, units: int, forget_bias: float) -> list[str]:
+        """Names of a layer's weights in ONNX's layout: gates of inputs, outputs and forgetting, then candidates."""
+        order = [0, 3, 2, 1]
+        kernel = self.weights[f"{layer}/kernel"].reshape(-1, 4, units)[:, order].reshape(-1, 4 * units).T
+        bias = self.weights[f"{layer}/bias"].reshape(4, units)[order]
+        bias[2] += forget_bias
+        n_in = kernel.shape[1] - units
+        both_biases = np.concatenate([bias.reshape(-1), np.zeros(4 * units, np.float32)])
+        values = {"inputs": kernel[:, :n_in], "recurrence": kernel[:, n_in:], "offsets": both_biases}
+        return [self.constant(f"{layer}/{name}", value[None]) for name, value in values.items()]
 
 
 def _other_axes(axis: str) -> list[int]:
@@ -287,26 +388,29 @@ def network_to_onnx(
     network : function over ``Ops``
     weights : dict of str to float32 ndarray
         Published names and layouts.
-    patch_shape : (n_frames, n_mels) of one patch
-        ``n_frames`` is None for a network that takes patches of any length.
+    patch_shape : (n_frames, n_mels) of one patch, or (n_seconds, embedding_size)
+        The first is None for a network that takes any length.
     arguments : keyword arguments of the network
 
     Returns
     -------
     bytes
         Inputs ``patches`` (n_patches, n_frames, n_mels) and ``waveforms`` (n_patches, n_samples), as the network
-        has them; outputs ``embeddings`` and, for a tagger, ``scores`` and ``framewise``. ``n_patches`` and
-        ``n_samples`` are free, and ``n_frames`` where ``patch_shape`` says so.
+        has them, or ``input_embeddings`` (n_patches, n_seconds, embedding_size) and ``mask`` (n_patches, n_seconds);
+        outputs ``embeddings`` and, for a tagger, ``scores`` and ``framewise``. ``n_patches`` and ``n_samples`` are
+        free, and ``n_frames`` or ``n_seconds`` where ``patch_shape`` says so.
     """
     ops = OnnxOps(weights)
-    names = input_names(network)
-    outputs = add_network(ops, {name: name for name in names}, network, arguments)
-    n_frames, n_mels = patch_shape
+    names = {name: INPUT_NAMES.get(name, name) for name in input_names(network)}
+    outputs = add_network(ops, names, network, arguments)
+    n_rows, n_columns = patch_shape
     shapes: dict[str, Shape] = {
-        "patches": ["n_patches", n_frames or "n_frames", n_mels],
+        "patches": ["n_patches", n_rows or "n_frames", n_columns],
         "waveforms": ["n_patches", "n_samples"],
+        "embeddings": ["n_patches", n_rows or "n_seconds", n_columns],
+        "mask": ["n_patches", n_rows or "n_seconds"],
     }
-    return ops.to_bytes(network.__name__, {name: shapes[name] for name in names}, outputs)
+    return ops.to_bytes(network.__name__, {name: shapes[key] for key, name in names.items()}, outputs)
 
 
 def add_network(
@@ -319,7 +423,8 @@ def add_network(
     ops : OnnxOps
         The graph, with the network's weights.
     inputs : mapping of str to str
-        By the names of what the network sees: values (n_patches, n_frames, n_mels) and (n_patches, n_samples).
+        By the names of what the network sees: values (n_patches, n_frames, n_mels) and (n_patches, n_samples), or
+        (n_patches, n_seconds, embedding_size) and (n_patches, n_seconds).
     network : function over ``Ops``
     arguments : keyword arguments of the network
 
@@ -328,11 +433,13 @@ def add_network(
     dict of str to shape
         The values that the network made: ``embeddings`` and, for a tagger, ``scores`` and ``framewise``.
     """
-    axes = {"patches": [ONNX_AXES["channels"]], "waveforms": [ONNX_AXES["channels"], ONNX_AXES["height"]]}
     maps = []
     for name in input_names(network):
-        new_axes = ops.constant(f"{name}_axes", np.array(axes[name], np.int64))
-        maps.append(ops.node("Unsqueeze", inputs[name], new_axes, output=f"{name}_map"))
+        seen = inputs[name]
+        if name == "embeddings":
+            seen = ops.node("Transpose", seen, output=f"{name}_columns", perm=[0, 2, 1])
+        new_axes = ops.constant(f"{name}_axes", np.array([ONNX_AXES[axis] for axis in NEW_AXES[name]], np.int64))
+        maps.append(ops.node("Unsqueeze", seen, new_axes, output=f"{name}_map"))
     outputs = network(ops, *maps, **arguments)
     shapes: dict[str, Shape] = {
         "embeddings": ["n_patches", None],

@@ -73,7 +73,7 @@ class TorchOps:
         weight, *biases = (self.tensor(name) for name in names.layer(layer, bias=bias))
         offset = biases[0] if bias else None
         if kernel == stride == groups == 1:
-            matrix = weight[:, :, 0, 0] if names.is_output_first else weight[0, 0].T
+            matrix = weight.flatten(1) if names.is_output_first else weight.flatten(0, 2).T
             return _channels_first(functional.linear(_channels_last(x), matrix, offset))
         weight = weight if names.is_output_first else weight.permute(3, 2, 0, 1)
         return _conv(x, weight, offset, stride, groups, padding)
@@ -110,8 +110,9 @@ class TorchOps:
         names: Names = KERAS_NAMES,
     ) -> torch.Tensor:
         if axis != "channels":
-            place, options = TORCH_AXES[axis], {"epsilon": epsilon, "momentum": momentum}
-            x = self.batch_norm(x.transpose(1, place), layer, scale=scale, names=names, **options)
+            place = TORCH_AXES[axis]
+            x = x.transpose(1, place)
+            x = self.batch_norm(x, layer, epsilon=epsilon, scale=scale, momentum=momentum, names=names)
             return x.transpose(1, place)
         *gains, beta, moving_mean, moving_variance = (
             self.tensor(name) for name in names.batch_norm(layer, scale=scale)
@@ -136,7 +137,9 @@ class TorchOps:
         return functional.hardswish(x)
 
     def sigmoid(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.sigmoid(x)
+        # With autocast, scores and what they are made of stay exact: near 1, bfloat16 knows steps of 0.004 only.
+        is_rounded = x.dtype in (torch.bfloat16, torch.float16) and torch.is_autocast_enabled(x.device.type)
+        return torch.sigmoid(x.float() if is_rounded else x)
 
     def softmax(self, x: torch.Tensor) -> torch.Tensor:
         return torch.softmax(x, TORCH_AXES["channels"])
@@ -162,7 +165,7 @@ class TorchOps:
     def scale(self, x: torch.Tensor, gains: torch.Tensor, axis: str) -> torch.Tensor:
         shape = [1] * 4
         shape[0], shape[TORCH_AXES[axis]] = gains.shape
-        return x * gains.reshape(shape)
+        return x * gains.reshape(shape).to(x.dtype)
 
     def concatenate(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return torch.cat([x, y], TORCH_AXES["channels"])
@@ -239,8 +242,9 @@ class TorchOps:
         return _channels_first(self.dense(_channels_last(x), layer, units, bias=bias, names=names))
 
     def mixture(self, gates: torch.Tensor, experts: torch.Tensor, n_experts: int) -> torch.Tensor:
-        shares: torch.Tensor = torch.softmax(gates.unflatten(1, (-1, n_experts + 1)), 2)[..., :n_experts]
-        return (shares * experts.unflatten(1, (-1, n_experts))).sum(2)
+        shares = torch.softmax(gates.unflatten(1, (-1, n_experts + 1)), 2)[..., :n_experts]
+        scores: torch.Tensor = (shares * experts.unflatten(1, (-1, n_experts))).sum(2)
+        return scores
 
     def lstm(
         self, x: torch.Tensor, mask: torch.Tensor | None, layers: Sequence[str], units: int, forget_bias: float
@@ -248,11 +252,14 @@ class TorchOps:
         rows = self.rows(x)
         weights = [weight for layer in layers for weight in self._lstm_weights(layer, units, forget_bias)]
         start = rows.new_zeros(len(layers), len(rows), units)
-        rows, *_ = torch.lstm(rows, (start, start), weights, True, len(layers), 0.0, self.module.training, False, True)
+        outputs: torch.Tensor
+        # with biases, so many layers, no dropout, one direction, maps first
+        options = (True, len(layers), 0.0, self.module.training, False, True)
+        outputs, *_ = torch.lstm(rows, (start, start), weights, *options)
         if mask is None:
-            return rows[:, -1]
+            return outputs[:, -1]
         last = mask.sum(TORCH_AXES["height"]).long().reshape(-1, 1, 1) - 1
-        return rows.gather(1, last.expand(-1, 1, units)).squeeze(1)
+        return outputs.gather(1, last.expand(-1, 1, units)).squeeze(1)
 
     def _lstm_weights(self, layer: str, units: int, forget_bias: float) -> list[torch.Tensor]:
         """A layer's weights in PyTorch's layout; the second bias is the one of the forget gates."""

@@ -52,7 +52,8 @@ ATTENTION_LIMIT = 10.0
 DROPOUT = 0.2  # after a block
 RESIDUAL_DROPOUT = 0.1
 HEAD_DROPOUT = 0.5
-EPSILON = 1e-5  # PyTorch's default
+EPSILON = 1e-5  # of batch norms, and their momentum: PyTorch's defaults
+MOMENTUM = 0.9
 
 
 def panns_cnn(
@@ -283,7 +284,11 @@ def panns_mobilenet_v2(ops: Ops[Tensor], patches: Tensor, n_classes: int = 527) 
 
 def _normalise(ops: Ops[Tensor], patches: Tensor) -> Tensor:
     """Each mel band by moments of its own."""
-    return ops.batch_norm(patches, "bn0", epsilon=EPSILON, axis="width", names=TORCH_NAMES)
+    return _batch_norm(ops, patches, "bn0", axis="width")
+
+
+def _batch_norm(ops: Ops[Tensor], x: Tensor, layer: str, axis: str = "channels") -> Tensor:
+    return ops.batch_norm(x, layer, epsilon=EPSILON, axis=axis, momentum=MOMENTUM, names=TORCH_NAMES)
 
 
 def _halve(ops: Ops[Tensor], x: Tensor) -> Tensor:
@@ -306,7 +311,7 @@ def _conv(
     """A convolution, pooling where there is some, its batch norm and, but for a residual's last, the activation."""
     x = ops.conv2d(x, layer, filters=filters, kernel=kernel, groups=groups, padding="symmetric", names=TORCH_NAMES)
     x = _halve(ops, x) if pool == 2 else x
-    x = ops.batch_norm(x, norm, epsilon=EPSILON, names=TORCH_NAMES)
+    x = _batch_norm(ops, x, norm)
     return x if is_last else ops.relu(x, limit)
 
 
@@ -365,12 +370,12 @@ def _inverted_residual(
 def _wavegram(ops: Ops[Tensor], waveforms: Tensor, filters: int) -> Tensor:
     """A map of 20 ms rows and ``WAVE_COLUMNS`` columns from samples."""
     x = ops.conv1d(waveforms, "pre_conv0", filters=WAVE_FIRST, kernel=11, stride=5)
-    x = ops.relu(ops.batch_norm(x, "pre_bn0", epsilon=EPSILON, names=TORCH_NAMES))
+    x = ops.relu(_batch_norm(ops, x, "pre_bn0"))
     for block, n_channels in enumerate(WAVE_CHANNELS, start=1):
         for number in (1, 2):  # also the dilation
             layer = f"pre_block{block}.conv{number}"
             x = ops.conv1d(x, layer, filters=n_channels, kernel=3, dilation=number)
-            x = ops.relu(ops.batch_norm(x, f"pre_block{block}.bn{number}", epsilon=EPSILON, names=TORCH_NAMES))
+            x = ops.relu(_batch_norm(ops, x, f"pre_block{block}.bn{number}"))
         x = ops.max_pool(x, size=(1, 4), stride=(1, 4), padding="none")
     x = _block(ops, ops.spread(x, WAVE_COLUMNS), "pre_block4", filters)
     return ops.avg_pool(x, size=(2, 1), stride=(2, 1))

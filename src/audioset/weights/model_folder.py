@@ -20,7 +20,7 @@ WEIGHTS_NAME = "model.safetensors"
 CARD_NAME = "model.json"
 FORMAT = 1
 FIELD_TYPES = {"network": str, "arguments": dict, "frontend": str, "labels": str, "licence": str, "source": dict}
-OPTIONAL = "calibration"  # cards of models that were never calibrated have none
+OPTIONAL = {"calibration": dict, "backbone": str}  # a card leaves out what its model has not
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class ModelCard:
         Where the weights come from: ``file``, ``digest``, ``url``, ``is_published``.
     calibration : dict or None
         The record of a ``Calibration``: the model's own thresholds and maps of scores.
+    backbone : str or None
+        Of a head: the published model whose embeddings it classifies; None stands for ``vggish``.
     """
 
     network: str
@@ -53,6 +55,7 @@ class ModelCard:
     format: int = FORMAT
     # Not shown: graphs in the cache are named by what a card shows, and do not depend on it.
     calibration: dict[str, Any] | None = field(default=None, repr=False)
+    backbone: str | None = field(default=None, repr=False)
 
 
 def write_model_folder(folder: Path, card: ModelCard, weights: Mapping[str, FloatArray]) -> None:
@@ -99,9 +102,7 @@ def copy_model_folder(source: Path, target: Path, card: ModelCard) -> None:
 
 
 def _write_card(folder: Path, card: ModelCard) -> None:
-    values = asdict(card)
-    if card.calibration is None:
-        del values[OPTIONAL]
+    values = {name: value for name, value in asdict(card).items() if name not in OPTIONAL or value is not None}
     write_atomically(folder / CARD_NAME, json.dumps(values, indent=2).encode())
 
 
@@ -125,8 +126,9 @@ def read_card(folder: Path) -> ModelCard:
     for name, kind in FIELD_TYPES.items():
         if not isinstance(getattr(card, name), kind):
             raise WeightsError(f"{path}: {name!r} is {getattr(card, name)!r}; expected {kind.__name__}")
-    if not isinstance(card.calibration, dict | None):
-        raise WeightsError(f"{path}: {OPTIONAL!r} is {card.calibration!r}; expected dict")
+    for name, kind in OPTIONAL.items():
+        if not isinstance(getattr(card, name), kind | None):
+            raise WeightsError(f"{path}: {name!r} is {getattr(card, name)!r}; expected {kind.__name__}")
     if card.format != FORMAT:
         raise WeightsError(
             f"{path} has format {card.format!r}; this version reads format {FORMAT}. Next step: update audioset"
