@@ -27,15 +27,10 @@ lint: $(VENV)/test.stamp
 docs: $(VENV)/test.stamp
 	$(BIN)/python -m sphinx -W -q -b html docs docs/_build/html
 
+BENCHMARKS := fft tag models networks vggish checkpoint segments features download metrics train start memory size
+
 bench: $(VENV)/bench.stamp
-	$(BIN)/python benchmarks/bench_fft.py
-	$(BIN)/python benchmarks/bench_tag.py
-	$(BIN)/python benchmarks/bench_models.py
-	$(BIN)/python benchmarks/bench_vggish.py
-	$(BIN)/python benchmarks/bench_checkpoint.py
-	$(BIN)/python benchmarks/bench_start.py
-	$(BIN)/python benchmarks/bench_memory.py
-	$(BIN)/python benchmarks/bench_size.py
+	@for name in $(BENCHMARKS); do $(BIN)/python benchmarks/bench_$$name.py || exit 1; done
 
 # pip 25.1 is the first that installs dependency groups.
 $(VENV)/pip.stamp:
