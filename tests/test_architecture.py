@@ -17,7 +17,7 @@ SOURCE = Path(audioset.__file__).parent
 MODULES = sorted(SOURCE.rglob("*.py"))
 LAYERS = (
     ("child", "errors", "files", "limits", "labels", "ontology", "events", "postprocess"),
-    ("score_maps", "calibration", "calibration_fit", "clip_labels", "leaf_events"),
+    ("calibration", "clip_labels", "leaf_events"),
     ("decoders", "audio", "assets"),
     ("frontend",),
     ("networks",),

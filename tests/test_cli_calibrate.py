@@ -13,7 +13,7 @@ import pytest
 from sounds import noise, sine, wav_bytes
 
 from audioset import LabelSet, load_model
-from audioset.calibration_fit import fit
+from audioset.calibration.fit import fit
 from audioset.weights.model_folder import ModelCard, read_card, write_model_folder
 
 LABELS = LabelSet.load("yamnet-521")

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from audioset import LabelSet, metrics
-from audioset.calibration_fit import measure
+from audioset.calibration.fit import measure
 from audioset.data.clips import names_digest
 from audioset.data.features import ClipArrays, FeatureClip, read_arrays
 from audioset.data.segments import Segment, read_segments, write_segments

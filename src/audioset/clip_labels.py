@@ -1,4 +1,4 @@
-"""Tables of labelled recordings, and what they make of scored patches: clips for ``calibration_fit.fit``."""
+"""Tables of labelled recordings, and what they make of scored patches: clips for ``calibration.fit.fit``."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Patches:
 
 @dataclass(frozen=True)
 class LabelledClips:
-    """What ``calibration_fit.fit`` takes: ``scores`` and ``targets`` (n_clips, n_labels), and each clip's recording."""
+    """What ``calibration.fit.fit`` takes: ``scores`` and ``targets`` (n_clips, n_labels), and each clip's recording."""
 
     scores: FloatArray
     targets: BoolArray

@@ -16,7 +16,7 @@ from audioset.errors import ConflictError, UsageError
 
 if TYPE_CHECKING:
     from audioset.calibration import Calibration
-    from audioset.calibration_fit import Fit, LabelFit, Quality
+    from audioset.calibration.fit import Fit, LabelFit, Quality
     from audioset.clip_labels import LabelTable, Patches
     from audioset.labels import LabelSet
     from audioset.limits import Limits
@@ -81,7 +81,7 @@ def calibrate(labels: Path, **options: Any) -> int:
       audioset events garden.wav --model my-yamnet/
       audioset calibrate labels.csv --scores tags.parquet --min-precision 0.9 --map platt --json
     """
-    from audioset.calibration_fit import Recipe, fit
+    from audioset.calibration.fit import Recipe, fit
     from audioset.clip_labels import gather_clips, read_label_table
     from audioset.files import explain_os_errors
     from audioset.models import find_labels, prepare_model

@@ -1,4 +1,4 @@
-"""A model's own thresholds and maps of scores, as its folder keeps them. ``calibration_fit`` learns them."""
+"""A model's own thresholds and maps of scores, as its folder keeps them. ``calibration.fit`` learns them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from audioset.calibration.score_maps import ScoreMap, map_from_record
 from audioset.errors import UsageError, WeightsError
 from audioset.events import EventSettings, LabelThreshold
 from audioset.labels import LabelSet
-from audioset.score_maps import ScoreMap, map_from_record
 
 Array = np.ndarray[Any, Any]
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
