@@ -24,18 +24,23 @@ LAYERS = (
     ("executors", "weights"),
     ("models", "stream"),
     ("predict", "metrics", "data"),
+    ("sounds",),
     ("head_model",),
     ("loading",),
     ("formats", "worker", "checks"),
     ("batch", "plots", "evaluate", "reports"),
-    ("train",),
+    ("train", "search"),
+    ("learn", "export"),
     ("cli",),
     ("__main__",),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 HEAVY = ("numpy", "openvino", "onnx", "onnxruntime", "h5py", "av", "soundfile", "soxr", "click", "rich", "platformdirs")
 NEVER = ("tensorflow", "librosa", "pickle", "joblib")
-FRAMEWORKS = {"torch": ("executors.torch", "executors.torch_frontend", "train"), "keras": ("executors.keras",)}
+FRAMEWORKS = {
+    "torch": ("executors.torch", "executors.torch_frontend", "train", "learn", "export"),
+    "keras": ("executors.keras",),
+}
 IMPORT_IN_PROCESS = """
 import json, sys
 sockets = []

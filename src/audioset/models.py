@@ -29,6 +29,7 @@ from audioset.frontend import (
 )
 from audioset.labels import NAMES as LABEL_SETS
 from audioset.labels import LabelSet
+from audioset.networks.classifier import classifier
 from audioset.networks.heads import HEADS
 from audioset.networks.mobilenet import mobilenet
 from audioset.networks.ops import Network, Outputs, input_names, trace_shapes
@@ -70,6 +71,7 @@ NETWORKS: dict[str, Network] = {
     "panns_mobilenet_v2": panns_mobilenet_v2,
     "panns_wavegram": panns_wavegram,
     "panns_wavegram_logmel": panns_wavegram_logmel,
+    "classifier": classifier,
     **{head.network.__name__: head.network for head in HEADS.values()},
 }
 FRONTENDS: dict[str, FrontendSpec] = {
@@ -356,15 +358,28 @@ def find_frontend(card: ModelCard) -> FrontendSpec:
 
 
 def find_labels(card: ModelCard) -> LabelSet:
-    """The label set that a card names, one label for each of the network's classes."""
-    if card.labels not in (NO_LABELS, *LABEL_SETS):
-        raise WeightsError(f"the model's label set is {card.labels!r}; expected one of {', '.join(LABEL_SETS)}")
-    labels = LabelSet((), ()) if card.labels == NO_LABELS else LabelSet.load(card.labels)
+    """The labels of a card, one for each of the network's classes."""
+    labels = _labels(card.labels)
     scores = output_shapes(card).scores
     n_classes = 0 if scores is None else scores[0]
     if n_classes != len(labels):
-        raise WeightsError(f"the model has {n_classes} classes, and its label set {card.labels!r} has {len(labels)}")
+        named = f"label set {card.labels!r} has" if isinstance(card.labels, str) else "labels are"
+        raise WeightsError(f"the model has {n_classes} classes, and its {named} {len(labels)}")
     return labels
+
+
+def _labels(labels: str | list[str]) -> LabelSet:
+    """A published label set by its name, or a model's own labels."""
+    if isinstance(labels, list):
+        try:
+            return LabelSet(tuple(labels), tuple(labels))
+        except UsageError as error:
+            raise WeightsError(f"the model's labels are no set: {error}") from error
+    if labels == NO_LABELS:
+        return LabelSet((), ())
+    if labels not in LABEL_SETS:
+        raise WeightsError(f"the model's label set is {labels!r}; expected one of {', '.join(LABEL_SETS)}")
+    return LabelSet.load(labels)
 
 
 def patch_shape(frontend: FrontendSpec) -> tuple[int | None, int]:

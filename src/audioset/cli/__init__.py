@@ -20,8 +20,12 @@ COMMANDS = {
     "calibrate": ("calibrate", "Learn a model's own thresholds from labelled recordings."),
     "models": ("models", "List, describe, fetch and check the published models."),
     "data": ("data", "Work with AudioSet itself."),
-    "train": ("train", "Train classifiers of clips on the released features."),
+    "train": ("train", "Train classifiers: on AudioSet's features, or of your own sounds."),
+    "finetune": ("finetune", "Train a published network further, on your own sounds."),
     "evaluate": ("evaluate", "Measure models on AudioSet, and compare them."),
+    "export": ("export", "Write a model as ONNX, OpenVINO, TorchScript, Keras or TFLite."),
+    "index": ("index", "Store the embeddings of recordings, to be searched."),
+    "search": ("search", "Find the moments that sound most like an example."),
     "doctor": ("doctor", "Show what works here, and how exactly."),
 }
 INTERRUPTED = 130

@@ -75,7 +75,7 @@ def mobilenet(
     ops: Ops[Tensor],
     patches: Tensor,
     width: float = 1.0,
-    n_classes: int = 527,
+    n_classes: int | None = 527,
     *,
     strides: Sequence[int] = (2, 2, 2, 2),
     head: str = "mlp",
@@ -92,8 +92,8 @@ def mobilenet(
         Log-mel powers of ``frontend.EFFICIENTAT`` or one of its variants, any number of frames.
     width : float
         Factor of all numbers of channels: 0.4 for ``mn04_as``, 1.0 for ``mn10_as``.
-    n_classes : int
-        527 in the published networks.
+    n_classes : int or None
+        527 in the published networks; None for one that only embeds.
     strides : sequence of four int
         Of the blocks that make the map smaller: (2, 2, 2, 1) for ``mn10_as_fc_s2221``.
     head : {"mlp", "fully_convolutional"}
@@ -130,6 +130,8 @@ def mobilenet(
     n_last = LAST_EXPANSION * round_channels(BLOCKS[-1].n_out * width)
     x = ops.hard_swish(_conv(ops, x, f"features.{len(BLOCKS) + 1}", n_last))
     embeddings = ops.spatial_mean(x)
+    if n_classes is None:
+        return Outputs(embeddings=embeddings)
     if head == "mlp":
         n_hidden = round_channels(N_HIDDEN * width)
         hidden = ops.hard_swish(ops.dense(embeddings, "classifier.2", n_hidden, names=TORCH_NAMES))

@@ -60,7 +60,7 @@ def panns_cnn(
     ops: Ops[Tensor],
     patches: Tensor,
     channels: Sequence[int] = CHANNELS,
-    n_classes: int = 527,
+    n_classes: int | None = 527,
     *,
     kernel: int = 3,
     embedding_size: int | None = None,
@@ -76,8 +76,8 @@ def panns_cnn(
         Log-mel powers of ``frontend.PANNS`` or one of its variants; 32 frames at least, 16 with four blocks.
     channels : sequence of int
         One for each block.
-    n_classes : int
-        527 in the published networks.
+    n_classes : int or None
+        527 in the published networks; None for one that only embeds.
     kernel : {3, 5}
         5 for Cnn6, whose blocks have one convolution; the others' have two.
     embedding_size : int, optional
@@ -99,8 +99,10 @@ def panns_cnn(
     Raises
     ------
     TypeError
-        For another kernel or decision.
+        For another kernel or decision, or no classes to decide.
     """
+    if n_classes is None and decision != "clip":
+        raise TypeError(f"decision is {decision!r} and there are no classes to decide; expected 'clip'")
     if kernel not in CONVOLUTIONS or decision not in DECISIONS:
         raise TypeError(
             f"kernel is {kernel!r} and decision is {decision!r}; expected one of "
@@ -170,7 +172,7 @@ def panns_resnet(
     ops: Ops[Tensor],
     patches: Tensor,
     n_blocks: Sequence[int] = (3, 4, 6, 3),
-    n_classes: int = 527,
+    n_classes: int | None = 527,
     *,
     kernels: Sequence[int] = (3, 3),
     channels: Sequence[int] = RESNET_CHANNELS,
@@ -185,8 +187,8 @@ def panns_resnet(
         Log-mel powers of ``frontend.PANNS``, 32 frames at least.
     n_blocks : sequence of four int
         Residual blocks of each width: (2, 2, 2, 2) for ResNet22.
-    n_classes : int
-        527 in the published networks.
+    n_classes : int or None
+        527 in the published networks; None for one that only embeds.
     kernels : {(3, 3), (1, 3, 1)}
         Of the convolutions of a residual block: the latter for ResNet54, whose blocks end with four times the
         channels.
@@ -223,7 +225,7 @@ def panns_resnet(
     return _decide_for_clip(ops, x, n_last, n_classes)
 
 
-def panns_mobilenet(ops: Ops[Tensor], patches: Tensor, n_classes: int = 527) -> Outputs[Tensor]:
+def panns_mobilenet(ops: Ops[Tensor], patches: Tensor, n_classes: int | None = 527) -> Outputs[Tensor]:
     """Scores and embeddings of clips by MobileNetV1.
 
     Parameters
@@ -232,8 +234,8 @@ def panns_mobilenet(ops: Ops[Tensor], patches: Tensor, n_classes: int = 527) -> 
         The executor.
     patches : tensor, shape (n_patches, n_frames, n_mels)
         Log-mel powers of ``frontend.PANNS``, 32 frames at least.
-    n_classes : int
-        527 in the published network.
+    n_classes : int or None
+        527 in the published network; None for one that only embeds.
 
     Returns
     -------
@@ -251,7 +253,7 @@ def panns_mobilenet(ops: Ops[Tensor], patches: Tensor, n_classes: int = 527) -> 
     return _decide_for_clip(ops, x, n_in, n_classes)
 
 
-def panns_mobilenet_v2(ops: Ops[Tensor], patches: Tensor, n_classes: int = 527) -> Outputs[Tensor]:
+def panns_mobilenet_v2(ops: Ops[Tensor], patches: Tensor, n_classes: int | None = 527) -> Outputs[Tensor]:
     """Scores and embeddings of clips by MobileNetV2.
 
     Parameters
@@ -260,8 +262,8 @@ def panns_mobilenet_v2(ops: Ops[Tensor], patches: Tensor, n_classes: int = 527) 
         The executor.
     patches : tensor, shape (n_patches, n_frames, n_mels)
         Log-mel powers of ``frontend.PANNS``, 32 frames at least.
-    n_classes : int
-        527 in the published network.
+    n_classes : int or None
+        527 in the published network; None for one that only embeds.
 
     Returns
     -------
@@ -382,11 +384,13 @@ def _wavegram(ops: Ops[Tensor], waveforms: Tensor, filters: int) -> Tensor:
 
 
 def _decide_for_clip(
-    ops: Ops[Tensor], x: Tensor, embedding_size: int, n_classes: int, dropout: float = HEAD_DROPOUT
+    ops: Ops[Tensor], x: Tensor, embedding_size: int, n_classes: int | None, dropout: float = HEAD_DROPOUT
 ) -> Outputs[Tensor]:
     frames = ops.width_mean(x)
     summary = ops.dropout(ops.add(ops.spatial_max(frames), ops.spatial_mean(frames)), dropout)
     embeddings = ops.relu(ops.dense(summary, "fc1", embedding_size, names=TORCH_NAMES))
+    if n_classes is None:
+        return Outputs(embeddings=embeddings)
     logits = ops.dense(embeddings, "fc_audioset", n_classes, names=TORCH_NAMES)
     return Outputs(embeddings=embeddings, logits=logits, scores=ops.sigmoid(logits))
 

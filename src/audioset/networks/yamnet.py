@@ -27,7 +27,7 @@ LAYERS = (
 EPSILON = 1e-4  # params.py, batchnorm_epsilon
 
 
-def yamnet(ops: Ops[Tensor], patches: Tensor, n_classes: int = 521) -> Outputs[Tensor]:
+def yamnet(ops: Ops[Tensor], patches: Tensor, n_classes: int | None = 521) -> Outputs[Tensor]:
     """Scores and embeddings of log-mel patches.
 
     Parameters
@@ -36,8 +36,8 @@ def yamnet(ops: Ops[Tensor], patches: Tensor, n_classes: int = 521) -> Outputs[T
         The executor.
     patches : tensor, shape (n_patches, 96, 64)
         Natural log-mel magnitudes of ``frontend.YAMNET``.
-    n_classes : int
-        521 in the published network.
+    n_classes : int or None
+        521 in the published network; None for one that only embeds.
 
     Returns
     -------
@@ -55,5 +55,7 @@ def yamnet(ops: Ops[Tensor], patches: Tensor, n_classes: int = 521) -> Outputs[T
         x = normed(ops.depthwise_conv2d(x, depthwise, kernel=3, stride=stride), depthwise)
         x = normed(ops.conv2d(x, pointwise, filters=filters, kernel=1), pointwise)
     embeddings = ops.spatial_mean(x)
+    if n_classes is None:
+        return Outputs(embeddings=embeddings)
     logits = ops.dense(embeddings, "logits", n_classes)
     return Outputs(embeddings=embeddings, logits=logits, scores=ops.sigmoid(logits))

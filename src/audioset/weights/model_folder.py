@@ -19,7 +19,14 @@ FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 WEIGHTS_NAME = "model.safetensors"
 CARD_NAME = "model.json"
 FORMAT = 1
-FIELD_TYPES = {"network": str, "arguments": dict, "frontend": str, "labels": str, "licence": str, "source": dict}
+FIELD_TYPES: dict[str, tuple[type, ...]] = {
+    "network": (str,),
+    "arguments": (dict,),
+    "frontend": (str,),
+    "labels": (str, list),
+    "licence": (str,),
+    "source": (dict,),
+}
 OPTIONAL = {"calibration": dict, "backbone": str}  # a card leaves out what its model has not
 
 
@@ -35,8 +42,8 @@ class ModelCard:
         Its keyword arguments.
     frontend : str
         Name of a frontend in ``audioset.models``.
-    labels : str
-        Name of a label set.
+    labels : str or list of str
+        Name of a label set, or the model's own labels, which are their own ids.
     licence : str
     source : dict
         Where the weights come from: ``file``, ``digest``, ``url``, ``is_published``.
@@ -49,7 +56,7 @@ class ModelCard:
     network: str
     arguments: dict[str, Any]
     frontend: str
-    labels: str
+    labels: str | list[str]
     licence: str
     source: dict[str, Any]
     format: int = FORMAT
@@ -123,9 +130,12 @@ def read_card(folder: Path) -> ModelCard:
         raise WeightsError(f"{folder} is not a model folder: {CARD_NAME} cannot be read ({error.strerror})") from error
     except (ValueError, TypeError, AttributeError) as error:
         raise WeightsError(f"{path} is not the card of a model: {error}") from error
-    for name, kind in FIELD_TYPES.items():
-        if not isinstance(getattr(card, name), kind):
-            raise WeightsError(f"{path}: {name!r} is {getattr(card, name)!r}; expected {kind.__name__}")
+    for name, kinds in FIELD_TYPES.items():
+        if not isinstance(getattr(card, name), kinds):
+            expected = " or ".join(kind.__name__ for kind in kinds)
+            raise WeightsError(f"{path}: {name!r} is {getattr(card, name)!r}; expected {expected}")
+    if isinstance(card.labels, list) and not all(isinstance(label, str) for label in card.labels):
+        raise WeightsError(f"{path}: 'labels' has entries that are not strings; expected the names of classes")
     for name, kind in OPTIONAL.items():
         if not isinstance(getattr(card, name), kind | None):
             raise WeightsError(f"{path}: {name!r} is {getattr(card, name)!r}; expected {kind.__name__}")

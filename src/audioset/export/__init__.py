@@ -1,0 +1,1 @@
+"""Write a model in other formats, load it again and measure the difference."""

@@ -1,0 +1,1 @@
+"""Labelled sounds of your own: folders, tables and labels beside the audio, checked and split."""
