@@ -142,6 +142,21 @@ ASSETS = {
         *(Asset(name, f"{EFFICIENTAT}/{quote(name)}", "", None, "MIT") for name in EFFICIENTAT_FILES),
         *(Asset(name, f"{PANNS}/{quote(name)}", digest, None, "CC-BY-4.0") for name, digest in PANNS_FILES.items()),
         Asset(
+            "vgg16-397923af.pth",
+            "https://download.pytorch.org/models/vgg16-397923af.pth",
+            "sha256:397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+            553_433_881,
+            "BSD-3-Clause",
+        ),
+        Asset(
+            "vgg16_weights_tf_dim_ordering_tf_kernels.h5",
+            "https://storage.googleapis.com/tensorflow/keras-applications/vgg16/"
+            "vgg16_weights_tf_dim_ordering_tf_kernels.h5",
+            "md5:64373286793e3c8b2b4e3219cbf3544b",
+            553_467_096,
+            "CC-BY-4.0",
+        ),
+        Asset(
             "ontology.json",
             "https://raw.githubusercontent.com/audioset/ontology/master/ontology.json",
             "sha256:9c685f4403eecc3ca9be37fd7285cf212feaaea6ff7229d3e7ca89e0d1f2d15d",

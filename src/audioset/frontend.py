@@ -401,6 +401,28 @@ PANNS_VARIANTS = tuple(
     for sample_rate in (16_000, 8_000)
 )
 
+# Our own: 2.24 s as a picture of the size that photographs have for VGG16, from 0 (-80 dB) to 1 (20 dB). The window is
+# long, so that the lowest of so many bands have bins of their own.
+VGG16 = FrontendSpec(
+    name="vgg16",
+    sample_rate=16_000,
+    window_samples=1024,
+    hop_samples=160,
+    fft_size=2048,
+    n_mels=224,
+    mel_min_hz=20.0,
+    mel_max_hz=8_000.0,
+    log_offset=1e-8,
+    patch_frames=224,
+    patch_hop_frames=112,
+    pad="cover",
+    power=2,
+    mel_formula="slaney",
+    log="decibel",
+    log_mean=-80.0,
+    log_scale=100.0,
+)
+
 
 def log_mel(waveform: FloatArray, spec: FrontendSpec, *, dtype: type[np.floating[Any]] = np.float32) -> FloatArray:
     """Log-mel spectrogram exactly as ``spec`` defines it.

@@ -23,6 +23,7 @@ from audioset.frontend import (
     EFFICIENTAT_VARIANTS,
     PANNS,
     PANNS_VARIANTS,
+    VGG16,
     VGGISH,
     YAMNET,
     FrontendSpec,
@@ -41,6 +42,7 @@ from audioset.networks.panns import (
     panns_wavegram,
     panns_wavegram_logmel,
 )
+from audioset.networks.vgg16 import vgg16
 from audioset.networks.vggish import vggish
 from audioset.networks.yamnet import yamnet
 from audioset.postprocess import EMBEDDING_SIZE
@@ -55,6 +57,7 @@ from audioset.weights.model_folder import (
 )
 from audioset.weights.tf_checkpoint import read_tf_checkpoint
 from audioset.weights.torch_zip import read_torch_zip
+from audioset.weights.vgg16_files import read_vgg16_keras, read_vgg16_torch
 
 logger = logging.getLogger(__name__)
 
@@ -71,11 +74,12 @@ NETWORKS: dict[str, Network] = {
     "panns_mobilenet_v2": panns_mobilenet_v2,
     "panns_wavegram": panns_wavegram,
     "panns_wavegram_logmel": panns_wavegram_logmel,
+    "vgg16": vgg16,
     "classifier": classifier,
     **{head.network.__name__: head.network for head in HEADS.values()},
 }
 FRONTENDS: dict[str, FrontendSpec] = {
-    spec.name: spec for spec in (YAMNET, VGGISH, EFFICIENTAT, *EFFICIENTAT_VARIANTS, PANNS, *PANNS_VARIANTS)
+    spec.name: spec for spec in (YAMNET, VGGISH, EFFICIENTAT, *EFFICIENTAT_VARIANTS, PANNS, *PANNS_VARIANTS, VGG16)
 }
 NO_LABELS = ""  # of a network that only embeds
 
@@ -247,6 +251,30 @@ MODELS = {
         ),
         *MOBILENETS,
         *PANNS_MODELS,
+        ModelSpec(
+            name="vgg16",
+            network="vgg16",
+            arguments={},
+            frontend="vgg16",
+            labels=NO_LABELS,
+            weights="vgg16-397923af.pth",
+            reader=read_vgg16_torch,
+            summary="VGG16, trained on photographs, on log-mel pictures of 2.24 s; embeddings of 4,096; torchvision",
+            source="https://github.com/pytorch/vision",
+            mean_ap=None,
+        ),
+        ModelSpec(
+            name="vgg16_keras",
+            network="vgg16",
+            arguments={"normalisation": "keras"},
+            frontend="vgg16",
+            labels=NO_LABELS,
+            weights="vgg16_weights_tf_dim_ordering_tf_kernels.h5",
+            reader=read_vgg16_keras,
+            summary="VGG16 as trained by its authors; embeddings of 4,096; Keras",
+            source="https://github.com/keras-team/keras",
+            mean_ap=None,
+        ),
     )
 }
 

@@ -8,13 +8,14 @@ from typing import Any
 from audioset.networks.mobilenet import mobilenet
 from audioset.networks.ops import Network, Ops, Outputs, Tensor
 from audioset.networks.panns import panns_cnn, panns_mobilenet, panns_mobilenet_v2, panns_resnet
+from audioset.networks.vgg16 import vgg16
 from audioset.networks.vggish import vggish
 from audioset.networks.yamnet import yamnet
 
 # Networks of patches that can do without classes, by name.
 BACKBONES: dict[str, Network] = {
     network.__name__: network
-    for network in (yamnet, vggish, mobilenet, panns_cnn, panns_resnet, panns_mobilenet, panns_mobilenet_v2)
+    for network in (yamnet, vggish, vgg16, mobilenet, panns_cnn, panns_resnet, panns_mobilenet, panns_mobilenet_v2)
 }
 WITHOUT_CLASSES: dict[str, dict[str, Any]] = {
     name: {} if name == "vggish" else {"n_classes": None} for name in BACKBONES
