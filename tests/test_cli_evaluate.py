@@ -122,6 +122,7 @@ def test_a_head_is_evaluated_on_features(folder: Path, clips: list[FeatureClip],
     assert found["metrics"] == pytest.approx(expected, nan_ok=True)
     assert found["model"]["card"]["frontend"] == "vggish"
     assert found["model"]["engine"] == "openvino"
+    assert found["model"]["weights_digest"].startswith("sha256:")
     assert found["settings"]["source"] == "features"
     assert found["settings"]["features"] == str(folder / "features")
     assert found["settings"]["subset"] == "eval"

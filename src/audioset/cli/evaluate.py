@@ -202,7 +202,7 @@ def _from_features(name: str | None, options: dict[str, Any]) -> Source:
     clips = read_arrays(options["features"], subset)
     source = f"{Path(options['features']).name}, {options['subset']}"
     targets = read_targets(options["labels"], model.labels) if options["labels"] else feature_targets(clips, source)
-    ran = describe_model(str(name), model.card, engine=options["engine"], precision=options["precision"])
+    ran = describe_model(str(name), model.card, model.folder, engine=options["engine"], precision=options["precision"])
     return score_features(model, clips, str(name), ran), targets, model.folder
 
 
@@ -228,7 +228,7 @@ def _from_audio(name: str | None, options: dict[str, Any]) -> Source:
             tuple(files),
             str(name),
             missing=missing,
-            provenance=describe_model(str(name), model.card, **ran),
+            provenance=describe_model(str(name), model.card, model.folder, **ran),
             on_part=lambda part: _show(progress, part),
         )
     return scores, targets, model.folder

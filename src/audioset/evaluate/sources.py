@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from audioset.assets import hash_file
 from audioset.clip_labels import read_label_table
 from audioset.data.clips import Key
 from audioset.data.download import PARTIAL_FOLDER
@@ -19,7 +20,7 @@ from audioset.data.segments import SegmentList, read_segments
 from audioset.errors import DataError, NoInputError, UsageError
 from audioset.evaluate.clips import NOT_THERE, Array, FloatArray, Scores, Targets
 from audioset.labels import LabelSet
-from audioset.weights.model_folder import ModelCard
+from audioset.weights.model_folder import WEIGHTS_NAME, ModelCard
 
 if TYPE_CHECKING:
     from audioset.batch import Part
@@ -220,7 +221,7 @@ def find_audio(folder: str | os.PathLike[str], targets: Targets) -> tuple[dict[s
     return in_order, {name: NO_FILE for name in targets.names if name not in files}
 
 
-def describe_model(name: str, card: ModelCard, **settings: Any) -> dict[str, Any]:
+def describe_model(name: str, card: ModelCard, folder: Path, **settings: Any) -> dict[str, Any]:
     """Where a model comes from and how it ran, for records.
 
     Parameters
@@ -228,10 +229,12 @@ def describe_model(name: str, card: ModelCard, **settings: Any) -> dict[str, Any
     name : str
         As it was asked for.
     card : ModelCard
+    folder : Path
+        With its weights, whose digest tells one training of a network from another.
     **settings
         Such as ``engine`` and ``precision``.
     """
-    return {"name": name, **settings, "card": asdict(card)}
+    return {"name": name, **settings, "weights_digest": hash_file(folder / WEIGHTS_NAME), "card": asdict(card)}
 
 
 def count_training_clips(paths: Iterable[str | os.PathLike[str]]) -> dict[str, int]:
