@@ -13,15 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from audioset.errors import NoInputError
+from audioset.sounds.folder import AUDIO_SUFFIXES
 
-# Inside folders only files with these endings, in any case, are audio; a file that is named is always read.
-EXTENSIONS = frozenset(
-    (
-        *(".wav", ".wave", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".caf"),
-        *(".m4a", ".m4b", ".mp4", ".m4v", ".mov", ".aac", ".3gp", ".webm", ".mkv", ".mka", ".avi", ".flv", ".ogv"),
-        *(".wma", ".wmv", ".asf", ".ts", ".m2ts", ".mpg", ".mpeg"),
-    )
-)
 STDIN = "-"
 
 
@@ -53,7 +46,7 @@ def open_inputs(arguments: Sequence[str]) -> Iterator[list[Input]]:
                 inputs[STDIN] = Input(_spool_stdin(Path(folder)), STDIN)
         if not inputs:
             raise NoInputError(
-                f"no audio in {', '.join(arguments)}. Looked for files ending in {' '.join(sorted(EXTENSIONS))}, "
+                f"no audio in {', '.join(arguments)}. Looked for files ending in {' '.join(sorted(AUDIO_SUFFIXES))}, "
                 "in folders below too. Next step: name the files themselves if they end otherwise"
             )
         yield list(inputs.values())
@@ -75,7 +68,7 @@ def _walk(folder: str) -> Iterator[str]:
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
-            if Path(name).suffix.lower() in EXTENSIONS and not name.startswith("."):
+            if Path(name).suffix.lower() in AUDIO_SUFFIXES and not name.startswith("."):
                 yield os.path.join(parent, name)  # noqa: PTH118 - "./x.wav" stays as it was given
 
 

@@ -1,0 +1,104 @@
+"""The samples of a clip: decoded, cut, mixed down and resampled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from audioset.audio import check_rates, mono_blocks, open_audio
+from audioset.errors import AudioError
+from audioset.limits import LIMITS, Limits
+from audioset.sounds.collection import Clip
+
+FloatArray = np.ndarray[Any, np.dtype[np.float32]]
+
+
+def read_clip(clip: Clip, sample_rate: int, limits: Limits = LIMITS) -> FloatArray:
+    """Decode one clip, and no more of its file than lies before its end.
+
+    The samples are those of the whole file at ``sample_rate``, cut from ``round(start_s * sample_rate)`` to
+    ``round(end_s * sample_rate)``: the resampler hears what is around the clip.
+
+    Parameters
+    ----------
+    clip : Clip
+    sample_rate : int
+        Hz.
+    limits : Limits
+        What the file may cost.
+
+    Returns
+    -------
+    ndarray, shape (n_samples,), float32
+        The mean of the channels, in [-1, 1]. Shorter than the clip where the file ends before it.
+
+    Raises
+    ------
+    AudioError
+        Those of ``read_audio``, and ``no_samples`` if the file ends before the clip begins.
+    """
+    return next(read_clips([clip], sample_rate, limits))
+
+
+def read_clips(clips: Iterable[Clip], sample_rate: int, limits: Limits = LIMITS) -> Iterator[FloatArray]:
+    """Decode several clips of one file, the file once.
+
+    Parameters
+    ----------
+    clips : iterable of Clip
+        With one path. They may overlap.
+    sample_rate : int
+        Hz.
+    limits : Limits
+
+    Yields
+    ------
+    ndarray, shape (n_samples,), float32
+        As ``read_clip``, in the order of the clips.
+
+    Raises
+    ------
+    AudioError
+        As ``read_clip``.
+    """
+    check_rates(sample_rate)
+    chosen = list(clips)
+    pieces = [_Piece(clip, sample_rate) for clip in chosen]
+    last = max((piece.stop for piece in pieces), default=0)
+    if chosen:
+        with open_audio(chosen[0].path, limits) as reader:
+            n_seen = 0
+            for block in mono_blocks(reader, sample_rate):
+                for piece in pieces:
+                    piece.take(block, n_seen)
+                n_seen += len(block)
+                if n_seen >= last:
+                    break
+    for clip, piece in zip(chosen, pieces, strict=True):
+        yield _waveform(clip, piece, n_seen / sample_rate)
+
+
+class _Piece:
+    """Collects the samples from ``start`` to ``stop`` of a stream of blocks."""
+
+    def __init__(self, clip: Clip, sample_rate: int) -> None:
+        self.start: float = round(clip.start_s * sample_rate)
+        self.stop: float = np.inf if clip.end_s is None else round(clip.end_s * sample_rate)
+        self.parts: list[FloatArray] = []
+
+    def take(self, block: FloatArray, n_seen: int) -> None:
+        if self.start < n_seen + len(block) and n_seen < self.stop:
+            first, last = max(0, self.start - n_seen), min(len(block), self.stop - n_seen)
+            self.parts.append(block[int(first) : int(last)].copy())  # a view would keep the whole block
+
+
+def _waveform(clip: Clip, piece: _Piece, decoded_s: float) -> FloatArray:
+    if not sum(map(len, piece.parts)):
+        raise AudioError(
+            f"the clip from {clip.start_s:g} s to {'the end' if clip.end_s is None else f'{clip.end_s:g} s'} holds no "
+            f"samples: {decoded_s:.3f} s were decoded. Likely cause: labels of another recording, or an empty stretch",
+            code="no_samples",
+        )
+    return np.concatenate(piece.parts)

@@ -1,0 +1,84 @@
+"""A part of AudioSet: a published list of clips, and a folder of their audio."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from audioset.data.adopt import NAMES
+from audioset.data.segments import CREATED, Segment, read_segments
+from audioset.errors import DataError
+from audioset.labels import LabelSet
+from audioset.sounds.entry import Entry
+from audioset.sounds.text import shown
+
+FILE_SUFFIXES = re.compile(r"(\.[a-z]\w*)+$", re.IGNORECASE)  # the dot in "x_30.000" begins none
+
+
+def is_segment_list(path: Path) -> bool:
+    """Whether a file begins as the published lists do."""
+    with path.open("rb") as file:
+        return file.read(len(CREATED)) == CREATED.encode()
+
+
+def read_segment_list(path: Path, audio: Path, files: Sequence[Path]) -> list[Entry]:
+    """One clip for each row of a list; its labels are display names.
+
+    Parameters
+    ----------
+    path : Path
+        In the published form.
+    audio : Path
+        Folder of the clips.
+    files : sequence of Path
+        Audio below it, each a clip: ten seconds, not the whole video. A file's name is the video's id, with or without
+        the times, in any of the ways that ``audioset data download adopt`` knows.
+
+    Returns
+    -------
+    list of Entry
+        A clip without a file has the path ``<video id>.wav`` in ``audio``.
+
+    Raises
+    ------
+    DataError
+        If the list is damaged, or a clip has two files.
+    """
+    labels = LabelSet.load("audioset-527")
+    names = dict(zip(labels.ids, labels.names, strict=True))
+    segments = {segment.video_id: segment for segment in read_segments(path)}
+    found: dict[str, Path] = {}
+    for file in files:
+        segment = _segment_of(file, segments)
+        if segment is None:
+            continue
+        if (other := found.setdefault(segment.video_id, file)) != file:
+            raise DataError(
+                f"the clip {segment.video_id} has two files, {shown(other)} and {shown(file)}; expected one. "
+                "Next step: move one of them away"
+            )
+    entries = []
+    for video_id, segment in segments.items():
+        file = found.get(video_id, audio / f"{video_id}.wav")
+        name = file.relative_to(audio).as_posix()
+        entries.append(Entry(file, name, tuple(names[label_id] for label_id in segment.label_ids)))
+    return entries
+
+
+def _segment_of(file: Path, segments: dict[str, Segment]) -> Segment | None:
+    """The row that a file's name means."""
+    stem = FILE_SUFFIXES.sub("", file.name)
+    for match in filter(None, (pattern.fullmatch(stem) for pattern in NAMES)):
+        times = match.groupdict()
+        segment = segments.get(times.pop("video_id"))
+        if segment and _is_start(times, segment):
+            return segment
+    return None
+
+
+def _is_start(times: dict[str, str], segment: Segment) -> bool:
+    start_ms = round(segment.start_s * 1000)
+    if "start_ms" in times:
+        return int(times["start_ms"]) == start_ms
+    return "start_s" not in times or round(float(times["start_s"]) * 1000) == start_ms

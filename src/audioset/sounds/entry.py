@@ -1,0 +1,37 @@
+"""What a source says of one clip, before groups, splits and classes are chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One clip as its source has it.
+
+    Attributes
+    ----------
+    path : Path
+    name : str
+        The path as the source has it, below its folder and with ``/``: what patterns are matched with.
+    labels : tuple of str
+    start_s, end_s : float, float or None
+        Seconds; None for the end of the file.
+    split : str or None
+        Where the place of the file says it.
+    cells : mapping of str to str
+        Further columns of a table.
+    line : int or None
+        Of the table, for messages.
+    """
+
+    path: Path
+    name: str
+    labels: tuple[str, ...]
+    start_s: float = 0.0
+    end_s: float | None = None
+    split: str | None = None
+    cells: Mapping[str, str] = field(default_factory=dict)
+    line: int | None = None

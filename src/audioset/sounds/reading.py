@@ -1,0 +1,250 @@
+"""Read labelled sounds from wherever they are: folders of classes, tables, labels beside the audio, AudioSet's lists.
+
+>>> collection = read_collection("birds/")  # doctest: +SKIP
+>>> collection.classes  # doctest: +SKIP
+('blackbird', 'robin')
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from audioset.errors import DataError, NoInputError, UsageError
+from audioset.labels import LabelSet, nearest_names
+from audioset.sounds.annotations import LabelFile, find_label_files, read_annotations
+from audioset.sounds.collection import SPLITS, Clip, Collection
+from audioset.sounds.dataset import is_segment_list, read_segment_list
+from audioset.sounds.entry import Entry
+from audioset.sounds.folder import AUDIO_SUFFIXES, find_files, read_folders
+from audioset.sounds.table import read_table
+from audioset.sounds.text import class_name, has_bytes, shown
+
+BACKGROUNDS = ("background", "_background_noise_")  # names of no class, unless another is given
+FORMS = (
+    "a folder of folders, one for each class; a CSV or TSV file with the columns path and label; a folder of "
+    "recordings with Audacity or Raven labels beside them (x.wav and x.txt); a list of AudioSet's clips "
+    "(eval_segments.csv) with --audio FOLDER"
+)
+SEGMENTS = "AudioSet's list"
+N_SHOWN = 3  # names in messages
+
+
+def read_collection(
+    source: str | os.PathLike[str],
+    *,
+    audio: str | os.PathLike[str] | None = None,
+    group: str | None = None,
+    split: str | None = None,
+    background: str | None = None,
+    classes: Sequence[str] | None = None,
+) -> Collection:
+    r"""Read labelled clips. No sound is opened, and files may be missing: see ``check_collection``.
+
+    Parameters
+    ----------
+    source : path
+        One of: a folder of folders, one for each class; a CSV or TSV file; a folder of recordings with Audacity or
+        Raven labels beside them; a list of AudioSet's clips. It is recognised by what is in it.
+    audio : path, optional
+        Where the paths of a table begin, or where the recordings of label files or of a list are. Default: in the
+        folder of the source.
+    group : str, optional
+        What clips share that must not be learned and tested apart: a column of the table, or a regular expression
+        with one group in parentheses, such as ``_([a-z]+)_``. It is searched in the names of the files; if it is in
+        none of them, in their paths below the source.
+    split : str, optional
+        The same for ``train`` and ``test``. A folder with nothing but ``train`` and ``test``, which hold the classes,
+        needs none.
+    background : str, optional
+        Name of the folder or label that means none of the classes. Default: ``background``, if there is one.
+    classes : sequence of str, optional
+        Only these classes, in this order; clips with none of them are left out. Default: all, sorted.
+
+    Returns
+    -------
+    Collection
+
+    Raises
+    ------
+    NoInputError
+        If there is no such source, or no audio in it.
+    DataError
+        If a table or a label file is damaged; the message has the line. If the source could be of two forms.
+    UsageError
+        If a group, split, background or class is not there.
+    """
+    folder_or_file = Path(source)
+    entries, form = _read_source(folder_or_file, None if audio is None else Path(audio))
+    groups = _marks(entries, group, "--group") if group is not None else [None] * len(entries)
+    splits = _splits(entries, split)
+    labels = _without_background(entries, background)
+    clips = [
+        Clip(entry.path, names, entry.start_s, entry.end_s, group_name, part)
+        for entry, names, group_name, part in zip(entries, labels, groups, splits, strict=True)
+    ]
+    names = _sorted_classes(clips, form)
+    if classes is not None:
+        clips, names = _choose(clips, names, classes)
+    return Collection(tuple(clips), names, f"{folder_or_file} ({form})")
+
+
+def _read_source(source: Path, audio: Path | None) -> tuple[list[Entry], str]:
+    """What the source says, and what it is."""
+    try:
+        if audio is not None and not audio.is_dir():
+            raise NoInputError(f"there is no folder {shown(audio)}. Next step: correct --audio")
+        if source.is_dir():
+            return _read_folder(source, audio)
+        if not source.is_file():
+            raise NoInputError(f"there is no file or folder {shown(source)}. Next step: check its name")
+        if is_segment_list(source):
+            folder = source.parent if audio is None else audio
+            return read_segment_list(source, folder, _audio_files(folder)), SEGMENTS
+        if source.suffix.lower() in AUDIO_SUFFIXES:
+            raise UsageError(f"{shown(source)} is one sound; expected {FORMS}")
+        return read_table(source, audio), "table"
+    except OSError as error:
+        if isinstance(error, (DataError, NoInputError, UsageError)):
+            raise
+        raise DataError(f"{shown(source)} cannot be read: {error.strerror or error}") from error
+
+
+def _read_folder(source: Path, audio: Path | None) -> tuple[list[Entry], str]:
+    files = _audio_files(source if audio is None else audio)
+    label_files = find_label_files(source, source if audio is None else audio, files)
+    loose = [path for path in files if path.parent == source]
+    if label_files and (audio is not None or loose or _beside(label_files, files)):
+        _check_all_labelled(source, label_files, files if not loose else ())
+        entries = read_annotations(label_files, source if audio is None else audio)
+        if not entries:
+            raise DataError(f"the label files in {shown(source)} have no labels; expected a start, an end and a label")
+        return entries, "labels beside the audio"
+    if audio is not None:
+        raise UsageError(f"{shown(source)} has no label files, so --audio has no meaning. Known forms: {FORMS}")
+    if not files:
+        raise NoInputError(f"there is no audio in {shown(source)}. Known forms: {FORMS}")
+    if loose:
+        where = "lie" if len(loose) > 1 else "lies"
+        raise DataError(
+            f"{_some([path.name for path in loose])} {where} in no folder of a class below {shown(source)}, and no "
+            f"labels lie beside. Next step: put each sound in the folder of its class. Known forms: {FORMS}"
+        )
+    return read_folders(source, files), "folders"
+
+
+def _audio_files(folder: Path) -> list[Path]:
+    return find_files(folder, AUDIO_SUFFIXES)
+
+
+def _beside(label_files: Iterable[LabelFile], files: Sequence[Path]) -> bool:
+    known = set(files)
+    return any(label_file.recording in known for label_file in label_files)
+
+
+def _check_all_labelled(source: Path, label_files: Iterable[LabelFile], files: Sequence[Path]) -> None:
+    """Refuse a folder of folders with some label files: it could be meant either way."""
+    labelled = {label_file.recording for label_file in label_files}
+    without = [path for path in files if path not in labelled]
+    if without:
+        raise DataError(
+            f"{shown(source)} could be a folder of folders, or recordings with labels beside them: {len(without)} of "
+            f"{len(files)} sounds have none, such as {_some([path.name for path in without])}. Next step: put an empty "
+            "text file beside a recording without labels, or move the text files away, or write a CSV with the columns "
+            f"path and label. Known forms: {FORMS}"
+        )
+
+
+def _marks(entries: Sequence[Entry], rule: str, option: str) -> list[str | None]:
+    """What a column, or a pattern on the names, gives for each entry; None where it gives nothing."""
+    columns = list(dict.fromkeys(column for entry in entries for column in entry.cells))
+    column = next((name for name in columns if name == rule), None)
+    column = column or next((name for name in columns if name.casefold() == rule.casefold()), None)
+    if column is not None:
+        return [_mark(entry, entry.cells.get(column, "")) for entry in entries]
+    pattern = _pattern(rule, columns, option)
+    found = [pattern.search(PurePosixPath(entry.name).name) for entry in entries]
+    if not any(found):
+        found = [pattern.search(entry.name) for entry in entries]
+    if not any(found):
+        raise UsageError(
+            f"{option} {rule!r} is {'no column, and ' if columns else ''}in none of the {len(entries)} names, such as "
+            f"{shown(entries[0].name)!r}. Next step: correct it"
+        )
+    return [match and match[1] for match in found]
+
+
+def _mark(entry: Entry, text: str) -> str | None:
+    if has_bytes(text):
+        raise DataError(f"line {entry.line}: {shown(text)} is not UTF-8. Next step: save the table as UTF-8")
+    return text or None
+
+
+def _pattern(rule: str, columns: Sequence[str], option: str) -> re.Pattern[str]:
+    try:
+        pattern = re.compile(rule)
+    except re.error as error:
+        raise UsageError(f"{option} {rule!r} is no regular expression: {error}") from error
+    if pattern.groups != 1:
+        known = f"Columns: {', '.join(map(shown, columns))}" if columns else "The source has no further columns"
+        raise UsageError(
+            f"{option} is {rule!r}; expected a column, or a regular expression with one group in parentheses, such as "
+            f"'_([a-z]+)_'. {known}"
+        )
+    return pattern
+
+
+def _splits(entries: Sequence[Entry], split: str | None) -> list[str | None]:
+    given = [entry.split for entry in entries] if split is None else _marks(entries, split, "--split")
+    if not any(given):
+        return given
+    names = [name and name.casefold() for name in given]
+    other = Counter(shown(part or "(empty)") for part, name in zip(given, names, strict=True) if name not in SPLITS)
+    if other:
+        words = ", ".join(f"{word} ({count:,})" for word, count in other.most_common(N_SHOWN))
+        raise UsageError(
+            f"the split has the words {words}; expected {' and '.join(SPLITS)} for every clip. Next step: call each "
+            "part one of these, and leave out what belongs to neither"
+        )
+    return names
+
+
+def _without_background(entries: Sequence[Entry], background: str | None) -> list[tuple[str, ...]]:
+    """Labels of each entry, without that of the background."""
+    names = {class_name(name).casefold() for name in (BACKGROUNDS if background is None else (background,))}
+    present = {label for entry in entries for label in entry.labels}
+    if background is not None and not any(label.casefold() in names for label in present):
+        raise UsageError(f"there is no {background!r} for --background among {_some(sorted(present))}")
+    return [tuple(label for label in entry.labels if label.casefold() not in names) for entry in entries]
+
+
+def _sorted_classes(clips: Iterable[Clip], form: str) -> tuple[str, ...]:
+    """By name; those of AudioSet in the order that models have them in."""
+    present = {label for clip in clips for label in clip.labels}
+    if form == SEGMENTS:
+        return tuple(name for name in LabelSet.load("audioset-527").names if name in present)
+    return tuple(sorted(present))
+
+
+def _choose(clips: Iterable[Clip], names: Sequence[str], classes: Sequence[str]) -> tuple[list[Clip], tuple[str, ...]]:
+    """Clips of some of the classes, and those of none at all."""
+    chosen = tuple(dict.fromkeys(map(class_name, classes)))
+    for name in chosen:
+        if name not in names:
+            near = nearest_names(name, names) or list(names)
+            raise UsageError(f"there is no class {name!r}; did you mean {' or '.join(map(repr, near[:N_SHOWN]))}?")
+    kept = [
+        replace(clip, labels=tuple(label for label in clip.labels if label in chosen))
+        for clip in clips
+        if not clip.labels or not set(chosen).isdisjoint(clip.labels)
+    ]
+    return kept, chosen
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - N_SHOWN:,} more" if len(names) > N_SHOWN else ""
+    return ", ".join(map(shown, names[:N_SHOWN])) + more

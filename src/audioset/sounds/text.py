@@ -1,0 +1,89 @@
+"""Text files that people and spreadsheets write: with or without a byte order mark, and any ends of lines."""
+
+from __future__ import annotations
+
+import codecs
+import re
+import unicodedata
+from pathlib import Path
+
+from audioset.errors import DataError
+
+MARKS = (  # the longer ones first: UTF-32's begins as UTF-16's does
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+LABEL_SEPARATOR = ";"
+LINE_END = re.compile("\r\n?|\n")
+NOT_UTF8 = re.compile("[\ud800-\udfff]")
+N_SHOWN = 60  # characters of a line, in messages
+
+
+def read_text(path: Path) -> str:
+    """The text of a file: UTF-8, or what its byte order mark says.
+
+    Bytes that are not UTF-8 become lone surrogates, as in names of files: ``has_bytes`` finds them.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read, or is no text.
+    """
+    try:
+        data = path.read_bytes()
+        encoding = next((name for mark, name in MARKS if data.startswith(mark)), None)
+        text = data.decode(encoding) if encoding else data.decode("utf-8-sig", "surrogateescape")
+    except OSError as error:
+        raise DataError(
+            f"{shown(path)} cannot be read: {error.strerror or error}. Next step: check its name"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{shown(path)} begins as {encoding} and goes on otherwise: {error.reason}. Next step: save it as UTF-8"
+        ) from error
+    if "\0" in text:
+        raise DataError(
+            f"{shown(path)} has NUL characters; expected text. Likely cause: UTF-16 without a byte order mark, or a "
+            "binary file. Next step: save it as UTF-8"
+        )
+    return text
+
+
+def lines_of(text: str) -> list[str]:
+    """Lines, whatever ends them; other than ``splitlines``, nothing but line feeds and carriage returns does."""
+    return LINE_END.split(text)
+
+
+def has_bytes(text: str) -> bool:
+    """Whether there were bytes that are not UTF-8."""
+    return NOT_UTF8.search(text) is not None
+
+
+def split_labels(text: str, place: str) -> tuple[str, ...]:
+    """Names of classes in a cell with ``;`` between them, each once.
+
+    Raises
+    ------
+    DataError
+        If they are not UTF-8; ``place`` is said then.
+    """
+    if has_bytes(text):
+        raise DataError(
+            f"{place}: the label {shown(text)} is not UTF-8. Likely cause: a file in Latin-1 or another old encoding. "
+            "Next step: save it as UTF-8"
+        )
+    return tuple(dict.fromkeys(filter(None, map(class_name, text.split(LABEL_SEPARATOR)))))
+
+
+def class_name(text: str) -> str:
+    """A name as classes are compared: composed characters (macOS takes names of folders apart), no spaces around."""
+    return unicodedata.normalize("NFC", text).strip()
+
+
+def shown(text: object) -> str:
+    """Text for one line of a message: short, and nothing that moves a cursor or cannot be printed."""
+    line = str(text)
+    escaped = line if line.isprintable() else line.encode("unicode_escape", "surrogatepass").decode("ascii")
+    return escaped if isinstance(text, Path) or len(escaped) <= N_SHOWN else f"{escaped[: N_SHOWN - 1]}…"
