@@ -36,10 +36,11 @@ LAYERS = (
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 HEAVY = ("numpy", "openvino", "onnx", "onnxruntime", "h5py", "av", "soundfile", "soxr", "click", "rich", "platformdirs")
-NEVER = ("tensorflow", "librosa", "pickle", "joblib")
+NEVER = ("librosa", "pickle", "joblib")
 FRAMEWORKS = {
     "torch": ("executors.torch", "executors.torch_frontend", "train", "learn", "export"),
-    "keras": ("executors.keras",),
+    "keras": ("executors.keras", "export.keras", "export.tflite"),
+    "tensorflow": ("export.tflite",),
 }
 IMPORT_IN_PROCESS = """
 import json, sys

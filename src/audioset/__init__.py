@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from audioset.batch import tag_files as tag_files
     from audioset.errors import AudioSetError as AudioSetError
     from audioset.events import Event as Event
+    from audioset.export.exporting import export_model as export_model
     from audioset.frontend import FrontendSpec as FrontendSpec
     from audioset.labels import LabelSet as LabelSet
     from audioset.limits import LIMITS as LIMITS
@@ -40,6 +41,7 @@ _HOME = {
     "Result": "batch",
     "tag_files": "batch",
     "Event": "events",
+    "export_model": "export.exporting",
     "FrontendSpec": "frontend",
     "LabelSet": "labels",
     "Ontology": "ontology",

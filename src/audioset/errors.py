@@ -83,6 +83,12 @@ class EngineError(AudioSetError, RuntimeError):
     default_code = "engine"
 
 
+class ExportError(AudioSetError, RuntimeError):
+    """An exported model does not say what its model says, or cannot be loaded again. It was not kept."""
+
+    default_code = "export"
+
+
 class MissingExtraError(AudioSetError, ImportError):
     """A function needs a package that ``pip install audioset`` leaves out."""
 

@@ -1,0 +1,164 @@
+"""The user's clips: what int8 is calibrated on, and how its accuracy is measured."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from audioset.errors import AudioError, NoInputError
+from audioset.frontend import FrontendSpec
+from audioset.labels import LabelSet
+from audioset.sounds.audio import read_clip
+from audioset.sounds.collection import Clip
+from audioset.sounds.folder import AUDIO_SUFFIXES, find_files
+from audioset.sounds.reading import read_collection
+
+logger = logging.getLogger(__name__)
+
+FloatArray = np.ndarray[Any, np.dtype[np.float32]]
+
+MAX_CALIBRATION = 100  # clips whose ranges are measured
+MAX_MEASURED = 500  # further ones that differences and accuracy are measured on
+MAX_SECONDS = 10  # of a clip: its start
+
+
+@dataclass(frozen=True)
+class CalibrationClip:
+    """One clip of the user's.
+
+    Attributes
+    ----------
+    waveform : ndarray, shape (n_samples,), float32
+        Mono, at the model's rate; at most ten seconds.
+    column : int or None
+        Of the one class that it has, where the model has that class.
+    """
+
+    waveform: FloatArray
+    column: int | None
+
+
+@dataclass(frozen=True)
+class CalibrationClips:
+    """Clips to calibrate on, and others to measure accuracy on.
+
+    Attributes
+    ----------
+    ranges : tuple of CalibrationClip
+    measured : tuple of CalibrationClip
+        Clips that are not among ``ranges``; ``ranges`` themselves where there are no others.
+    n_failed : int
+        Clips that could not be read.
+    """
+
+    ranges: tuple[CalibrationClip, ...]
+    measured: tuple[CalibrationClip, ...]
+    n_failed: int
+
+
+def read_calibration(
+    source: str | os.PathLike[str],
+    labels: LabelSet,
+    spec: FrontendSpec,
+    max_calibration: int = MAX_CALIBRATION,
+    max_measured: int = MAX_MEASURED,
+) -> CalibrationClips:
+    """Read clips to calibrate on.
+
+    Parameters
+    ----------
+    source : path
+        A folder of sounds, a folder with a folder of sounds for each class, or a table as
+        ``sounds.reading.read_collection`` reads.
+    labels : LabelSet
+        Of the model.
+    spec : FrontendSpec
+    max_calibration, max_measured : int
+        Of more clips, so many are taken, spread evenly over all.
+
+    Returns
+    -------
+    CalibrationClips
+
+    Raises
+    ------
+    NoInputError
+        If there are no clips, or none can be read.
+    """
+    clips = _find_clips(Path(source))
+    chosen = _spread(clips, max_calibration)
+    taken = {id(clip) for clip in chosen}
+    columns = _columns(labels)
+    others = [clip for clip in clips if id(clip) not in taken]
+    read = _Reader(columns, spec)
+    ranges, measured = read(chosen), read(_spread(others, max_measured))
+    if read.n_failed:
+        logger.warning(
+            "%d clips of %s cannot be used and are left out; the first: %s", read.n_failed, source, read.first
+        )
+    if not ranges:
+        raise NoInputError(
+            f"int8 is calibrated on clips, and none of {source} can be used; the first: {read.first}. "
+            "Next step: give --calibration a folder with sounds such as the model will hear"
+        )
+    return CalibrationClips(ranges, measured or ranges, read.n_failed)
+
+
+class _Reader:
+    """Reads clips, and counts those that fail."""
+
+    def __init__(self, columns: dict[str, int], spec: FrontendSpec) -> None:
+        self._columns = columns
+        self._spec = spec
+        self.n_failed = 0
+        self.first = ""
+
+    def __call__(self, clips: Iterable[Clip]) -> tuple[CalibrationClip, ...]:
+        return tuple(read for clip in clips if (read := self._read(clip)) is not None)
+
+    def _read(self, clip: Clip) -> CalibrationClip | None:
+        try:
+            waveform = read_clip(clip, self._spec.sample_rate)[: MAX_SECONDS * self._spec.sample_rate]
+        except AudioError as error:
+            self.n_failed += 1
+            self.first = self.first or f"{clip.path}: {error}"
+            return None
+        if self._spec.pad == "error" and len(waveform) < self._spec.min_samples:
+            waveform = np.pad(waveform, (0, self._spec.min_samples - len(waveform)))
+        return CalibrationClip(waveform, _column(clip, self._columns))
+
+
+def _find_clips(source: Path) -> Sequence[Clip]:
+    """Clips of a folder of sounds, which have no labels, or of whatever has labels."""
+    if source.is_dir():
+        files = find_files(source, AUDIO_SUFFIXES)
+        if not files:
+            raise NoInputError(
+                f"there is no audio in {source}. Next step: give --calibration a folder with sounds such as the model "
+                "will hear"
+            )
+        if any(path.parent == source for path in files):
+            return [Clip(path, ()) for path in files]
+    return read_collection(source).clips
+
+
+def _columns(labels: LabelSet) -> dict[str, int]:
+    """Columns by name and by id."""
+    return {key: column for names in (labels.names, labels.ids) for column, key in enumerate(names)}
+
+
+def _column(clip: Clip, columns: dict[str, int]) -> int | None:
+    return columns.get(clip.labels[0]) if len(clip.labels) == 1 else None
+
+
+def _spread(clips: Sequence[Clip], n: int) -> list[Clip]:
+    """At most ``n`` clips, evenly spread."""
+    if len(clips) <= n:
+        return list(clips)
+    return [clips[round(place)] for place in np.linspace(0, len(clips) - 1, n)]

@@ -1,0 +1,117 @@
+"""What is to be exported: a model, what the file takes, and the clips that int8 is calibrated on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from audioset import __version__
+from audioset.assets import hash_file
+from audioset.export.clips import CalibrationClip
+from audioset.frontend import log_mel, slabs
+from audioset.head_model import HeadModel
+from audioset.predict import Model, slab_patches
+from audioset.weights.model_folder import WEIGHTS_NAME
+
+FloatArray = np.ndarray[Any, np.dtype[np.float32]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One export.
+
+    Attributes
+    ----------
+    model : Model
+    name : str
+        What the model is called.
+    input : {"waveform", "patches", "embeddings"}
+    calibration : sequence of CalibrationClip
+        Not empty for int8.
+    """
+
+    model: Model
+    name: str
+    input: str
+    calibration: Sequence[CalibrationClip] = ()
+
+    @property
+    def is_int8(self) -> bool:
+        """Whether the network's weights become bytes."""
+        return bool(self.calibration)
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """What the exported model takes, in order."""
+        return ("waveform",) if self.input == "waveform" else self.model.inputs
+
+    def inputs_of(self, waveform: FloatArray) -> list[dict[str, FloatArray]]:
+        """What the exported model is given for a waveform at the model's rate: several calls for a long one.
+
+        Raises
+        ------
+        AudioError
+            If it is shorter than a patch, and the frontend has ``pad="error"``.
+        """
+        if self.input == "waveform":
+            return [{"waveform": waveform}]
+        spec = self.model.frontend
+        hop_frames = spec.patch_hop_frames
+        return [
+            dict(
+                zip(
+                    self.model.inputs,
+                    self.model.network_inputs(slab.waveform, log_mel(slab.waveform, spec), hop_frames),
+                    strict=True,
+                )
+            )
+            for slab in slabs([waveform], spec, hop_frames, slab_patches(hop_frames))
+        ]
+
+    @cached_property
+    def weights_digest(self) -> str:
+        """SHA-256 of the model's weight file."""
+        return hash_file(self.model.folder / WEIGHTS_NAME)
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """What the file means, for its metadata and its card."""
+        model = self.model
+        labels = [{"id": key, "name": name} for key, name in zip(model.labels.ids, model.labels.names, strict=True)]
+        return {
+            "model": self.name,
+            "network": model.card.network,
+            "input": self.input,
+            "precision": "int8" if self.is_int8 else "f32",
+            "labels": labels,
+            "frontend": asdict(model.frontend),
+            "sample_rate": model.frontend.sample_rate,
+            "patch_s": model.frontend.patch_frames * model.frontend.frame_hop_s,
+            "hop_s": model.frontend.patch_hop_frames * model.frontend.frame_hop_s,
+            "pad": model.frontend.pad,
+            "licence": model.card.licence,
+            "weights_digest": self.weights_digest,
+            "source": model.card.source,
+            "calibration": model.card.calibration,
+            "audioset_version": __version__,
+        }
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """``facts`` as text by name, as most formats hold them: what is no text is JSON."""
+        facts = {key: value for key, value in self.facts.items() if value is not None}
+        texts = {
+            key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            for key, value in facts.items()
+        }
+        return {**texts, "frontend": self.model.frontend.name, "frontend_spec": texts["frontend"]}
+
+
+def possible_inputs(model: Model) -> tuple[str, ...]:
+    """What an export of a model may take, the best first."""
+    return ("embeddings",) if isinstance(model, HeadModel) else ("waveform", "patches")
