@@ -69,9 +69,8 @@ def frontend_nodes(graph: onnx.GraphProto) -> list[str]:
 def float_layers(graph: onnx.GraphProto) -> list[str]:
     """Layers that stay float32: the first, which sees the log-mel picture; depthwise convolutions; and the last.
 
-    Measured on mn04 and YAMNet, with these in bytes too, the greatest difference of a score is 1.7 to 2.2 times as
-    large, and they have few weights: a depthwise convolution has one multiplication where a pointwise one has as many
-    as channels.
+    With these in bytes too, scores move about twice as far, and they have few weights: a depthwise convolution has one
+    multiplication where a pointwise one has as many as channels.
     """
     shapes = {value.name: value.dims for value in graph.initializer}
     layers = [node for node in graph.node if node.op_type in LAYERS and node.input[WEIGHT] in shapes]
