@@ -1,0 +1,106 @@
+"""Moments that a person accepted as a class: a table to learn from, ``path,label,start_s,end_s``."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from audioset.errors import ConflictError, UsageError
+from audioset.files import writing
+from audioset.formats.csv_lines import decimal
+from audioset.formats.rows import printable
+from audioset.search.moments import Span
+
+COLUMNS = ["path", "label", "start_s", "end_s"]
+MOST_DIGITS = 9  # of a number in a list
+
+
+def parse_numbers(text: str, n: int) -> list[int]:
+    """``1,3,5-8`` as [1, 3, 5, 6, 7, 8]; each must be in 1 to ``n``.
+
+    Raises
+    ------
+    UsageError
+        If the text is something else, or a number is not in the list.
+    """
+    numbers: dict[int, None] = {}
+    for piece in text.split(","):
+        first, dash, last = (part.strip() for part in piece.partition("-"))
+        ends = [first, last] if dash else [first]
+        if not all(end.isascii() and end.isdigit() and len(end) <= MOST_DIGITS for end in ends):
+            raise UsageError(f"--accept has {piece.strip()!r}; expected numbers of moments, such as 1,3,5-8")
+        low, high = int(ends[0]), int(ends[-1])
+        if not 1 <= low <= high <= n:
+            raise UsageError(f"--accept has {piece.strip()!r}; expected numbers of the list, 1 to {n}, in order")
+        numbers |= dict.fromkeys(range(low, high + 1))
+    return list(numbers)
+
+
+def append_moments(path: str | os.PathLike[str], moments: Iterable[Span], label: str) -> int:
+    """Add moments to a table of labelled clips, which ``audioset train classifier`` reads.
+
+    Parameters
+    ----------
+    path : path
+        CSV; made if it is not there. It is replaced whole: what it had stays, whatever happens.
+    moments : iterable of Span
+    label : str
+        Name of the class.
+
+    Returns
+    -------
+    int
+        How many lines are new: those that the table has already do not come again.
+
+    Raises
+    ------
+    UsageError
+        If the label is empty.
+    ConflictError
+        If the file is another kind of table.
+    OutputError
+        The disk is full, or the place does not allow it.
+    """
+    if not label.strip():
+        raise UsageError("the label is empty; expected the name of a class. Next step: --label NAME")
+    table = Path(path)
+    text = _read(table)
+    known = {tuple(row) for row in csv.reader(io.StringIO(text, newline=""))}
+    lines = dict.fromkeys(
+        (moment.path, printable(label.strip()), decimal(moment.start_s), decimal(moment.end_s)) for moment in moments
+    )
+    new = [line for line in lines if line not in known]
+    if new:
+        with writing(table) as file:
+            file.write((text or _csv([COLUMNS])).encode() + _csv(new).encode())
+    return len(new)
+
+
+def _read(table: Path) -> str:
+    """The table so far, with a line break at its end; empty if there is none."""
+    if not table.exists():
+        return ""
+    try:
+        text = table.read_bytes().decode("utf-8-sig")
+        heading = next(csv.reader(io.StringIO(text, newline="")), COLUMNS)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConflictError(f"{table} cannot be added to: {error}. Next step: another name for --to") from error
+    if heading != COLUMNS:
+        raise ConflictError(
+            f"{table} begins with {','.join(heading)!r:.80}; expected {','.join(COLUMNS)!r}. "
+            "Likely cause: another kind of table. Next step: another name for --to"
+        )
+    return text if not text or text.endswith("\n") else text + "\n"
+
+
+def _csv(rows: Iterable[Sequence[str]]) -> str:
+    text = io.StringIO(newline="")
+    plain = csv.writer(text, lineterminator="\n")
+    quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for row in rows:
+        # Before Python 3.13 the module leaves a lone carriage return bare, and cannot read it back.
+        (quoted if any("\r" in cell for cell in row) else plain).writerow(row)
+    return text.getvalue()

@@ -1,0 +1,125 @@
+"""What a search is for: sounds that serve as examples, as embeddings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from audioset.errors import AudioError, UsageError
+from audioset.formats.rows import printable
+from audioset.limits import LIMITS, Limits
+from audioset.predict import Model, Prediction, check_choice
+from audioset.search.manifest import Settings
+from audioset.search.moments import Span
+from audioset.search.shards import to_units
+
+FloatArray = np.ndarray[Any, np.dtype[np.float32]]
+
+COMBINATIONS = ("mean", "max")
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """A sound to look for.
+
+    Attributes
+    ----------
+    embedding : ndarray, shape (size,), float32
+        Of length 1: of one patch, or the mean of all.
+    span : Span
+        The patch, or the whole recording.
+    """
+
+    embedding: FloatArray
+    span: Span
+
+
+def embed_example(
+    model: Model,
+    path: str | os.PathLike[str],
+    settings: Settings | None = None,
+    *,
+    at_s: float | None = None,
+    limits: Limits = LIMITS,
+) -> Example:
+    """Embed an example as the recordings of an index were.
+
+    Parameters
+    ----------
+    model : Model
+        That of the index.
+    path : path
+    settings : Settings, optional
+        Those of the index. Default: the model's own.
+    at_s : float, optional
+        Seconds from the start: the patch whose middle is nearest. Default: the mean of all patches, each with the
+        same weight however loud it is.
+    limits : Limits
+        What the file may cost.
+
+    Returns
+    -------
+    Example
+
+    Raises
+    ------
+    AudioError
+        If the file cannot be read or used.
+    UsageError
+        If ``at_s`` is not in the recording.
+    """
+    name = printable(os.path.abspath(path))  # noqa: PTH100 - links stay links, as in the index
+    try:
+        prediction = model.predict_file(path, **(settings or Settings()).embedding_arguments, limits=limits)
+    except AudioError as error:
+        raise AudioError(f"the example {printable(path)}: {error}", code=error.code) from error
+    units, _ = to_units(prediction.embeddings)
+    if at_s is not None:
+        row = _patch_at(prediction, at_s, name)
+        end_s = min(prediction.end_s[row], prediction.duration_s)
+        return Example(units[row].astype(np.float32), Span(name, float(prediction.start_s[row]), float(end_s)))
+    return Example(_direction(units.astype(np.float32)), Span(name, 0.0, prediction.duration_s))
+
+
+def combine_examples(examples: Sequence[Example], combination: str = "mean") -> FloatArray:
+    """What to search for, given several examples.
+
+    Parameters
+    ----------
+    examples : sequence of Example
+    combination : {"mean", "max"}
+        ``"mean"``: what is like all of them together. ``"max"``: what is like any one of them.
+
+    Returns
+    -------
+    ndarray, shape (n, size), float32
+        For ``Index.search``: one row, or one for each example.
+
+    Raises
+    ------
+    UsageError
+        For a combination that there is not.
+    """
+    check_choice("combination", combination, COMBINATIONS)
+    embeddings = np.stack([example.embedding for example in examples])
+    return embeddings if combination == "max" else _direction(embeddings)[np.newaxis]
+
+
+def _patch_at(prediction: Prediction, at_s: float, name: str) -> int:
+    if not 0 <= at_s < prediction.duration_s:
+        raise UsageError(
+            f"--at {at_s:g} is not in {name}, which lasts {prediction.duration_s:.2f} s. "
+            "Next step: give a second from its start to its end"
+        )
+    return int(np.argmin(np.abs((prediction.start_s + prediction.end_s) / 2 - at_s)))
+
+
+def _direction(vectors: FloatArray) -> FloatArray:
+    """The mean's direction; zeros, if there is none, as of digital silence."""
+    mean: FloatArray = vectors.mean(axis=0)
+    length = float(np.linalg.norm(mean))
+    return mean / length if length > 0 else mean

@@ -1,0 +1,184 @@
+"""What an index says of itself: ``index.json``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from audioset.errors import ConflictError, DataError, UsageError
+from audioset.files import writing
+from audioset.predict import Model
+from audioset.weights.model_folder import WEIGHTS_NAME
+
+NAME = "index.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the embeddings of an index are made; an example is embedded in the same way.
+
+    Attributes
+    ----------
+    model : str
+        Name of a published model, or path of a model folder.
+    weights : str or None
+        A checkpoint of one's own.
+    precision : {"f32", "bf16"}
+    hop_s, window_s : float or None
+        Seconds between patches, and of a patch of a model of clips; None: the model's own.
+    pad : str or None
+        What happens to audio that does not fill a patch; None: the model's own.
+    """
+
+    model: str = "yamnet"
+    weights: str | None = None
+    precision: str = "f32"
+    hop_s: float | None = None
+    window_s: float | None = None
+    pad: str | None = None
+
+    @property
+    def embedding_arguments(self) -> dict[str, Any]:
+        """Those that ``Model.predict`` and ``batch.tag_files`` take."""
+        return {"hop_s": self.hop_s, "window_s": self.window_s, "pad": self.pad}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What ``index.json`` says. Whatever it does not name is not part of the index.
+
+    Attributes
+    ----------
+    settings : Settings
+    model_digest : str
+        SHA-256 of the network's name, its arguments, its frontend and its weights.
+    embedding_size : int
+    shards : dict of str to int
+        Moments in each file of embeddings, by its name.
+    n_recordings : int
+        In all of them.
+    version : str
+        Of the package that wrote it.
+    """
+
+    settings: Settings
+    model_digest: str
+    embedding_size: int
+    shards: dict[str, int] = field(default_factory=dict)
+    n_recordings: int = 0
+    version: str = ""
+    format: int = FORMAT
+
+    @property
+    def n_moments(self) -> int:
+        """In all files of embeddings."""
+        return sum(self.shards.values())
+
+    @property
+    def digest(self) -> str:
+        """Of what is in the index: another one after each change."""
+        record = json.dumps([self.model_digest, self.embedding_size, self.shards])
+        return hashlib.sha256(record.encode()).hexdigest()
+
+    def write(self, folder: Path) -> None:
+        """Write ``index.json``, whole or not at all.
+
+        Raises
+        ------
+        OutputError
+            The disk is full, or the place does not allow it.
+        """
+        with writing(folder / NAME) as file:
+            file.write(json.dumps({**asdict(self), "n_moments": self.n_moments}, indent=2).encode() + b"\n")
+
+    def check_model(self, model: Model) -> None:
+        """Refuse a model other than the one that made the embeddings.
+
+        Raises
+        ------
+        UsageError
+        """
+        if digest_model(model) != self.model_digest:
+            raise UsageError(
+                f"the index was made with {self.settings.model} ({self.embedding_size} numbers an embedding), and "
+                f"this is another model ({model.embedding_size} numbers): their embeddings cannot be compared. "
+                "Next step: leave --model out, or index the recordings with this model, in another folder"
+            )
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read ``index.json``.
+
+    Raises
+    ------
+    UsageError
+        If the folder is no index.
+    DataError
+        If the file is damaged.
+    """
+    path = folder / NAME
+    try:
+        record = json.loads(path.read_bytes())
+        if record["format"] != FORMAT:
+            raise DataError(
+                f"{path} has format {record['format']!r}; this version reads {FORMAT}. Next step: update audioset"
+            )
+        known = {entry.name for entry in fields(Manifest)}
+        manifest = Manifest(**{name: value for name, value in record.items() if name in known})
+        return Manifest(**{**vars(manifest), "settings": Settings(**record["settings"])})
+    except OSError as error:
+        raise UsageError(
+            f"{folder} is not an index: {NAME} cannot be read ({error.strerror}). "
+            "Next step: audioset index RECORDINGS --output FOLDER"
+        ) from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(
+            f"{path} is damaged: {error!r}. Next step: delete the folder, and index the recordings again"
+        ) from error
+
+
+def open_or_begin(folder: Path, settings: Settings, model: Model) -> Manifest:
+    """The manifest of a folder, or a new one for a folder that is empty or not there.
+
+    Raises
+    ------
+    ConflictError
+        If the folder holds something else, or an index made in another way.
+    """
+    from audioset import __version__
+
+    fresh = Manifest(settings, digest_model(model), model.embedding_size, version=__version__)
+    if not (folder / NAME).exists():
+        if folder.exists() and (not folder.is_dir() or any(entry.name[0] != "." for entry in folder.iterdir())):
+            raise ConflictError(f"{folder} is not empty, and not an index. Next step: choose another folder")
+        return fresh
+    manifest = read_manifest(folder)
+    before, now = (
+        {"model_digest": part.model_digest, **asdict(part.settings), "model": None, "weights": None}
+        for part in (manifest, fresh)
+    )
+    different = [name for name in now if now[name] != before[name]]
+    if different:
+        shown = ", ".join(f"{name} was {before[name]!s:.12} and is now {now[name]!s:.12}" for name in different)
+        raise ConflictError(
+            f"the index {folder} was made in another way, with {manifest.settings.model}: {shown}. "
+            "Next step: leave these options out, or choose another folder"
+        )
+    return manifest
+
+
+def digest_model(model: Model) -> str:
+    """SHA-256 of what makes a model's embeddings: network, arguments, frontend, weights."""
+    card = model.card
+    record = [card.network, card.arguments, card.frontend, card.backbone]
+    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
+    with (model.folder / WEIGHTS_NAME).open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
