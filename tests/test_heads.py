@@ -22,6 +22,7 @@ from audioset.models import NETWORKS, find_model
 from audioset.networks.heads import HEADS, kong
 from audioset.networks.ops import KERAS_NAMES, Outputs, ShapeOps, input_names, trace_shapes
 from audioset.networks.panns import panns_cnn, panns_wavegram_logmel
+from audioset.networks.two_branch import two_branch
 from audioset.networks.youtube8m_heads import dbof
 from audioset.postprocess import Postprocessor
 from audioset.weights.model_folder import ModelCard, read_card, write_model_folder
@@ -77,6 +78,12 @@ class HeadOracle:
 
     def affine(self, x, gain, offset):
         return x * gain + offset
+
+    def sqrt(self, x):
+        return np.sqrt(x)
+
+    def add(self, x, y):
+        return x + y
 
     def l2_normalize(self, x, epsilon):
         return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), epsilon)
@@ -306,6 +313,43 @@ def test_executors_agree_with_the_definition(case, executor, tmp_path):
         assert relative(outputs.framewise, expected.framewise) <= 5e-6
 
 
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_the_clip_branch_pools_the_seconds_of_a_clip_alone(padding):
+    """What it pools, by the definitions of NumPy: the clip's own seconds, one clip after the other."""
+    seen = {}
+
+    class Watching(HeadOracle):
+        def batch_norm(self, x, layer, **settings):
+            seen[layer] = x
+            return super().batch_norm(x, layer, **settings)
+
+        def relu(self, x):
+            seen.setdefault("shared", np.maximum(x, 0))
+            return super().relu(x)
+
+    arguments = {"n_classes": 7, "padding": padding, "n_frame": 32}
+    clips, mask = random_clips(), mask_of(LENGTHS, 6)
+    maps = clips[:, :, None].astype(float), mask[:, :, None, None].astype(float)
+    two_branch(Watching(random_tensors(two_branch, arguments)), *maps, **arguments)
+    lengths = LENGTHS if padding == "mask" else [6] * 4
+    for pooled, shared, clip, length in zip(seen["pool_bn"], seen["shared"], clips, lengths, strict=True):
+        x, hidden = (clip[:length] - 127.5) / 64, shared[:length, 0]
+        deviation = np.sqrt(x.var(axis=0) + 1e-3)
+        parts = hidden.mean(axis=0), hidden.max(axis=0), x.mean(axis=0), x.max(axis=0), x.min(axis=0), deviation
+        np.testing.assert_allclose(pooled.ravel(), np.concatenate(parts), atol=1e-12)
+
+
+def test_scores_are_the_mean_of_the_branches_which_no_engine_returns(executor, tmp_path):
+    arguments = {"n_classes": 7}
+    weights, clips, mask = random_tensors(two_branch, arguments), random_clips().astype("f"), mask_of(LENGTHS, 6)
+    maps = clips[:, :, None].astype(float), mask[:, :, None, None].astype(float)
+    branches = two_branch(HeadOracle(weights), *maps, **arguments).branches
+    outputs = make_runner(executor, two_branch, weights, arguments, tmp_path)(clips, mask)
+    assert largest(outputs.scores - np.mean(branches, axis=0)[:, 0, 0]) <= 5e-6
+    assert outputs.branches is None
+    assert largest(branches[0] - branches[1]) > 0.1
+
+
 def test_keras_saves_a_head(keras, tmp_path):
     from audioset.executors.keras import network_to_keras
 
@@ -375,6 +419,7 @@ def test_heads_are_networks_that_see_embeddings():
     assert list(HEADS) == [
         *("average-pooling", "max-pooling", "single-attention", "multi-attention", "feature-attention"),
         *("logistic", "moe", "frame-logistic", "dbof", "lstm"),
+        "two-branch",
     ]
     for name, spec in HEADS.items():
         assert spec.name == name
@@ -396,8 +441,8 @@ def test_kongs_heads_refuse_what_there_is_not(arguments, message):
         trace_shapes(kong, SHAPE, arguments)
 
 
-@pytest.mark.parametrize("name", ["logistic", "moe", "frame-logistic", "dbof", "lstm"])
-def test_youtube8ms_heads_refuse_another_padding(name):
+@pytest.mark.parametrize("name", ["logistic", "moe", "frame-logistic", "dbof", "lstm", "two-branch"])
+def test_other_heads_refuse_another_padding(name):
     with pytest.raises(TypeError, match="padding is 'reflect'; expected one of mask, zero"):
         trace_shapes(HEADS[name].network, SHAPE, {"padding": "reflect"})
 
@@ -408,6 +453,7 @@ def test_youtube8ms_heads_refuse_another_padding(name):
         (kong, {"pooling": "feature_attention"}, 0.9),
         (kong, {"pooling": "feature_attention", "variant": "keras"}, 0.99),
         (dbof, {}, 0.999),
+        (two_branch, {}, 0.9),
         (panns_cnn, {}, 0.9),
         (panns_wavegram_logmel, {}, 0.9),
         (NETWORKS["yamnet"], {}, 0.99),
@@ -508,6 +554,9 @@ def test_first_weights_depend_on_the_seed_alone(name):
         ("average-pooling", "fc_final.weight", 1 / 32),
         ("average-pooling", "fc_final.bias", 1 / 32),
         ("logistic", "fully_connected/weights", math.sqrt(6 / (128 + 527))),
+        ("two-branch", "clip.weight", math.sqrt(6 / 2560)),
+        ("two-branch", "attention.cla.weight", math.sqrt(6 / 768)),
+        ("two-branch", "clip_out.weight", math.sqrt(6 / (1024 + 527))),
         ("lstm", "rnn/multi_rnn_cell/cell_0/basic_lstm_cell/kernel", math.sqrt(6 / (1152 + 4096))),
     ],
 )
@@ -535,7 +584,7 @@ def test_batch_norms_begin_as_the_identity_and_other_offsets_as_0():
     pytest.importorskip("torch")
     from audioset.train.init import init_weights
 
-    for name in ("feature-attention", "dbof"):
+    for name in ("feature-attention", "dbof", "two-branch"):
         for key, value in init_weights(name).items():
             if key.endswith(("running_var", "moving_variance", "gamma")) or ("bn" in key and key.endswith("weight")):
                 assert (value == 1).all(), key

@@ -25,6 +25,7 @@ torch = pytest.importorskip("torch")
 from safetensors.numpy import load_file  # noqa: E402 - below what needs torch
 
 from audioset.networks.heads import HEADS  # noqa: E402
+from audioset.networks.ops import Outputs  # noqa: E402
 from audioset.train import TrainConfig, read_config, train  # noqa: E402
 from audioset.train import loop as loop_module  # noqa: E402
 from audioset.train.augment import Preparation, mixup  # noqa: E402
@@ -32,7 +33,7 @@ from audioset.train.average import Mean, MovingAverage  # noqa: E402
 from audioset.train.checkpoint import CHECKPOINTS, METRICS_NAME  # noqa: E402
 from audioset.train.distributed import Processes  # noqa: E402
 from audioset.train.examples import load_data  # noqa: E402
-from audioset.train.fast_ops import TrainingOps  # noqa: E402
+from audioset.train.fast_ops import TrainingOps, binary_cross_entropy  # noqa: E402
 from audioset.train.optimisation import learning_rate  # noqa: E402
 from audioset.train.state import TrainingState, make_module  # noqa: E402
 
@@ -124,6 +125,25 @@ def test_flags_overrule_the_file_and_arguments_are_merged(tmp_path):
     assert (config.batch_size, config.seed, config.head_arguments) == (7, 5, {"padding": "mask", "n": 2})
 
 
+def test_what_nobody_named_is_as_the_heads_recipe_has_it(tmp_path):
+    recipe = HEADS["two-branch"].recipe
+    (tmp_path / "run.toml").write_text('head = "two-branch"\nmixup = 0.5\nema = 0.9\n')
+    config = read_config(tmp_path / "run.toml", ema=0.0)
+    named = {"head": "two-branch", "mixup": 0.5, "ema": 0.0}
+    assert config == TrainConfig(**{**recipe, **named})
+    assert read_config(head="two-branch") == TrainConfig(head="two-branch", **recipe)
+    assert read_config() == TrainConfig()
+    (tmp_path / "all.toml").write_text(TrainConfig(head="two-branch").to_toml())
+    assert read_config(tmp_path / "all.toml") == TrainConfig(head="two-branch")
+    assert read_config(head="vlad").head == "vlad"  # the run says that there is none
+
+
+@pytest.mark.parametrize("head", [head for head in HEADS.values() if head.recipe], ids=lambda head: head.name)
+def test_recipes_are_settings_that_are_not_the_defaults(head):
+    defaults = TrainConfig().as_dict()
+    assert {name for name in head.recipe if defaults[name] == head.recipe[name]} <= {"batch_size"}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -183,6 +203,7 @@ CHANGES = {  # field: (settings of both runs, value of the other run)
     "head_arguments": ({}, {"padding": "zero"}),
     "sampler": ({}, "uniform"),
     "draws_per_pass": (WEIGHTED, 20),
+    "whole_batches": ({"sampler": "uniform"}, True),
     "batch_size": ({}, 8),
     "n_iterations": ({}, 4),
     "seed": ({}, 1),
@@ -309,10 +330,36 @@ def test_fast_primitives_do_what_the_plain_ones_do():
         (fast.clip(x, -0.5, 0.5), plain.clip(x, -0.5, 0.5)),
         (fast.height_mean(x), plain.height_mean(x)),
         (fast.height_mean(x, weights), plain.height_mean(x, weights)),
+        (fast.height_mean(x, weights[:, :1]), plain.height_mean(x, weights[:, :1])),
+        (fast.multiply(x, weights), plain.multiply(x, weights)),
     ]:
         np.testing.assert_allclose(made.detach(), expected.detach(), atol=1e-6)
         ours, theirs = (torch.autograd.grad(y.square().sum(), x)[0] for y in (made, expected))
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_short_batches_are_passed_over(config):
+    config = replace(config, sampler="uniform", whole_batches=True, batch_size=25, n_iterations=1)  # of 60 clips
+    data = load_data(config)
+    state = TrainingState(config, data.training.labels, ALONE.device)
+    batches = [loop_module._next_positions(state, config, ALONE) for _ in range(4)]
+    assert [len(batch) for batch in batches] == [25] * 4
+    assert state.sampler.state()["counters"].tolist() == [1, 50]
+
+
+def test_batches_that_are_never_whole_end_the_run(config, tmp_path):
+    config = replace(config, sampler="uniform", whole_batches=True, batch_size=100)
+    with pytest.raises(UsageError, match=r"100 batches in a row have fewer than 100 clips.*a smaller batch_size"):
+        train(config, tmp_path / "run")
+
+
+def test_the_loss_is_the_sum_over_branches():
+    scores = torch.rand(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    targets, weights = torch.eye(4)[:3], torch.tensor([1.0, 2, 3, 4])
+    branches = tuple(branch[:, :, None, None] for branch in scores)
+    loss = binary_cross_entropy(Outputs(None, None, scores.mean(0), None, branches), targets, weights)
+    expected = -(targets * scores.log() + (1 - targets) * (1 - scores).log()) * weights
+    torch.testing.assert_close(loss, expected.sum())
 
 
 def test_a_loss_that_is_no_number_ends_the_run(config, tmp_path):
@@ -426,7 +473,9 @@ def test_the_best_weights_on_held_out_clips_are_chosen_and_patience_ends(config,
 # checkpoints ---------------------------------------------------------------------------------------------------------
 
 EVERYTHING = {
-    "head": "average-pooling",  # it has batch norms and dropout
+    "head": "two-branch",  # it has batch norms and dropout
+    "head_arguments": {"n_frame": 64, "n_clip": 32, "n_attention": 32},
+    "whole_batches": True,
     "batch_size": 8,
     "n_iterations": 7,
     "ema": 0.9,
@@ -725,6 +774,17 @@ def test_arguments_of_a_head_are_toml_or_words(features, tmp_path):
     assert result.exit_code == 0, result.output
     assert read_card(tmp_path / "out").arguments == {"padding": "zero", "n_classes": 527}
     assert isinstance(invoke("-o", tmp_path / "o", "--argument", "padding").exception, UsageError)
+
+
+def test_the_command_trains_a_head_with_its_recipe_and_flags_win(features, tmp_path):
+    result = invoke("--features", features, "-o", tmp_path / "out", "--head", "two-branch", "--n-iterations", 2, "-q",
+                    "--batch-size", 8, "--ema", 0, "--no-whole-batches", "--argument", "n_frame=8",
+                    "--argument", "n_clip=8", "--argument", "n_attention=8", "--device", "cpu")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    config = read_config(tmp_path / "out" / "run.toml")
+    assert (config.optimizer, config.schedule, config.sampler) == ("adamw", "cosine", "uniform")
+    assert (config.ema, config.whole_batches, config.n_iterations) == (0, False, 2)
+    assert "Flags win over the file" in " ".join(invoke("--help").stdout.split())
 
 
 def test_resume_refuses_to_begin(config, tmp_path):

@@ -26,7 +26,8 @@ def load_model(
     Parameters
     ----------
     name : str or path
-        ``"yamnet"`` or ``"vggish"``, or a folder with ``model.json`` and ``model.safetensors``.
+        ``"yamnet"``, ``"vggish"`` or another that ``audioset models list`` shows; ``"vggish-audioset527"``, the head
+        that the package brings; or a folder with ``model.json`` and ``model.safetensors``.
     weights : path, optional
         A checkpoint of your own in the published format. Default: the published file, looked for in the
         folders of ``AUDIOSET_ASSETS``, then in the cache, then downloaded.
@@ -42,7 +43,7 @@ def load_model(
     Returns
     -------
     Model
-        A ``HeadModel`` for a folder with a head: a classifier of embeddings.
+        A ``HeadModel`` for a head: a classifier of embeddings.
 
     Raises
     ------

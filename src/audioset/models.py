@@ -82,6 +82,7 @@ FRONTENDS: dict[str, FrontendSpec] = {
     spec.name: spec for spec in (YAMNET, VGGISH, EFFICIENTAT, *EFFICIENTAT_VARIANTS, PANNS, *PANNS_VARIANTS, VGG16)
 }
 NO_LABELS = ""  # of a network that only embeds
+BUNDLED_FOLDER = Path(__file__).parent / "bundled"
 
 
 @dataclass(frozen=True)
@@ -279,6 +280,11 @@ MODELS = {
 }
 
 
+def bundled_models() -> dict[str, Path]:
+    """Models that are part of the package: name and model folder of each."""
+    return {path.parent.name: path.parent for path in sorted(BUNDLED_FOLDER.glob(f"*/{CARD_NAME}"))}
+
+
 def find_model(name: str) -> ModelSpec:
     """The row of a published model.
 
@@ -289,7 +295,7 @@ def find_model(name: str) -> ModelSpec:
     """
     name = ALIASES.get(name, name)
     if name not in MODELS:
-        near = difflib.get_close_matches(name, MODELS, n=1)
+        near = difflib.get_close_matches(name, [*MODELS, *bundled_models()], n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise UsageError(
             f"there is no model {name!r}{hint}; expected a name that 'audioset models list' shows, "
@@ -306,7 +312,7 @@ def prepare_model(
     Parameters
     ----------
     name : str
-        A published model, or the path of a model folder.
+        A published model, a bundled one, or the path of a model folder.
     weights : Path, optional
         A checkpoint of the user's own, in the published format.
     arguments : mapping, optional
@@ -322,6 +328,8 @@ def prepare_model(
     UsageError, AssetError, WeightsError, OutputError
     """
     folder = Path(name)
+    if not (folder / CARD_NAME).is_file():
+        folder = bundled_models().get(name, folder)
     if (folder / CARD_NAME).is_file():
         if weights is not None:
             raise UsageError(f"{folder} is a model folder and brings its own weights; leave out weights={weights}")

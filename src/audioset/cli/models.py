@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from pathlib import Path
 from typing import Any
 
 import click
@@ -18,17 +20,22 @@ def models() -> None:
 def list_models(as_json: bool) -> None:
     """List all models and whether their weights are on this machine."""
     from audioset.assets import find_asset
-    from audioset.models import MODELS
+    from audioset.models import MODELS, bundled_models
 
+    bundled = bundled_models()
     if as_json:
-        click.echo(json.dumps([_record(name) for name in MODELS], indent=2))
+        click.echo(json.dumps([_record(name) for name in (*MODELS, *bundled)], indent=2))
         return
-    width = max(map(len, MODELS))
+    width = max(map(len, (*MODELS, *bundled)))
     for model in MODELS.values():  # not their records, which hash every file
         where = find_asset(model.weights) or f"not here: audioset models pull {model.name}"
         mean_ap = f"mAP {model.mean_ap:.3f}" if model.mean_ap else "embeds"
         click.echo(f"{model.name:{width}s} {mean_ap:9s}  {model.summary}")
         click.echo(f"{'':{width}s} {where}")
+    for name, folder in bundled.items():
+        record = _bundled_record(name, folder)
+        click.echo(f"{name:{width}s} mAP {record['mean_ap']:.3f}  {record['summary']}")
+        click.echo(f"{'':{width}s} {record['path']}")
 
 
 @models.command()
@@ -48,10 +55,11 @@ def info(name: str, as_json: bool) -> None:
 @click.argument("names", nargs=-1, required=True)
 def pull(names: tuple[str, ...]) -> None:
     """Fetch the weights of the models NAMES, if they are not on this machine, and convert them."""
-    from audioset.models import find_model, prepare_graph, prepare_model
+    from audioset.models import bundled_models, find_model, prepare_graph, prepare_model
 
     for name in names:
-        find_model(name)
+        if name not in bundled_models():
+            find_model(name)
         card, folder = prepare_model(name)
         graph = prepare_graph(card, folder)
         click.echo(f"{name}: {card.source['file']} {'as published' if card.source['is_published'] else 'of your own'}")
@@ -70,11 +78,14 @@ def verify(names: tuple[str, ...]) -> int:
     from audioset.assets import ASSETS, find_asset, get_asset, is_published
     from audioset.checks import parity_report
     from audioset.loading import load_model
-    from audioset.models import MODELS, find_model
+    from audioset.models import MODELS, bundled_models, find_model
 
     is_ok = True
     here = tuple(name for name, model in MODELS.items() if find_asset(model.weights))
-    for name in names or here:
+    for name in names or (*here, *bundled_models()):
+        if name in bundled_models():
+            is_ok &= _verify_bundled(name)
+            continue
         asset = ASSETS[find_model(name).weights]
         path = get_asset(asset.name)
         origin = "the published one" if is_published(asset, path) else "not the published one: a file of your own"
@@ -88,10 +99,51 @@ def verify(names: tuple[str, ...]) -> int:
     return 0 if is_ok else 1
 
 
+def _verify_bundled(name: str) -> bool:
+    """Check the weights that are part of the package: hash and tensors."""
+    from audioset.assets import hash_file
+    from audioset.loading import load_model
+    from audioset.models import bundled_models
+    from audioset.weights.model_folder import WEIGHTS_NAME
+
+    path = bundled_models()[name] / WEIGHTS_NAME
+    digest: str = load_model(name).card.source["digest"]
+    is_same = hash_file(path) == digest
+    click.echo(f"{name}: {path}")
+    click.echo(f"  hash     {'the one of its card' if is_same else 'NOT the one of its card: the file was changed'}")
+    click.echo("  tensors  all there, in the right shapes, finite")
+    return is_same
+
+
+def _bundled_record(name: str, folder: Path) -> dict[str, Any]:
+    from audioset.models import FRONTENDS, network_shapes
+    from audioset.weights.model_folder import WEIGHTS_NAME, read_card
+
+    card, path = read_card(folder), folder / WEIGHTS_NAME
+    return {
+        "name": name,
+        "summary": card.source["summary"],
+        "mean_ap": card.source["metrics"]["mean_ap"],
+        "n_parameters": sum(math.prod(shape) for shape in network_shapes(card).values()),
+        "sample_rate": FRONTENDS[card.frontend].sample_rate,
+        "labels": card.labels,
+        "weights": path.name,
+        "path": str(path),
+        "is_published": True,
+        "n_bytes": path.stat().st_size,
+        "digest": card.source["digest"],
+        "url": card.source["url"],
+        "licence": card.licence,
+        "source": card.source["recipe"],
+    }
+
+
 def _record(name: str) -> dict[str, Any]:
     from audioset.assets import ASSETS, find_asset, is_published
-    from audioset.models import FRONTENDS, find_model
+    from audioset.models import FRONTENDS, bundled_models, find_model
 
+    if name in bundled_models():
+        return _bundled_record(name, bundled_models()[name])
     model = find_model(name)
     asset, path = ASSETS[model.weights], find_asset(model.weights)
     return {

@@ -38,6 +38,9 @@ def heads(
 ) -> None:
     """Train a head on released features, and measure it.
 
+    Flags win over the file that --config names, the file over the head's own recipe, if it has one, and that over the
+    defaults shown here. run.toml in --output has what came of it.
+
     A run that was stopped goes on by itself where it stood when the same command is given again, and ends with the
     same weights. --output then has model.safetensors and model.json; run.toml, all settings; metrics.jsonl, the
     measurements; and checkpoints/, the last two.

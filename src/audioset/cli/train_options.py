@@ -19,7 +19,7 @@ ARGUMENTS = "head_arguments"
 def with_settings(command: Command) -> Command:
     """Give a command one flag for each setting."""
     for setting in reversed(fields(TrainConfig)):
-        command = click.option(*_names(setting.name), **_flag(setting))(command)
+        command = click.option(*_names(setting), **_flag(setting))(command)
     return command
 
 
@@ -31,11 +31,11 @@ def given(flags: Mapping[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _names(name: str) -> tuple[str, ...]:
-    if name == ARGUMENTS:
+def _names(setting: Any) -> tuple[str, ...]:
+    if setting.name == ARGUMENTS:
         return ("--argument", ARGUMENTS)
-    dashed = name.replace("_", "-")
-    return (f"--{dashed}/--no-{dashed}" if name == "tensorboard" else f"--{dashed}", name)
+    dashed = setting.name.replace("_", "-")
+    return (f"--{dashed}/--no-{dashed}" if setting.type == "bool" else f"--{dashed}", setting.name)
 
 
 def _flag(setting: Any) -> dict[str, Any]:

@@ -174,6 +174,9 @@ class KerasOps:
     def affine(self, x: Any, gain: float, offset: float) -> Any:
         return self.numbered(x, layers.Rescaling, "affine", gain, offset)
 
+    def sqrt(self, x: Any) -> Any:
+        return keras.ops.sqrt(x)
+
     def l2_normalize(self, x: Any, epsilon: float) -> Any:
         length = keras.ops.sqrt(keras.ops.sum(keras.ops.square(x), axis=-1, keepdims=True))
         return x / keras.ops.maximum(length, epsilon)

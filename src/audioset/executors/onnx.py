@@ -217,7 +217,11 @@ class OnnxOps(OnnxGraph):
         return self._clip(x, low, high, f"{x}/clip")
 
     def affine(self, x: str, gain: float, offset: float) -> str:
-        return self._affine(x, f"{x}/affine", np.full(1, gain), np.full(1, offset), "channels")
+        layer = f"{x}/affine {gain} {offset}"  # constants have the layer's name, and a map may have several
+        return self._affine(x, layer, np.full(1, gain), np.full(1, offset), "channels")
+
+    def sqrt(self, x: str) -> str:
+        return self.node("Sqrt", x, output=f"{x}/sqrt")
 
     def l2_normalize(self, x: str, epsilon: float) -> str:
         length = self.node("ReduceL2", x, output=f"{x}/length", axes=[ONNX_AXES["channels"]], keepdims=1)

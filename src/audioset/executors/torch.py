@@ -150,6 +150,9 @@ class TorchOps:
     def affine(self, x: torch.Tensor, gain: float, offset: float) -> torch.Tensor:
         return x * gain + offset
 
+    def sqrt(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.sqrt(x)
+
     def l2_normalize(self, x: torch.Tensor, epsilon: float) -> torch.Tensor:
         return functional.normalize(x, dim=TORCH_AXES["channels"], eps=epsilon)
 
@@ -414,7 +417,8 @@ class TorchEngine:
             torch.autocast("cpu", torch.bfloat16, enabled=self._is_bf16),
         ):
             outputs = self._network(*tensors)
-        values = {name: value for name, value in vars(outputs).items() if value is not None and name != "logits"}
+        seen = ("embeddings", "scores", "framewise")
+        values = {name: value for name, value in vars(outputs).items() if value is not None and name in seen}
         return Outputs(**{name: value.float().contiguous().numpy() for name, value in values.items()})
 
 

@@ -1,6 +1,7 @@
 """Heads: classifiers of clips on the embeddings that AudioSet was released with, 128 bytes for each second.
 
-Those here are Kong's, which pool the seconds of a clip in five ways; YouTube-8M's are in ``youtube8m_heads``.
+Those here are Kong's, which pool the seconds of a clip in five ways; YouTube-8M's are in ``youtube8m_heads``, and our
+own is in ``two_branch``.
 
 Source: qiuqiangkong/audioset_classification, pytorch/models.py; Kong et al. 2018 (arXiv 1711.00927), Yu et al. 2018
 (arXiv 1803.02353), Kong et al. 2019 (arXiv 1903.00765). On stored references, made with generated weights, the scores
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from audioset.networks.ops import KERAS_NAMES, TORCH_NAMES, Network, Ops, Outputs, Tensor
+from audioset.networks.two_branch import RECIPE, two_branch
 from audioset.networks.youtube8m_heads import dbof, frame_logistic, logistic, lstm, moe
 
 HIDDEN_SIZE = 1024
@@ -220,7 +222,9 @@ class HeadSpec:
     arguments : dict
         Its keyword arguments, but for ``n_classes`` and ``padding``.
     summary, source : str
-        One line for people; where the original is.
+        One line for people; where the original is, of a published one.
+    recipe : dict
+        Settings of ``audioset.train.TrainConfig`` that it is best trained with, where they are not the defaults.
     """
 
     name: str
@@ -228,6 +232,7 @@ class HeadSpec:
     arguments: dict[str, Any] = field(default_factory=dict)
     summary: str = ""
     source: str = ""
+    recipe: dict[str, Any] = field(default_factory=dict)
 
 
 def _kong_head(name: str, pooling: str, summary: str) -> HeadSpec:
@@ -252,5 +257,8 @@ HEADS: dict[str, HeadSpec] = {
         _youtube8m_head("frame-logistic", frame_logistic, "one layer on the mean of the seconds, each normalised"),
         _youtube8m_head("dbof", dbof, "deep bag of frames: 8,192 clusters, the largest over the seconds, experts"),
         _youtube8m_head("lstm", lstm, "two LSTM layers of 1,024 over the seconds, experts on the last output"),
+        HeadSpec(
+            "two-branch", two_branch, {}, "our own: the clip as a whole, and its seconds by attention", "", RECIPE
+        ),
     )
 }

@@ -91,12 +91,16 @@ class Outputs(Generic[Tensor]):
         In [0, 1]; None for a network that only embeds.
     framewise : tensor, shape (n_patches, n_segments, n_classes), or None
         Scores over time, in [0, 1], a row for each segment of a patch; None for a network that has none.
+    branches : tuple of tensors, maps of one place (n_patches, 1, 1, n_classes), or None
+        Scores in [0, 1] of the parts of a network that are trained each by a loss of its own, whose mean is
+        ``scores``; None for a network with one loss. Training alone reads them: no engine and no export has them.
     """
 
     embeddings: Tensor
     logits: Tensor | None = None
     scores: Tensor | None = None
     framewise: Tensor | None = None
+    branches: tuple[Tensor, ...] | None = None
 
 
 class Ops(Protocol[Tensor]):
@@ -184,6 +188,10 @@ class Ops(Protocol[Tensor]):
 
     def affine(self, x: Tensor, gain: float, offset: float) -> Tensor:
         """``x * gain + offset``."""
+        ...
+
+    def sqrt(self, x: Tensor) -> Tensor:
+        """Square root of numbers that are not below 0."""
         ...
 
     def l2_normalize(self, x: Tensor, epsilon: float) -> Tensor:
@@ -408,6 +416,9 @@ class ShapeOps:
         return x
 
     def affine(self, x: tuple[Any, ...], gain: float, offset: float) -> tuple[Any, ...]:
+        return x
+
+    def sqrt(self, x: tuple[Any, ...]) -> tuple[Any, ...]:
         return x
 
     def l2_normalize(self, x: tuple[Any, ...], epsilon: float) -> tuple[Any, ...]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from audioset.errors import NoInputError, UsageError
+from audioset.networks.heads import HEADS
 
 tomllib: Any = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 
@@ -62,6 +63,7 @@ class TrainConfig:
 
     sampler: str = _setting("balanced", "How batches are chosen.", choices=SAMPLERS)
     draws_per_pass: int = _setting(0, "Clips in a pass of the weighted sampler; 0: a twentieth of all.", at_least=0)
+    whole_batches: bool = _setting(False, "Pass over a batch that is short, as the last one of a pass is.")
     batch_size: int = _setting(500, "Clips in a batch, of all processes together.", at_least=2)
     n_iterations: int = _setting(50_000, "Batches.", at_least=1)
     seed: int = _setting(0, "Of everything that is random.", at_least=0)
@@ -122,6 +124,8 @@ class TrainConfig:
 def read_config(path: str | os.PathLike[str] | None = None, **flags: Any) -> TrainConfig:
     """Settings of a file, and of flags that overrule it.
 
+    What neither of them names is as the head's own recipe has it (``HEADS[head].recipe``), and else the default.
+
     Parameters
     ----------
     path : path, optional
@@ -144,11 +148,18 @@ def read_config(path: str | os.PathLike[str] | None = None, **flags: Any) -> Tra
     place = "" if path is None else f"{os.fspath(path)}: "
     check_names(values, place)
     check_names(flags)
+    given = {**values, **flags}
     head_arguments = {**values.get("head_arguments", {}), **flags.get("head_arguments", {})}
     try:
-        return TrainConfig(**{**values, **flags, "head_arguments": head_arguments})
+        return TrainConfig(**{**_recipe(given), **given, "head_arguments": head_arguments})
     except UsageError as error:
         raise UsageError(f"{place}{error}") from error
+
+
+def _recipe(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the head asks for; of none that there is, the run says so itself."""
+    head = given.get("head", TrainConfig.head)
+    return HEADS[head].recipe if isinstance(head, str) and head in HEADS else {}
 
 
 def check_names(values: Mapping[str, Any], place: str = "") -> None:

@@ -61,10 +61,15 @@ class TrainingOps(TorchOps):
         """As ``TorchOps``, with a gradient that is one pass and not four."""
         return functional.hardtanh(x, low, high)
 
+    def multiply(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """As ``TorchOps``; a mask does not make float32 of a map in bfloat16."""
+        return x * _as_mask(y, x)
+
     def height_mean(self, x: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
         """As ``TorchOps``, dividing each sum and not each weight, and without a copy in float32."""
         if weights is None:
             return x.sum(2, keepdim=True) / x.shape[2]
+        weights = _as_mask(weights, x)
         total = (x * weights).sum(2, keepdim=True, dtype=torch.float32)
         return total / weights.sum(2, keepdim=True, dtype=torch.float32)
 
@@ -83,6 +88,11 @@ class TrainingOps(TorchOps):
         return gains.view([sizes[axis] for axis in order]).permute(inverse)
 
 
+def _as_mask(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """A map of one channel, which is a mask of zeros and ones, in the dtype of another; others as they are."""
+    return y.to(x.dtype) if y.shape[1] == 1 else y
+
+
 def forward(module: TorchNetwork, rng: np.random.Generator, *inputs: torch.Tensor) -> Outputs[torch.Tensor]:
     """Run a module for a training step; parameters and result as ``TorchNetwork.forward``."""
     maps = [INPUT_MAPS[name](values) for name, values in zip(module.inputs, inputs, strict=True)]
@@ -92,12 +102,19 @@ def forward(module: TorchNetwork, rng: np.random.Generator, *inputs: torch.Tenso
 def binary_cross_entropy(
     outputs: Outputs[torch.Tensor], targets: torch.Tensor, class_weights: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Sum over clips and classes of the binary cross-entropy, by logits where there are any."""
-    if outputs.logits is not None:
+    """Sum over clips and classes of the binary cross-entropy: of each branch, or by logits where there are any."""
+    if outputs.branches is not None:
+        losses = torch.stack([_cross_entropy(branch.flatten(1), targets) for branch in outputs.branches]).sum(0)
+    elif outputs.logits is not None:
         losses = functional.binary_cross_entropy_with_logits(outputs.logits.float(), targets, reduction="none")
     elif outputs.scores is not None:
-        scores = outputs.scores.float()
-        # Means of scores may be above 1 by a rounding error. PyTorch stops at NaN without a word on what to do.
-        allowed = scores.nan_to_num(0.5).clamp(0, 1)
-        losses = functional.binary_cross_entropy(allowed, targets, reduction="none") + 0 * scores
+        losses = _cross_entropy(outputs.scores, targets)
     return (losses if class_weights is None else losses * class_weights).sum()
+
+
+def _cross_entropy(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Binary cross-entropy of each clip and class, by scores."""
+    scores = scores.float()
+    # Means of scores may be above 1 by a rounding error. PyTorch stops at NaN without a word on what to do.
+    allowed = scores.nan_to_num(0.5).clamp(0, 1)
+    return functional.binary_cross_entropy(allowed, targets, reduction="none") + 0 * scores

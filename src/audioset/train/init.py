@@ -44,7 +44,7 @@ def _torch_bias(rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
 
 
 def _glorot_uniform(rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
-    """TensorFlow's and Slim's default, for (in, out)."""
+    """TensorFlow's and Slim's default, for two sizes in any order."""
     return _uniform(rng, shape, math.sqrt(6 / sum(shape)))
 
 
@@ -66,6 +66,7 @@ HIDDEN_SIZE = 1024
 RULES: tuple[tuple[str, Draw], ...] = (
     ("*bn*.weight", _ones),
     ("*.running_var", _ones),
+    ("clip_out.weight", _glorot_uniform),
     ("*/gamma", _ones),
     ("*/moving_variance", _ones),
     ("*.weight", _he_uniform),
@@ -100,10 +101,10 @@ def init_weights(
     Returns
     -------
     dict of str to ndarray, float32
-        By published name. Kong's heads: uniform within √(6 / fan-in), biases 0. With average pooling, the last layer
-        has PyTorch's default, uniform within 1 / √fan-in, its bias too. YouTube-8M's: uniform within
-        √(6 / (fan-in + fan-out)), biases 0; the matrices of ``dbof``, normal with a deviation of 1 / √fan-in. Batch
-        norms begin as the identity.
+        By published name. Kong's heads, and our own: uniform within √(6 / fan-in), biases 0. With average pooling,
+        the last layer has PyTorch's default, uniform within 1 / √fan-in, its bias too. YouTube-8M's, and the last
+        layer of our own head's clip branch: uniform within √(6 / (fan-in + fan-out)), biases 0; the matrices of
+        ``dbof``, normal with a deviation of 1 / √fan-in. Batch norms begin as the identity.
 
     Raises
     ------

@@ -32,6 +32,7 @@ FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
 CLIPS_AT_ONCE = 1000  # that are only measured
 LEAST_CLIPS = 2  # of a process's part of a batch: batch norms need two values
+MOST_SHORT_BATCHES = 100  # in a row, that are passed over
 FRONTEND, LABELS = "vggish", "audioset-527"
 MEASURES = ("mean_ap", "mean_auc", "d_prime", "lwlrap")
 
@@ -110,7 +111,7 @@ def take_step(
     Everything that is random in a step comes from the seed, the iteration and the process alone, so there is no state
     of generators to store.
     """
-    positions = _next_positions(state, processes)
+    positions = _next_positions(state, config, processes)
     rng = np.random.Generator(np.random.SFC64([config.seed, state.iteration, processes.rank]))
     torch.manual_seed(int(rng.integers(1 << 62)))  # for primitives that draw with PyTorch
     state.iteration += 1
@@ -211,12 +212,19 @@ def _finish(
     return result
 
 
-def _next_positions(state: TrainingState, processes: Processes) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """The next batch of which every process has a part; the end of a pass may be too short for that."""
-    positions = state.sampler.next_batch()
-    while len(positions) < LEAST_CLIPS * processes.n_processes:
+def _next_positions(
+    state: TrainingState, config: TrainConfig, processes: Processes
+) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The next batch that is long enough, for every process to have a part; the end of a pass may be too short."""
+    least = config.batch_size if config.whole_batches else LEAST_CLIPS * processes.n_processes
+    for _ in range(MOST_SHORT_BATCHES):
         positions = state.sampler.next_batch()
-    return positions
+        if len(positions) >= least:
+            return positions
+    raise UsageError(
+        f"{MOST_SHORT_BATCHES} batches in a row have fewer than {least} clips. Likely cause: fewer clips to train on "
+        "than that. Next step: a smaller batch_size, or whole_batches = false"
+    )
 
 
 def _member(state: TrainingState, config: TrainConfig, data: Data, processes: Processes) -> Weights:
