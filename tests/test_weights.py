@@ -16,7 +16,7 @@ from audioset import load_model
 from audioset.assets import cache_folder
 from audioset.errors import EngineError, OutputError, UsageError, WeightsError
 from audioset.files import write_atomically
-from audioset.models import MODELS, prepare_graph, prepare_model
+from audioset.models import MODELS, find_labels, prepare_graph, prepare_model
 from audioset.weights.keras_h5 import read_keras_h5
 from audioset.weights.model_folder import (
     CARD_NAME,
@@ -406,3 +406,29 @@ def test_a_full_disk_is_told(folder, monkeypatch):
     monkeypatch.setattr("audioset.models.write_atomically", disk_full)
     with pytest.raises(OutputError, match=r"cannot be written: No space left on device.*set AUDIOSET_CACHE"):
         load_model(folder)
+
+
+def test_both_files_of_a_model_folder_can_be_read_by_the_same_people(tmp_path):
+    write_model_folder(tmp_path, CARD, {"x": np.ones(3, np.float32)})
+    assert (tmp_path / WEIGHTS_NAME).stat().st_mode == (tmp_path / CARD_NAME).stat().st_mode
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["a", "a", "b"], "the model's labels are no set: 3 label ids"),
+        (["a", "b"], "the model has 3 classes, and its labels are 2"),
+        (["a", "b", 3], "'labels' has entries that are not strings"),
+        (3, "'labels' is 3; expected str or list"),
+    ],
+)
+def test_labels_of_ones_own_are_checked(tmp_path, labels, message):
+    card = ModelCard("yamnet", {"n_classes": 3}, "yamnet", labels, "CC0", {})
+    write_model_folder(tmp_path, card, {"x": np.ones(3, np.float32)})
+    with pytest.raises(WeightsError, match=message):
+        find_labels(read_card(tmp_path))
+
+
+def test_a_model_may_have_labels_of_its_own():
+    card = ModelCard("yamnet", {"n_classes": 2}, "yamnet", ["owl", "no owl"], "CC0", {})
+    assert find_labels(card).names == find_labels(card).ids == ("owl", "no owl")

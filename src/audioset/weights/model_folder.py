@@ -79,7 +79,10 @@ def write_model_folder(folder: Path, card: ModelCard, weights: Mapping[str, Floa
 
     contiguous = {name: np.ascontiguousarray(value) for name, value in weights.items()}
     with replacing(folder / WEIGHTS_NAME) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         save_file(contiguous, temporary)  # from the arrays to the disk, without a copy of them all
+        temporary.chmod(mode)  # safetensors lets nobody but the owner read it
     _write_card(folder, card)
 
 
