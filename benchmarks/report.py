@@ -9,4 +9,4 @@ def print_bound(
     """Print one figure, what it may be, and whether it is."""
     is_met = value <= at_most if at_most is not None else value >= (at_least or 0)
     bound = f"at most {at_most:g}" if at_most is not None else f"at least {at_least:g}"
-    print(f"  {name:44s} {value:8.2f} {unit:3s} {bound:14s} {'met' if is_met else 'MISSED'}")
+    print(f"  {name:44s} {value:8.4g} {unit:3s} {bound:14s} {'met' if is_met else 'MISSED'}")
