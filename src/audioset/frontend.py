@@ -364,6 +364,9 @@ EFFICIENTAT_VARIANTS = (
     ),
     *(replace(EFFICIENTAT, name=f"efficientat_mels_{n_mels}", n_mels=n_mels) for n_mels in (40, 64, 256)),
 )
+# Our own, for classifiers of short sounds: clips of less than two seconds have silence after them, which the network
+# knows better than so few frames; longer recordings are heard in windows of two seconds.
+EFFICIENTAT_2S = replace(EFFICIENTAT, name="efficientat_2s", patch_frames=201, patch_hop_frames=100, min_frames=201)
 
 # qiuqiangkong/audioset_tagging_cnn, pytorch/models.py (Cnn14) and torchlibrosa's stft.py, which follows librosa's
 # defaults; the numbers are those of its README and runme.sh. Within 2e-5 dB of its formula evaluated in float64, and

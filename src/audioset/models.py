@@ -20,6 +20,7 @@ from audioset.errors import OutputError, UsageError, WeightsError
 from audioset.files import write_atomically
 from audioset.frontend import (
     EFFICIENTAT,
+    EFFICIENTAT_2S,
     EFFICIENTAT_VARIANTS,
     PANNS,
     PANNS_VARIANTS,
@@ -79,7 +80,8 @@ NETWORKS: dict[str, Network] = {
     **{head.network.__name__: head.network for head in HEADS.values()},
 }
 FRONTENDS: dict[str, FrontendSpec] = {
-    spec.name: spec for spec in (YAMNET, VGGISH, EFFICIENTAT, *EFFICIENTAT_VARIANTS, PANNS, *PANNS_VARIANTS, VGG16)
+    spec.name: spec
+    for spec in (YAMNET, VGGISH, EFFICIENTAT, EFFICIENTAT_2S, *EFFICIENTAT_VARIANTS, PANNS, *PANNS_VARIANTS, VGG16)
 }
 NO_LABELS = ""  # of a network that only embeds
 BUNDLED_FOLDER = Path(__file__).parent / "bundled"

@@ -13,6 +13,7 @@ from importlib import resources
 from typing import Any, TypeAlias
 
 from audioset.formats.rows import one_line
+from audioset.reports.examples import Example
 from audioset.reports.svg import Svg
 
 # What Markdown reads as more than text, anywhere in a line. Single "_" between letters is none of it.
@@ -68,7 +69,21 @@ class Picture:
     table: Table | None = None
 
 
-Block: TypeAlias = Heading | Paragraph | Headline | Table | Picture
+@dataclass(frozen=True)
+class Warnings:
+    """What must be read before the numbers."""
+
+    texts: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Sounds to look at and to listen to: of each a picture and a player, and what is said of it."""
+
+    examples: Sequence[Example]
+
+
+Block: TypeAlias = Heading | Paragraph | Headline | Table | Picture | Warnings | Clips
 
 
 @dataclass(frozen=True)
@@ -104,12 +119,13 @@ def to_html(document: Document) -> str:
     """The report as one page: no scripts, nothing to fetch, and a policy that forbids both.
 
     Texts of others, such as labels and names of files, are escaped. The policy allows the page's own style sheet, by
-    its digest, and nothing else.
+    its digest, and nothing else; on a page with sounds, also the pictures and sounds that are within it.
     """
     style = _style_sheet()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     body = "\n".join(part for block in document.blocks for part in HTML_FORMS[type(block)](block))
-    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    media = " img-src data:; media-src data:;" if any(isinstance(block, Clips) for block in document.blocks) else ""
+    policy = f"default-src 'none'; style-src 'sha256-{digest}';{media} base-uri 'none'; form-action 'none'"
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
@@ -179,6 +195,26 @@ def _html_of_picture(picture: Picture) -> Iterator[str]:
     yield f"<figure>{picture.svg.to_text()}<figcaption>{escape_html(picture.caption)}</figcaption></figure>"
 
 
+def _html_of_warnings(warnings: Warnings) -> Iterator[str]:
+    yield "<ul class='warnings' role='note'>"
+    yield from (f"<li>{escape_html(text)}</li>" for text in warnings.texts)
+    yield "</ul>"
+
+
+def _html_of_clips(clips: Clips) -> Iterator[str]:
+    yield "<div class='clips'>"
+    for example in clips.examples:
+        picture = f"<img src='{example.picture}' alt='log-mel spectrogram'>" if example.picture else ""
+        sound = f"<audio controls preload='none' src='{example.sound}'></audio>" if example.sound else ""
+        texts = f"<strong>{escape_html(example.title)}</strong><span>{escape_html(example.detail)}</span>"
+        yield f"<div>{picture}{sound}{texts}</div>"
+    yield "</div>"
+
+
+def _markdown_of_clips(clips: Clips) -> Iterator[str]:
+    yield _markdown_table(("clip", "of"), [(example.title, example.detail) for example in clips.examples])
+
+
 @lru_cache(maxsize=1)
 def _style_sheet() -> str:
     return resources.files("audioset.reports").joinpath(STYLE_SHEET).read_text(encoding="utf-8")
@@ -191,6 +227,8 @@ MARKDOWN_FORMS: Forms = {
     Headline: lambda block: iter([_markdown_table(("measure", "#value", "interval"), block.numbers)]),
     Table: _markdown_of_table,
     Picture: _markdown_of_picture,
+    Warnings: lambda block: iter(f"> **{escape_markdown(text)}**" for text in block.texts),
+    Clips: _markdown_of_clips,
 }
 HTML_FORMS: Forms = {
     Heading: lambda block: iter([f"<h2>{escape_html(block.text)}</h2>"]),
@@ -198,4 +236,6 @@ HTML_FORMS: Forms = {
     Headline: _html_of_headline,
     Table: _html_of_table,
     Picture: _html_of_picture,
+    Warnings: _html_of_warnings,
+    Clips: _html_of_clips,
 }

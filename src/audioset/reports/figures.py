@@ -17,6 +17,7 @@ NAME_WIDTH = 260.0
 PAIR_WIDTH = 350.0
 DETAIL_WIDTH = 178.0
 N_NAMED = 14  # classes that a cloud of points names
+MATRIX_LEFT, MATRIX_TOP = 150.0, 92.0  # room for names beside a matrix
 BIN_RATIO = 1.3  # of the numbers of clips that a median is over, highest to lowest
 LEAST_IN_BIN = 8  # classes
 
@@ -147,6 +148,51 @@ def draw_curves(curves: Sequence[Mapping[str, Any]]) -> Svg | None:
     for index, lines in enumerate(panels):
         left = LEFT + index * (width + LEFT)
         _draw_lines(svg, lines, (left, left + width), "loss" if "loss" in lines else "mAP")
+    return svg
+
+
+def draw_confusion_matrix(names: Sequence[str], counts: Sequence[Sequence[int]]) -> Svg:
+    """How many clips of each class (rows) are heard as each class (columns); colours are shares of a row."""
+    n = len(names)
+    size = min(44.0, (WIDTH - MATRIX_LEFT - RIGHT) / n)
+    svg = Svg(WIDTH, MATRIX_TOP + n * size + 30, "clips of each class and what they are heard as")
+    svg.text(MATRIX_LEFT - 8, MATRIX_TOP - 10, "has ↓   heard as →", "quiet end")
+    for row, name in enumerate(names):
+        middle = (row + 0.5) * size
+        svg.text(MATRIX_LEFT - 8, MATRIX_TOP + middle + 4, shortened(name, MATRIX_LEFT - 12), "end")
+        svg.text(MATRIX_LEFT + middle + 4, MATRIX_TOP - 8, shortened(name, MATRIX_TOP - 14), "", turned=-60)
+        for column, count in enumerate(counts[row]):
+            _tile(svg, (row, column, size), count, sum(counts[row]), f"{name} heard as {names[column]}")
+    return svg
+
+
+def _tile(svg: Svg, place: tuple[int, int, float], count: int, n_all: int, title: str) -> None:
+    row, column, size = place
+    x, y = MATRIX_LEFT + column * size, MATRIX_TOP + row * size
+    share = count / max(1, n_all)
+    svg.tile(x + 0.5, y + 0.5, size - 1, "track", 1)
+    if count:
+        kind = "cell" if row == column else "cell-wrong"
+        svg.tile(x + 0.5, y + 0.5, size - 1, kind, 0.12 + 0.88 * share, f"{title}: {count:,} of {n_all:,}")
+    if count and size >= 22:
+        svg.text(x + size / 2, y + size / 2 + 4, str(count), "middle on" if share > 0.5 else "middle")
+
+
+def draw_learning_curve(lines: Mapping[str, Sequence[tuple[float, float]]], y_name: str) -> Svg | None:
+    """Accuracy against clips of a class, on a logarithmic axis; None without two points of any line."""
+    drawn = {name: points for name, points in lines.items() if len(points) > 1}
+    if not drawn:
+        return None
+    counts = [n for points in drawn.values() for n, _ in points]
+    svg = Svg(WIDTH, 330, f"{y_name} against clips of a class")
+    x = Scale(min(counts) * 0.9, max(counts) * 1.1, LEFT, WIDTH - RIGHT - 70, is_log=True)
+    y = Scale(0, 1, 280, 16)
+    Panel(x, y, "clips of a class that were learned from", y_name, _count, _plain).draw(svg)
+    for kind, (name, points) in zip(("line", "other-line", "dashed"), drawn.items(), strict=False):
+        svg.path([(x(n), y(value)) for n, value in points], kind)
+        for n, value in points:
+            svg.dot(x(n), y(value), 3.6, "other-dot" if kind == "other-line" else "dot", f"{n:g} clips: {value:.3f}")
+        svg.text(x(points[-1][0]) + 10, y(points[-1][1]) + 4, name)
     return svg
 
 

@@ -53,6 +53,11 @@ class Svg:
         """A rectangle between two places."""
         self._add("rect", kind, title, x=min(x1, x2), y=y, width=abs(x2 - x1), height=height, rx=1.5)
 
+    def tile(self, x: float, y: float, size: float, kind: str, strength: float, title: str = "") -> None:
+        """A square whose colour is as strong as a number in [0, 1] says."""
+        places = {"x": x, "y": y, "width": size, "height": size, "fill-opacity": strength}
+        self._add("rect", kind, title, **places)
+
     def dot(self, x: float, y: float, radius: float, kind: str, title: str = "") -> None:
         """A filled circle; its title shows where one points at it."""
         self._add("circle", kind, title, cx=x, cy=y, r=radius)
