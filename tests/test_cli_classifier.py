@@ -66,6 +66,24 @@ def test_json_is_what_results_json_says(data, backbone, tmp_path):
     assert record["settings"]["hidden units"] == 4
 
 
+def test_exports_are_beside_the_model_and_go_with_it(data, backbone, tmp_path):
+    arguments = (data, "--backbone", backbone, "--output", tmp_path / "model")
+    result = run(*arguments, "--export", "onnx", "--export", "openvino")
+    assert result.exit_code == 0, result.output
+    exports = {path.name for path in (tmp_path / "model" / "exports").iterdir()}
+    assert exports == {"model.onnx", "model.onnx.json", "model.xml", "model.bin", "model.xml.json"}
+    assert "model.onnx: within" in result.stderr
+    assert run(*arguments).exit_code == 0
+    assert not (tmp_path / "model" / "exports").exists()
+
+
+def test_another_format_is_refused_before_any_work(data, tmp_path):
+    result = run(data, "--output", tmp_path / "model", "--export", "caffe")
+    assert result.exit_code == 2
+    assert "'caffe' is not one of 'onnx', 'openvino'" in result.stderr
+    assert not (tmp_path / "model").exists()
+
+
 def test_accepted_moments_are_learned(backbone, tmp_path):
     long = np.concatenate([sine((300 if i % 2 else 4000) + 3 * i, RATE, 1.0) for i in range(8)])
     soundfile.write(tmp_path / "long.wav", long, RATE, subtype="PCM_16")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from audioset.export.formats import FORMATS
 
 if TYPE_CHECKING:
     from audioset.sounds.collection import Collection
@@ -40,6 +42,36 @@ SOUND_OPTIONS = (
         "--classes", metavar="CLASS", multiple=True, help="Only this class. May be repeated; the order is the model's."
     ),
 )
+
+
+def with_exports(command: Command) -> Command:
+    """``--export``."""
+    return click.option(
+        "--export",
+        "formats",
+        metavar="FORMAT",
+        type=click.Choice(list(FORMATS)),
+        multiple=True,
+        help=f"Also write the model as {', '.join(FORMATS)}, checked, in exports/. May be repeated.",
+    )(command)
+
+
+def export_given(folder: Path, formats: Sequence[str], *, is_quiet: bool) -> None:
+    """Export a model that was just written in the formats that ``--export`` named."""
+    from audioset.export import export_model
+    from audioset.files import explain_os_errors
+    from audioset.learn.results import EXPORTS
+
+    if not formats:
+        return
+    exports = folder / EXPORTS
+    with explain_os_errors(exports):
+        exports.mkdir(exist_ok=True)
+    for name in formats:
+        result = export_model(folder, exports, to=name)
+        if not is_quiet:
+            difference = f"within {result.parity.scores:.1e} of its scores" if result.parity.scores is not None else ""
+            click.echo(f"audioset: {result.path}: {difference}", err=True)
 
 
 def with_sounds(command: Command) -> Command:

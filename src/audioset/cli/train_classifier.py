@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from audioset.cli.sound_options import read_given, with_sounds
+from audioset.cli.sound_options import export_given, read_given, with_exports, with_sounds
 
 if TYPE_CHECKING:
     from audioset.sounds.collection import Collection
@@ -62,6 +62,7 @@ class _FromSearch(click.Command):
 @click.option("--balance", "balances_classes", is_flag=True, help="Rare classes weigh as much as frequent ones.")
 @click.option("--seed", metavar="N", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--threads", "n_threads", metavar="N", type=click.IntRange(1), help="Cores to use. Default: all.")
+@with_exports
 @click.option("--json", "as_json", is_flag=True, help="What results.json says, as JSON.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 def classifier(
@@ -73,6 +74,7 @@ def classifier(
     balances_classes: bool,
     seed: int,
     n_threads: int | None,
+    formats: tuple[str, ...],
     as_json: bool,
     quiet: bool,
     **options: Any,
@@ -87,6 +89,7 @@ def classifier(
     Examples:
       audioset train classifier birds/ --output model/
       audioset train classifier birds/ --backbone mn04 --group '_([a-z]+)_' --output model/
+      audioset train classifier birds/ --output model/ --export onnx
       audioset events recording.wav --model model/
     """
     import os
@@ -114,6 +117,7 @@ def classifier(
     for warning in learned.learned.warnings:
         click.echo(f"audioset: {warning}", err=True)
     record = learned.write(output)
+    export_given(output, formats, is_quiet=quiet)
     click.echo(json.dumps(record, indent=1, allow_nan=False) if as_json else "\n".join(_lines(record)))
     if not quiet:
         click.echo("\n".join(_next_steps(output)), err=True)

@@ -25,6 +25,7 @@ IndexArray = np.ndarray[Any, np.dtype[np.intp]]
 BY_FILE, BY_GROUP, GIVEN_TEST = "by file", "by group", "given test"
 RESULTS_NAME, PAGE_NAME, TEXT_NAME = "results.json", "report.html", "report.md"
 FILES = (WEIGHTS_NAME, PAGE_NAME, TEXT_NAME, RESULTS_NAME, CARD_NAME)  # the card last: it makes the folder a model
+EXPORTS = "exports"  # a folder beside them, for the same model in other formats
 FORMAT = 1
 
 
@@ -194,7 +195,7 @@ def check_output(folder: Path, own_names: Sequence[str] = ()) -> None:
     if not folder.is_dir():
         raise UsageError(f"{folder} is a file; expected the name of a folder, which is made if need be")
     found = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-    foreign = sorted(found - {*FILES, *own_names})
+    foreign = sorted(found - {*FILES, EXPORTS, *own_names})
     if foreign or (found and not found & {RESULTS_NAME, *own_names}):
         shown = foreign[0] if foreign else sorted(found)[0]
         raise ConflictError(
@@ -257,6 +258,7 @@ def write_result(
                 with output_file(made / name) as temporary:
                     temporary.write_text(text, encoding="utf-8", newline="\n")
             (folder / CARD_NAME).unlink(missing_ok=True)
+            shutil.rmtree(folder / EXPORTS, ignore_errors=True)  # of the model before
             for name in FILES:
                 (made / name).replace(folder / name)
         finally:
