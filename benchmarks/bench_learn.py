@@ -1,8 +1,8 @@
 """Learn spoken digits from embeddings: how often right, against plain logistic regression, and how long it takes.
 
-    python benchmarks/bench_learn.py --digits FOLDER
+    python benchmarks/bench_learn.py [--backbone NAME]
 
-``FOLDER`` has a folder for each digit, with files such as ``3_jackson_12.wav``: the second part is the speaker.
+The four speakers of ``spoken_digits.tar.gz`` are the groups.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from digits import GROUP, unpacked
 from report import print_bound
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
@@ -28,7 +29,6 @@ from audioset.learn.embeddings import embed_collection
 from audioset.sounds.reading import read_collection
 from audioset.sounds.splits import fold_by_group
 
-PATTERN = "_([a-z]+)_"
 # backbone: what is asked for by file and by speaker
 BOUNDS = {"yamnet": (0.84, 0.355), "mn04": (0.94, 0.40)}
 FIRST_S, AGAIN_S = 60.0, 10.0
@@ -36,18 +36,18 @@ FIRST_S, AGAIN_S = 60.0, 10.0
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--digits", type=Path, required=True)
     parser.add_argument("--backbone", choices=BOUNDS, action="append")
     arguments = parser.parse_args()
-    for backbone in arguments.backbone or BOUNDS:
-        with tempfile.TemporaryDirectory() as folder:
-            measure(arguments.digits, backbone, Path(folder))
+    with unpacked() as digits:
+        for backbone in arguments.backbone or BOUNDS:
+            with tempfile.TemporaryDirectory() as folder:
+                measure(digits, backbone, Path(folder))
 
 
 def measure(digits: Path, backbone: str, folder: Path) -> None:
     print(f"{backbone}, {sum(1 for _ in digits.rglob('*.wav')):,} clips")
     os.environ["AUDIOSET_CACHE"] = str(folder / "cache")
-    record, first_s = learn(digits, folder / "first", "--backbone", backbone, "--group", PATTERN)
+    record, first_s = learn(digits, folder / "first", "--backbone", backbone, "--group", GROUP)
     _, again_s = learn(digits, folder / "again", "--backbone", backbone, "--hidden", "32")
     print_bound("first run, embeddings to report", first_s, at_most=FIRST_S, unit="s")
     print_bound("again, with another head", again_s, at_most=AGAIN_S, unit="s")
@@ -72,7 +72,7 @@ def learn(digits: Path, output: Path, *options: str) -> tuple[dict[str, Any], fl
 
 def rivals(digits: Path, backbone: str) -> tuple[float, float]:
     """Accuracy of scikit-learn's logistic regression on standardised mean embeddings, by file and by speaker."""
-    found = embed_collection(read_collection(digits, group=PATTERN), backbone)
+    found = embed_collection(read_collection(digits, group=GROUP), backbone)
     targets = found.collection.targets().argmax(axis=1)
     plain = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
