@@ -623,9 +623,13 @@ def test_the_command_trains_and_says_what_it_found(sounds, config, tmp_path):
     (tmp_path / "run.toml").write_text(config.to_toml())
     command = [sys.executable, "-m", "audioset", "finetune", sounds, "--config", tmp_path / "run.toml"]
     process = subprocess.run(
-        [*command, "--output", tmp_path / "model", "--n-epochs", "3"], capture_output=True, text=True, check=False
+        [*command, "--output", tmp_path / "model", "--n-epochs", "3", "--export", "onnx"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert process.returncode == 0, process.stderr
     assert "by file" in process.stdout
     assert "epoch 3 of 3" in process.stderr
     assert (tmp_path / "model" / "run" / "run.toml").is_file()
+    assert (tmp_path / "model" / "exports" / "model.onnx").is_file()

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from audioset.cli.sound_options import read_given, with_sounds
+from audioset.cli.sound_options import export_given, read_given, with_exports, with_sounds
 from audioset.learn.finetune_config import FinetuneConfig, read_finetune_config
 from audioset.train.config import parse_argument
 
@@ -57,6 +57,7 @@ def _flag(setting: Any) -> dict[str, Any]:
 @click.option(
     "--folds", "n_folds", metavar="N", type=click.IntRange(2), default=5, show_default=True, help="Of it, at most."
 )
+@with_exports
 @click.option("--json", "as_json", is_flag=True, help="What results.json says, as JSON.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 @_with_settings
@@ -66,6 +67,7 @@ def finetune(
     config_path: str | None,
     cross_validates: bool,
     n_folds: int,
+    formats: tuple[str, ...],
     as_json: bool,
     quiet: bool,
     **options: Any,
@@ -79,7 +81,7 @@ def finetune(
 
     \b
     Examples:
-      audioset finetune birds/ --output model/
+      audioset finetune birds/ --output model/ --export onnx
       audioset finetune digits/ --group '_([a-z]+)_' --cross-validate --output model/
       torchrun --nproc-per-node 2 -m audioset finetune birds/ --config run.toml --output model/
     """
@@ -98,6 +100,7 @@ def finetune(
         on_line=shown,
     )
     if _is_first():
+        export_given(output, formats, is_quiet=quiet)
         click.echo(json.dumps(record, indent=1, allow_nan=False) if as_json else "\n".join(_lines(record)))
         if not quiet:
             click.echo(
