@@ -12,8 +12,6 @@ measure there. ``--quick`` takes four epochs.
 from __future__ import annotations
 
 import argparse
-import os
-import tarfile
 import tempfile
 import time
 from collections.abc import Sequence
@@ -21,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from digits import ARCHIVE, GROUP, unpacked
 from report import print_bound
 
 from audioset import load_model
@@ -29,10 +28,8 @@ from audioset.learn.finetune_config import FinetuneConfig, read_finetune_config
 from audioset.learn.finetune_result import finetune
 from audioset.sounds.collection import Collection
 from audioset.sounds.reading import read_collection
-from audioset.train.config import parse_argument
+from audioset.train.settings import parse_argument
 
-ASSETS = Path(os.environ.get("AUDIOSET_ASSETS", "../shared/assets").split(os.pathsep)[0])
-GROUP = "_([a-z]+)_"
 QUICK_EPOCHS = 4
 N_PREDICTED = 100  # clips that are tested again with the model folder
 
@@ -72,17 +69,14 @@ def _predicted(collection: Collection, speaker: str, folder: Path) -> float:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train, test and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--archive", type=Path, default=ASSETS / "spoken_digits.tar.gz")
+    parser.add_argument("--archive", type=Path, default=ARCHIVE)
     parser.add_argument("--speakers", nargs="+", metavar="NAME", help="Who is left out. Default: each in turn.")
     parser.add_argument("--quick", action="store_true", help="Four epochs.")
     parser.add_argument("--setting", action="append", default=[], metavar="NAME=VALUE")
     given = parser.parse_args(arguments)
     settings: dict[str, Any] = {"n_epochs": QUICK_EPOCHS, "warm_up": 0.2} if given.quick else {}
     config = read_finetune_config(None, **{**settings, **dict(map(parse_argument, given.setting))})
-    with tempfile.TemporaryDirectory() as place:
-        with tarfile.open(given.archive) as archive:
-            archive.extractall(place, filter="data")
-        (root,) = (path for path in Path(place).iterdir() if path.is_dir())
+    with unpacked(given.archive) as root, tempfile.TemporaryDirectory() as place:
         collection = read_collection(root, group=GROUP)
         speakers = given.speakers or sorted({str(clip.group) for clip in collection.clips})
         print(f"{'left out':12s} {'accuracy':>9s} {'as a file':>9s} {'s':>7s} {'core-s':>7s}")

@@ -4,47 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from audioset.cli.sound_options import export_given, read_given, with_exports, with_sounds
+from audioset.cli.train_options import given, with_settings
 from audioset.learn.finetune_config import FinetuneConfig, read_finetune_config
-from audioset.train.config import parse_argument
-
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-TYPES = {"str": str, "int": int, "float": float}
-ARGUMENTS = "backbone_arguments"
-
-
-def _with_settings(command: Command) -> Command:
-    """Give a command one flag for each setting."""
-    for setting in reversed(fields(FinetuneConfig)):
-        command = click.option(*_flag_names(setting), **_flag(setting))(command)
-    return command
-
-
-def _flag_names(setting: Any) -> tuple[str, ...]:
-    dashed = setting.name.replace("_", "-")
-    if setting.name == ARGUMENTS:
-        return ("--argument", ARGUMENTS)
-    return (f"--{dashed}/--no-{dashed}" if setting.type == "bool" else f"--{dashed}", setting.name)
-
-
-def _flag(setting: Any) -> dict[str, Any]:
-    """What click needs to know of a setting."""
-    text = setting.metadata["help"]
-    if setting.name == ARGUMENTS:
-        return {"metavar": "NAME=VALUE", "multiple": True, "help": f"{text} May be repeated."}
-    if setting.type == "bool":
-        return {"default": None, "help": text}
-    shown = f"  [default: {setting.default}]" if setting.default != "" else ""
-    kind = click.Choice(setting.metadata["choices"]) if "choices" in setting.metadata else TYPES[setting.type]
-    return {"type": kind, "default": None, "help": f"{text}{shown}"}
 
 
 @click.command(short_help="Train a published network further, on your own sounds.")
@@ -60,7 +28,7 @@ def _flag(setting: Any) -> dict[str, Any]:
 @with_exports
 @click.option("--json", "as_json", is_flag=True, help="What results.json says, as JSON.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
-@_with_settings
+@with_settings(FinetuneConfig)
 def finetune(
     data: Path,
     output: Path,
@@ -86,7 +54,7 @@ def finetune(
       torchrun --nproc-per-node 2 -m audioset finetune birds/ --config run.toml --output model/
     """
     collection = read_given(data, options)
-    config = read_finetune_config(config_path, **_given(options))
+    config = read_finetune_config(config_path, **given(options))
     from audioset.learn.finetune_result import finetune as finetune_collection
 
     shown = _Shown(config.n_epochs, is_quiet=quiet or not _is_first())
@@ -142,14 +110,6 @@ def _lines(record: Mapping[str, Any]) -> Iterator[str]:
             yield from (
                 f"  {fold['name']:20s} {fold['accuracy']:6.1%} of {fold['n_clips']:,}" for fold in held_out["folds"]
             )
-
-
-def _given(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that flags were given for."""
-    given = {name: value for name, value in flags.items() if value is not None and value != ()}
-    if ARGUMENTS in given:
-        given[ARGUMENTS] = dict(map(parse_argument, given[ARGUMENTS]))
-    return given
 
 
 def _is_first() -> bool:

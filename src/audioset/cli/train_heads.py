@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from audioset.cli.train_options import given, with_settings
-from audioset.train.config import read_config
+from audioset.train.config import TrainConfig, read_config
 
 if TYPE_CHECKING:
     from audioset.train.checkpoint import Record
@@ -26,7 +26,7 @@ COLUMNS = {"mean_ap": "mAP", "mean_auc": "AUC", "d_prime": "d'", "lwlrap": "lwlr
 @click.option("--list", "lists_heads", is_flag=True, help="List the heads, and do nothing.")
 @click.option("--json", "as_json", is_flag=True, help="The result as JSON.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
-@with_settings
+@with_settings(TrainConfig)
 def heads(
     config_path: str | None,
     output: str | None,

@@ -1,4 +1,4 @@
-"""A flag for each setting of a training run."""
+"""A flag for each setting of a training."""
 
 from __future__ import annotations
 
@@ -8,32 +8,34 @@ from typing import Any, TypeVar
 
 import click
 
-from audioset.train.config import TrainConfig, parse_argument
+from audioset.train.settings import Settings, parse_argument
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 TYPES = {"str": str, "int": int, "float": float}
-ARGUMENTS = "head_arguments"
+ARGUMENTS = ("head_arguments", "backbone_arguments")  # settings that are arguments of a network
 
 
-def with_settings(command: Command) -> Command:
-    """Give a command one flag for each setting."""
-    for setting in reversed(fields(TrainConfig)):
-        command = click.option(*_names(setting), **_flag(setting))(command)
-    return command
+def with_settings(kind: type[Settings]) -> Callable[[Command], Command]:
+    """Give a command one flag for each setting of a table."""
+
+    def add(command: Command) -> Command:
+        for setting in reversed(fields(kind)):
+            command = click.option(*_names(setting), **_flag(setting))(command)
+        return command
+
+    return add
 
 
 def given(flags: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that flags were given for."""
     given = {name: value for name, value in flags.items() if value is not None and value != ()}
-    if ARGUMENTS in given:
-        given[ARGUMENTS] = dict(map(parse_argument, given[ARGUMENTS]))
-    return given
+    return {name: dict(map(parse_argument, value)) if name in ARGUMENTS else value for name, value in given.items()}
 
 
 def _names(setting: Any) -> tuple[str, ...]:
-    if setting.name == ARGUMENTS:
-        return ("--argument", ARGUMENTS)
+    if setting.name in ARGUMENTS:
+        return ("--argument", setting.name)
     dashed = setting.name.replace("_", "-")
     return (f"--{dashed}/--no-{dashed}" if setting.type == "bool" else f"--{dashed}", setting.name)
 
@@ -41,7 +43,7 @@ def _names(setting: Any) -> tuple[str, ...]:
 def _flag(setting: Any) -> dict[str, Any]:
     """What click needs to know of a setting."""
     text = setting.metadata["help"]
-    if setting.name == ARGUMENTS:
+    if setting.name in ARGUMENTS:
         return {"metavar": "NAME=VALUE", "multiple": True, "help": f"{text} May be repeated."}
     if setting.type == "bool":
         return {"default": None, "help": text}

@@ -20,7 +20,7 @@ from audioset.models import find_network, load_weights, network_shapes, output_s
 from audioset.networks.classifier import HIDDEN, LOGITS
 from audioset.train.average import MovingAverage, Weights, copied
 from audioset.train.checkpoint import CHECKPOINTS, CONFIG_NAME, Record, RunFolder, Tensors
-from audioset.train.config import differences
+from audioset.train.settings import differences
 from audioset.weights.model_folder import ModelCard
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]

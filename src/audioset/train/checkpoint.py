@@ -16,7 +16,8 @@ import torch
 
 from audioset.errors import ConflictError, DataError
 from audioset.files import explain_os_errors, output_file
-from audioset.train.config import TrainConfig, differences, read_config
+from audioset.train.config import TrainConfig, read_config
+from audioset.train.settings import differences
 from audioset.train.tensorboard import EventFile
 from audioset.weights.model_folder import CARD_NAME, ModelCard, read_card, write_model_folder
 

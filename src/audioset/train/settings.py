@@ -1,0 +1,139 @@
+"""Frozen tables of settings: defined once, checked at once, and written and read as TOML."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from audioset.errors import NoInputError, UsageError
+
+tomllib: Any = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+
+KINDS = {"str": str, "int": int, "float": float, "bool": bool, "dict[str, Any]": dict}
+
+
+def define(default: Any, help: str, **bounds: Any) -> Any:
+    """A field with what the flag says about it, and what it may be: choices, at_least, above, at_most, below."""
+    return field(default=default, metadata={"help": help, **bounds})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the tables of settings have in common.
+
+    Raises
+    ------
+    UsageError
+        A value of another type, outside its range, or at odds with another one.
+    """
+
+    def __post_init__(self) -> None:
+        for setting in fields(self):
+            _check(setting.name, getattr(self, setting.name), str(setting.type), setting.metadata)
+            if setting.type == "float":  # so that 1 and 1.0 are the same run
+                object.__setattr__(self, setting.name, float(getattr(self, setting.name)))
+        self.check_together()
+
+    def check_together(self) -> None:
+        """Refuse values that are at odds with each other."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """All settings by name, in order."""
+        return {setting.name: getattr(self, setting.name) for setting in fields(self)}
+
+    def to_toml(self) -> str:
+        """A file that the same settings can be read from."""
+        return "".join(f"{name} = {_toml(value)}\n" for name, value in self.as_dict().items())
+
+
+def check_names(kind: type[Settings], values: Mapping[str, Any], place: str = "") -> None:
+    """Refuse names that are no settings of a table.
+
+    Raises
+    ------
+    UsageError
+        With the setting whose name is nearest.
+    """
+    names = [setting.name for setting in fields(kind)]
+    for name in values:
+        if name not in names:
+            nearest = difflib.get_close_matches(name, names, 1, 0.5)
+            hint = f"Likely meant: {nearest[0]}" if nearest else f"Expected one of {', '.join(names)}"
+            raise UsageError(f"{place}there is no setting {name!r}. {hint}")
+
+
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """What two runs do differently, as ``name: their value, now our value``."""
+    names = [*ours, *(name for name in theirs if name not in ours)]
+    return [
+        f"{name}: {theirs.get(name)!r}, now {ours.get(name)!r}" for name in names if ours.get(name) != theirs.get(name)
+    ]
+
+
+def parse_argument(text: str) -> tuple[str, Any]:
+    """``name=value`` with a TOML value; what is no such value is a string.
+
+    Raises
+    ------
+    UsageError
+    """
+    name, sign, value = text.partition("=")
+    if not (name and sign):
+        raise UsageError(f"{text!r} is no argument; expected NAME=VALUE, such as n_hidden=512")
+    try:
+        return name, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name, value
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """What a file of settings says.
+
+    Raises
+    ------
+    NoInputError, UsageError
+        There is no such file; it is not TOML.
+    """
+    try:
+        values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        return values
+    except OSError as error:
+        raise NoInputError(f"cannot read the settings {path}: {error.strerror}. Next step: check the path") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not TOML: {error}") from error
+
+
+def _check(name: str, value: Any, kind: str, bounds: Mapping[str, Any]) -> None:
+    expected: Any = (int, float) if kind == "float" else KINDS[kind]
+    if not isinstance(value, expected) or (isinstance(value, bool) and kind != "bool"):
+        raise UsageError(f"{name} is {value!r}; expected a value of type {kind.split('[')[0]}")
+    if "choices" in bounds and value not in bounds["choices"]:
+        raise UsageError(f"{name} is {value!r}; expected one of {', '.join(bounds['choices'])}")
+    if kind == "float" and not math.isfinite(value):
+        raise UsageError(f"{name} is {value!r}; expected a finite number")
+    holds = {
+        "at_least": lambda bound: value >= bound,
+        "above": lambda bound: value > bound,
+        "at_most": lambda bound: value <= bound,
+        "below": lambda bound: value < bound,
+    }
+    for relation in holds.keys() & bounds.keys():
+        if not holds[relation](bounds[relation]):
+            raise UsageError(f"{name} is {value!r}; expected a number {relation.replace('_', ' ')} {bounds[relation]}")
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)} = {_toml(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, (bool, str)):
+        return json.dumps(value).replace("\x7f", "\\u007f")
+    return repr(value)
