@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import torchrun
 from safetensors.numpy import load_file
 from sounds import wav_bytes
 
@@ -607,10 +608,7 @@ def test_two_processes_have_the_weights_of_one(sounds, config, tmp_path):
     run(sounds, config, tmp_path / "one")
     (tmp_path / "run.toml").write_text(config.to_toml())
     (tmp_path / "worker.py").write_text(WORKER)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    arguments = [tmp_path / "worker.py", sounds, tmp_path / "run.toml", tmp_path / "two", tmp_path / "rank"]
-    process = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, timeout=180)
-    assert process.returncode == 0, process.stderr
+    torchrun(tmp_path / "worker.py", sounds, tmp_path / "run.toml", tmp_path / "two", tmp_path / "rank")
     first, second = (dict(np.load(tmp_path / f"rank{rank}.npz")) for rank in range(2))
     assert first["n"] == 2
     assert_same_weights(first, second)

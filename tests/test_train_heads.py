@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from processes import torchrun
 
 from audioset.data.feature_clips import FeatureClip
 from audioset.data.feature_folder import write
@@ -657,10 +658,7 @@ def test_two_processes_have_the_weights_of_one(config, tmp_path):
     train(config, tmp_path / "one")
     (tmp_path / "settings.toml").write_text(config.to_toml())
     (tmp_path / "worker.py").write_text(WORKER)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    arguments = [tmp_path / "worker.py", tmp_path / "settings.toml", tmp_path / "two", tmp_path / "rank"]
-    process = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, timeout=180)
-    assert process.returncode == 0, process.stderr
+    torchrun(tmp_path / "worker.py", tmp_path / "settings.toml", tmp_path / "two", tmp_path / "rank")
     first, second = (dict(np.load(tmp_path / f"rank{rank}.npz")) for rank in range(2))
     assert first["n"] == 2
     assert_same_weights(first, second)

@@ -39,7 +39,7 @@ class FinetuneConfig(Settings):
     )
     patience: int = define(0, "Measurements without a better one before it stops; 0: any.", at_least=0)
 
-    n_epochs: int = define(16, "Passes over the clips.", at_least=1)
+    n_epochs: int = define(20, "Passes over the clips.", at_least=1)
     head_epochs: int = define(1, "Of these, with the new layers alone.", at_least=0)
     unfreeze_epochs: int = define(1, "Over which the network follows, from the top down.", at_least=0)
     frozen_until: str = define("", "Name of a layer: it and all before it stay as they are. Default: none.")
@@ -76,7 +76,7 @@ class FinetuneConfig(Settings):
     least_snr_db: float = define(5.0, "Lowest ratio of clip to noise.")
     most_snr_db: float = define(40.0, "Highest one.")
     style_share: float = define(
-        0.0,
+        0.6,
         "Share of the clips whose bands get the mean and deviation of another clip's, in part.",
         at_least=0,
         at_most=1,

@@ -45,8 +45,8 @@ Stage = Callable[[str, int, int], None]
 LEAST_GROUPS = 5  # for one of them to be held out: with fewer, it would be missed in training
 RUN, FOLDS = "run", "folds"  # below the output
 OWN_NAMES = (RUN, FOLDS)
-# What suits clips shorter than those a network was published for: its last stage sees finer steps of time.
-RECIPES: Mapping[str, Mapping[str, Any]] = {"mobilenet": {"strides": [2, 2, 2, 1]}}
+# What suits clips shorter than those a network was published for: its last stages see finer steps of time.
+RECIPES: Mapping[str, Mapping[str, Any]] = {"mobilenet": {"strides": [2, 2, 1, 1]}}
 
 
 def finetune(

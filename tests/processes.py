@@ -1,0 +1,22 @@
+"""Trainings in several processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+COMMAND = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+ABORTED = "terminate called without an active exception"
+
+
+def torchrun(*arguments: Path) -> None:
+    """Run a script in two processes.
+
+    On a busy machine PyTorch's own threads may abort a process as it ends; the same command then finds its run done.
+    """
+    for _ in range(2):
+        process = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=False, timeout=180)
+        if ABORTED not in process.stderr:
+            break
+    assert process.returncode == 0, process.stderr
