@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import exactness
 import numpy as np
 import pytest
 
@@ -82,8 +83,8 @@ def test_network_matches_the_original_on_its_own_features(f32_model, reference, 
     expected = reference[case]
     examples = patches(expected["log_mel"], YAMNET)
     order, scores, embeddings = run_in_batches(f32_model, examples, n_batch)
-    assert largest(scores - expected["scores"][order]) <= 2e-6
-    assert relative(embeddings, expected["embeddings"][order]) <= 5e-6
+    assert largest(scores - expected["scores"][order]) <= exactness.SCORES["yamnet"]
+    assert relative(embeddings, expected["embeddings"][order]) <= exactness.EMBEDDINGS["yamnet"]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -138,8 +139,8 @@ def test_engines_agree(yamnet, yamnet_onnxruntime, reference, case):
     waveform = reference[case]["waveform"]
     one, other = (model.predict(waveform, 16_000) for model in (yamnet, yamnet_onnxruntime))
     np.testing.assert_array_equal(one.log_mel, other.log_mel)
-    assert largest(one.scores - other.scores) <= 3e-6
-    assert relative(one.embeddings, other.embeddings) <= 5e-6
+    assert largest(one.scores - other.scores) <= exactness.SCORES["yamnet"]
+    assert relative(one.embeddings, other.embeddings) <= exactness.EMBEDDINGS["yamnet"]
 
 
 @pytest.mark.parametrize(

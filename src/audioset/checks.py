@@ -24,8 +24,9 @@ PARITY_TABLE = "tables/yamnet_parity.json"
 PARITY_FRAME = 100
 DURATION_S = 3
 RUNS = (("openvino", "f32"), ("openvino", "bf16"), ("onnxruntime", "f32"))
-# Scores absolute, embeddings relative to the largest one.
-F32_BOUNDS = {"scores": 2e-6, "embeddings": 5e-6}
+# Two engines in float32: scores absolute, embeddings relative to the largest one. The originals' own float32 is up to
+# 2.4e-6 and 3.3e-6 from float64; each engine may be half as far again, on either side.
+F32_BOUNDS = {"scores": 3 * 2.4e-6, "embeddings": 3 * 3.3e-6}
 BF16_BOUNDS = {"yamnet": 7e-2, "vggish": 3e-2}
 CLIP_BF16_BOUND = 0.25  # of a network that sees a whole clip
 

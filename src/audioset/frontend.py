@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.lib.stride_tricks import as_strided
 from audioset.errors import AudioError, UsageError
 
 FloatArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
+IndexArray = np.ndarray[Any, np.dtype[np.intp]]
 
 # What happens to audio that does not fill a patch. With a centred frontend, "cover" needs no zeros: see ``slabs``.
 PADS = {
@@ -22,10 +24,7 @@ PADS = {
     "repeat": "samples after the last whole patch are not used; audio shorter than a patch is repeated to fill one",
 }
 
-FRAMES_AT_ONCE = 48  # their spectra stay in a core's own cache
-# A band weighs few bins, so bands are multiplied in groups, each with the bins that it needs: 0.44 ms instead of 0.89
-# for ten seconds of 128 bands. Larger products would also make BLAS start threads, which fight the network for cores.
-BANDS_PER_PRODUCT = 16
+SAMPLES_AT_ONCE = 49_152  # of frames that are transformed together: their spectra stay in a core's own cache
 
 
 @dataclass(frozen=True)
@@ -457,31 +456,37 @@ def log_mel(waveform: FloatArray, spec: FrontendSpec, *, dtype: type[np.floating
     models/preprocess.py: within 5e-7 of its formula, and the original itself is up to 8e-5 from it.
     """
     n_frames = spec.n_frames(len(waveform))
-    window, weights, bins = constants(spec, np.dtype(dtype).name)
-    products = mel_products(spec, np.dtype(dtype).name)
+    windows, bins, sums = tiles(spec, np.dtype(dtype).name)
     signal = _signal(waveform, spec)
     (sample,) = signal.strides
     frames = as_strided(signal, (n_frames, spec.window_samples), (spec.hop_samples * sample, sample), writeable=False)
-    mel = np.empty((n_frames + -n_frames % FRAMES_AT_ONCE, spec.n_mels), dtype)
+    mel = np.empty((n_frames, spec.n_mels), dtype)
     # Every array below is made once and filled again: fresh ones cost more in page faults than the arithmetic.
-    padded = np.zeros((FRAMES_AT_ONCE, spec.fft_size))
-    windows = np.tile(np.pad(window, (0, spec.fft_size - len(window))), (FRAMES_AT_ONCE, 1))  # one loop, not one a row
-    spectrum = np.empty((FRAMES_AT_ONCE, spec.fft_size // 2 + 1), np.complex128)
-    used = np.empty((FRAMES_AT_ONCE, len(weights)), np.result_type(dtype, np.complex64))
+    n_at_once = len(windows)
+    padded = np.zeros(windows.shape)
+    spectrum = np.zeros((n_at_once, spec.fft_size // 2 + 1), np.complex128)
+    used = np.empty((bins.stop - bins.start, n_at_once), np.result_type(dtype, np.complex64))
     magnitude = np.empty(used.shape, dtype)
-    for start in range(0, n_frames, FRAMES_AT_ONCE):
-        count = min(FRAMES_AT_ONCE, n_frames - start)
+    terms = np.empty(sums.weights.shape, dtype)
+    additions = [(terms[:count], terms[first : first + count]) for first, count in sums.steps]
+    lower, upper = halves = np.empty((2, spec.n_mels, n_at_once), dtype)
+    for start in range(0, n_frames, n_at_once):
+        count = min(n_at_once, n_frames - start)
         padded[:count, : spec.window_samples] = frames[start : start + count]
-        np.multiply(padded, windows, out=padded)
-        np.fft.rfft(padded, out=spectrum)
-        np.copyto(used, spectrum[:, bins], casting="same_kind")
+        np.multiply(padded[:count], windows[:count], out=padded[:count])
+        np.fft.rfft(padded[:count], out=spectrum[:count])
+        np.copyto(used, spectrum[:, bins].T, casting="same_kind")
         np.abs(used, out=magnitude)
         if spec.power == 2:
             np.multiply(magnitude, magnitude, out=magnitude)
-        for product in products:
-            bands = mel[start : start + FRAMES_AT_ONCE, product.bands]
-            np.matmul(magnitude[:, product.bins], product.weights, out=bands)
-    mel = LOGS[spec.log](mel[:n_frames], spec.log_offset)
+        magnitude.take(sums.bins, axis=0, out=terms, mode="clip")  # "clip" writes to ``terms`` without a copy
+        np.multiply(terms, sums.weights, out=terms)
+        for total, more in additions:
+            np.add(total, more, out=total)
+        terms.take(sums.rows, axis=0, out=halves, mode="clip")
+        np.add(lower, upper, out=lower)
+        mel[start : start + count] = lower.T[:count]
+    mel = LOGS[spec.log](mel, spec.log_offset)
     if (spec.log_mean, spec.log_scale) != (0, 1):
         mel -= mel.dtype.type(spec.log_mean)
         mel /= mel.dtype.type(spec.log_scale)
@@ -499,7 +504,10 @@ def _signal(waveform: FloatArray, spec: FrontendSpec) -> FloatArray:
         raise too_short(len(waveform), spec.with_pad("cover"))
     samples = waveform[:-1] if spec.preemphasis else waveform
     before, after = spec.margins
-    signal = np.empty(before + len(samples) + after)  # filled in place: 0.36 ms for ten seconds; 0.52 with np.pad
+    dtype = np.float64 if spec.preemphasis else waveform.dtype
+    signal = np.empty(
+        before + len(samples) + after, dtype
+    )  # filled in place: 0.36 ms for ten seconds; 0.52 with np.pad
     inside = signal[before : before + len(samples)]
     inside[:] = samples
     if spec.preemphasis:
@@ -758,27 +766,64 @@ def constants(spec: FrontendSpec, dtype: str) -> tuple[FloatArray, FloatArray, s
     return 0.5 - 0.5 * np.cos(phase), weights[bins].astype(dtype), bins
 
 
-class MelProduct(NamedTuple):
-    """Some neighbouring mel bands, the bins that they weigh, and the weights (n_bins, n_bands)."""
+class BandSums(NamedTuple):
+    """The order in which weighted bins are added up to mel bands.
 
-    bands: slice
-    bins: slice
+    No matrix product: which bits it gives a frame depends on the frame's place among the others, and on the kernel
+    that a BLAS library picks for the processor. Here every frame is a column of its own, weighted and added element
+    by element in one order. A band weighs few bins, so this is also a thirtieth of the arithmetic.
+
+    Each band is summed in two halves. The terms begin with the first bin of every half, the longest halves first;
+    then come the second bins of the halves that have one, and so on. So each step adds one run of terms to the
+    first ones, which end as the sums.
+
+    Attributes
+    ----------
+    bins : ndarray, shape (n_terms,)
+        The bin that each term weighs.
+    weights : ndarray, shape (n_terms, n_frames)
+        Its weight, the same for every frame that is computed at once.
+    steps : tuple of (first term, number of terms)
+        The runs that are added.
+    rows : ndarray, shape (2, n_mels)
+        Where the sums of the bands' halves are in the end.
+    """
+
+    bins: IndexArray
     weights: FloatArray
+    steps: tuple[tuple[int, int], ...]
+    rows: IndexArray
 
 
 @lru_cache(maxsize=16)
-def mel_products(spec: FrontendSpec, dtype: str) -> tuple[MelProduct, ...]:
-    """The products that make mel bands of the bins in ``constants``."""
-    _, weights, _ = constants(spec, dtype)
-    groups = [slice(first, first + BANDS_PER_PRODUCT) for first in range(0, spec.n_mels, BANDS_PER_PRODUCT)]
-    bins = [_used_bins(weights[:, bands]) for bands in groups]
-    return tuple(
-        MelProduct(bands, used, np.ascontiguousarray(weights[used, bands]))
-        for bands, used in zip(groups, bins, strict=True)
+def tiles(spec: FrontendSpec, dtype: str) -> tuple[FloatArray, slice, BandSums]:
+    """What frames that are computed at once are multiplied with: padded windows, and the weights of the used bins."""
+    window, weights, bins = constants(spec, dtype)
+    n_frames = max(1, SAMPLES_AT_ONCE // spec.fft_size)
+    windows = np.tile(np.pad(window, (0, spec.fft_size - len(window))), (n_frames, 1))  # one loop, not one a row
+    return windows, bins, band_sums(weights, n_frames)
+
+
+def band_sums(weights: FloatArray, n_frames: int) -> BandSums:
+    """Mel weights (n_bins, n_mels), in the order in which they are added up for ``n_frames`` frames at once."""
+    bands = [_used_bins(weights[:, [band]]) for band in range(weights.shape[1])]
+    cuts = [(bins.start, (bins.start + bins.stop) // 2, bins.stop) for bins in bands]
+    halves = [(band, cut[half], cut[half + 1]) for half in (0, 1) for band, cut in enumerate(cuts)]
+    n_terms = np.array([max(1, stop - start) for _, start, stop in halves])  # an empty half has one term of weight 0
+    order = np.argsort(-n_terms, kind="stable")
+    runs = [[halves[half] for half in order if n_terms[half] > step] for step in range(n_terms.max())]
+    ends = np.cumsum([len(run) for run in runs])
+    terms = [(start + step, band, start + step < stop) for step, run in enumerate(runs) for band, start, stop in run]
+    term_weights = np.array([weights[index, band] if is_used else 0 for index, band, is_used in terms], weights.dtype)
+    return BandSums(
+        bins=np.array([index for index, _, _ in terms]),
+        weights=np.repeat(term_weights[:, None], n_frames, axis=1),
+        steps=tuple((int(start), int(stop - start)) for start, stop in pairwise(ends)),
+        rows=np.argsort(order).reshape(2, -1),
     )
 
 
 def _used_bins(weights: FloatArray) -> slice:
-    """From the first row that is not all zero to the last."""
+    """From the first row that is not all zero to the last; the first row, if all are."""
     used = np.flatnonzero(weights.any(axis=1))
-    return slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 0)
+    return slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 1)
