@@ -33,6 +33,8 @@ from audioset.frontend import (
     slaney_mel_to_hz,
 )
 
+pytestmark = pytest.mark.numerical  # test_kernels runs them under every kernel of BLAS
+
 PATCH = 15_600  # samples
 SPECS = (YAMNET, VGGISH.with_pad("zero"), VGGISH.with_pad("repeat"))
 HOPS = (1, 7, 48, 96, 97, 100, 200)  # frames, from 0.01 s to 2 s; a patch has 96
@@ -348,7 +350,7 @@ def sum_of_halves(products, weights):
 @pytest.mark.parametrize("spec", [YAMNET, VGGISH], ids=lambda spec: spec.name)
 def test_the_numbers_of_uncentred_frontends_are_the_same_to_the_last_bit(spec, reference):
     for case in ("speech_whistling2", "sine440_3s", "dog_975ms"):
-        waveform = reference[case]["waveform"]
+        waveform = reference[case]["waveform"][: spec.samples(100)]
         np.testing.assert_array_equal(log_mel(waveform, spec), log_mel_one_by_one(waveform, spec))
 
 

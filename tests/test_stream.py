@@ -59,6 +59,7 @@ def waveform() -> np.ndarray:
     return noise(n_samples, seed=3) * swell + sine(880, 16_000, n_samples / 16_000, 0.1)
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("size", [1, 160, 1_000, 100_000])
 def test_a_stream_equals_the_whole_waveform_for_blocks_of_any_size(
     model: Model, waveform: np.ndarray, size: int
@@ -76,6 +77,7 @@ def test_a_stream_is_resampled_as_the_whole_waveform(
     )
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("options", [{"hop_s": 0.05}, {"hop_s": 1.5}, {"pad": "error"}, {"hop_s": 0.48, "pad": "zero"}])
 def test_hop_and_padding_mean_the_same_in_a_stream(model: Model, waveform: np.ndarray, options: dict) -> None:
     assert_same(stream_whole(model, blocks_of(waveform, 1_000), **options), model.predict(waveform, 16_000, **options))
@@ -95,6 +97,7 @@ def test_a_real_clip_is_tagged_alike(yamnet: Model, reference: dict) -> None:
     assert [name for name, _ in actual.top(3)] == [name for name, _ in yamnet.predict(clip["waveform"], 16_000).top(3)]
 
 
+@pytest.mark.numerical
 @settings(max_examples=150, deadline=None)
 @given(
     sizes=st.lists(st.integers(0, 4_000), max_size=12),
