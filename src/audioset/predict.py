@@ -712,13 +712,6 @@ def top_indices(scores: np.ndarray[Any, Any], n: int) -> Sequence[int]:
     return [int(index) for index in np.argsort(-scores, kind="stable")[: max(0, n)]]
 
 
-def available_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     """Refuse a value that is not among the choices."""
     if value not in choices:
