@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import audioset
 
 SOURCE = Path(audioset.__file__).parent
+ROOT = Path(__file__).parents[1]
 MODULES = sorted(SOURCE.rglob("*.py"))
 LAYERS = (
     ("child", "concurrency", "errors", "files", "limits", "labels", "ontology", "events", "postprocess"),
@@ -185,3 +187,11 @@ def test_public_methods_are_explained(name):
 def test_names_that_are_not_public():
     with pytest.raises(AttributeError, match="module 'audioset' has no attribute 'vggish'"):
         audioset.vggish  # noqa: B018
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.glob("docs/*.md")) + [ROOT / "README.md"], ids=lambda page: page.stem)
+def test_pages_have_names_of_their_own_and_links_that_lead_somewhere(page):
+    assert page.stem not in ("genindex", "modindex", "py-modindex", "search"), "Sphinx makes a page of this name"
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
+    missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+    assert missing == []
