@@ -189,7 +189,7 @@ def test_names_that_are_not_public():
         audioset.vggish  # noqa: B018
 
 
-@pytest.mark.parametrize("page", sorted(ROOT.glob("docs/*.md")) + [ROOT / "README.md"], ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [*sorted(ROOT.glob("docs/*.md")), ROOT / "README.md"], ids=lambda page: page.stem)
 def test_pages_have_names_of_their_own_and_links_that_lead_somewhere(page):
     assert page.stem not in ("genindex", "modindex", "py-modindex", "search"), "Sphinx makes a page of this name"
     links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
