@@ -31,6 +31,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from audioset.assets import find_asset
 from audioset.audio import read_audio, resample_blocks
+from audioset.concurrency import available_cores
 from audioset.executors.onnx import network_to_onnx
 from audioset.executors.openvino import OpenVinoEngine
 from audioset.frontend import VGGISH, hz_to_mel, log_mel, mel_weights, n_patches, pad_to_patch, patches
@@ -38,7 +39,6 @@ from audioset.models import prepare_model
 from audioset.networks.ops import trace_shapes
 from audioset.networks.vggish import vggish
 from audioset.postprocess import Postprocessor, dequantize
-from audioset.predict import available_cores
 from audioset.weights.model_folder import read_weights
 
 Array = np.ndarray

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +15,10 @@ import pytest
 import audioset
 
 SOURCE = Path(audioset.__file__).parent
+ROOT = Path(__file__).parents[1]
 MODULES = sorted(SOURCE.rglob("*.py"))
 LAYERS = (
-    ("child", "errors", "files", "limits", "labels", "ontology", "events", "postprocess"),
+    ("child", "concurrency", "errors", "files", "limits", "labels", "ontology", "events", "postprocess"),
     ("calibration", "clip_labels", "leaf_events"),
     ("decoders", "audio", "assets"),
     ("frontend",),
@@ -55,15 +57,24 @@ def syntax(path):
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-def imported_names(path):
-    """Dotted names of the modules that a file imports, anywhere in it."""
-    for node in ast.walk(syntax(path)):
+def imported_names(tree):
+    """Dotted names of the modules that a file imports, anywhere in it: also in functions, and from a package."""
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield node.module
-            if node.module == "audioset":
-                yield from (f"audioset.{alias.name}" for alias in node.names)
+            assert node.level == 0, f"a relative import in line {node.lineno}"
+            members = {f"{node.module}.{alias.name}" for alias in node.names}
+            modules = {name for name in members if is_module(name)}
+            yield from modules
+            if modules != members:
+                yield node.module
+
+
+def is_module(name):
+    """Whether a dotted name is a module or package of ours."""
+    place = SOURCE.parent.joinpath(*name.split("."))
+    return place.with_suffix(".py").is_file() or (place / "__init__.py").is_file()
 
 
 def module_name(path):
@@ -73,7 +84,7 @@ def module_name(path):
 
 
 def internal_imports(path):
-    names = {name.removeprefix("audioset.") for name in imported_names(path) if name.startswith("audioset.")}
+    names = {name.removeprefix("audioset.") for name in imported_names(syntax(path)) if name.startswith("audioset.")}
     return {name for name in names if name.split(".")[0] in RANK}
 
 
@@ -87,25 +98,48 @@ def test_imports_point_one_way(path):
         assert RANK[name.split(".")[0]] <= RANK[layer], f"{module_name(path)} imports {name}"
 
 
-def test_no_module_imports_itself_through_others():
-    graph = {module_name(path): internal_imports(path) for path in MODULES if module_name(path)}
-    finished: set[str] = set()
+def find_circle(graph):
+    """Modules that import themselves through others, in order; none if there is no such circle."""
+    finished = set()
 
     def visit(name, trail):
-        assert name not in trail, f"circle: {' → '.join([*trail, name])}"
-        if name not in finished:
-            for other in graph.get(name, ()):
-                visit(other, [*trail, name])
-            finished.add(name)
+        if name in trail:
+            return [*trail[trail.index(name) :], name]
+        if name in finished:
+            return []
+        found = next(filter(None, (visit(other, [*trail, name]) for other in sorted(graph.get(name, ())))), [])
+        finished.add(name)
+        return found
 
-    for name in graph:
-        visit(name, [])
-    assert finished >= set(graph)
+    return next(filter(None, (visit(name, []) for name in sorted(graph))), [])
+
+
+def test_no_module_imports_itself_through_others():
+    graph = {module_name(path): internal_imports(path) for path in MODULES if module_name(path)}
+    assert find_circle(graph) == []
+
+
+def test_lazy_imports_and_modules_of_packages_are_seen():
+    source = """
+import numpy as np
+from audioset.export import FORMATS, onnx as onnx_export
+from audioset import metrics, __version__
+
+def later():
+    from audioset.export.openvino import load
+    import audioset.plots
+"""
+    assert set(imported_names(ast.parse(source))) == {
+        *("numpy", "audioset", "audioset.export", "audioset.export.onnx", "audioset.metrics"),
+        *("audioset.export.openvino", "audioset.plots"),
+    }
+    assert find_circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert find_circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
 def test_frameworks_stay_where_they_belong(path):
-    imported = {name.split(".")[0] for name in imported_names(path)}
+    imported = {name.split(".")[0] for name in imported_names(syntax(path))}
     assert not imported & set(NEVER)
     for framework in imported & set(FRAMEWORKS):
         assert module_name(path).startswith(FRAMEWORKS[framework]), f"{module_name(path)} imports {framework}"
@@ -153,3 +187,11 @@ def test_public_methods_are_explained(name):
 def test_names_that_are_not_public():
     with pytest.raises(AttributeError, match="module 'audioset' has no attribute 'vggish'"):
         audioset.vggish  # noqa: B018
+
+
+@pytest.mark.parametrize("page", [*sorted(ROOT.glob("docs/*.md")), ROOT / "README.md"], ids=lambda page: page.stem)
+def test_pages_have_names_of_their_own_and_links_that_lead_somewhere(page):
+    assert page.stem not in ("genindex", "modindex", "py-modindex", "search"), "Sphinx makes a page of this name"
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
+    missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+    assert missing == []

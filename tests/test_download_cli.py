@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from functools import partial
@@ -183,6 +184,22 @@ def test_a_pause_ends_the_command_with_three_and_says_when_to_come_back(tmp_path
     assert as_json(capsys, "status", tmp_path / "set")["paused_until"]
     data("retry", tmp_path / "set", "--state", "http_429")
     assert as_json(capsys, "status", tmp_path / "set")["paused_until"] is None
+
+
+def test_without_a_network_the_command_ends_with_three_and_names_the_way_on(tmp_path, site, clip_list, capsys):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # and nobody listens
+        nowhere = f"http://127.0.0.1:{unused.getsockname()[1]}/{{video_id}}.wav"
+        options = ("--url-template", nowhere, "--retries", "1", *QUICK, tmp_path / "set")
+        assert data("download", *options, clip_list) == 3
+        said = capsys.readouterr().err
+        assert "6 clips were given up for what may lie with this machine or its network (6 network)" in said
+        assert f"audioset data retry {tmp_path / 'set'} --state network" in said
+        assert data("download", *options) == 3  # also of a run that finds nothing to ask for
+    data("retry", tmp_path / "set", "--state", "network")
+    site.plan[video_ids(6)[0]] = ["404"]
+    assert download(site, tmp_path / "set") == 0  # a clip that is gone is gone for everybody
+    assert "5 done" in capsys.readouterr().err
 
 
 def test_a_disk_without_space_ends_the_command_with_seven(tmp_path, site, clip_list):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -255,10 +256,13 @@ def load_accuracy(model: Model, clips: Path) -> float:
     return float(np.mean([model.predict_file(path).top(1)[0][0] == path.parent.name for path in files]))
 
 
-def test_int8_leaves_the_frontend_in_float32(classifier: Model, clips: Path, tmp_path: Path) -> None:
+def test_int8_leaves_the_frontend_in_float32_and_others_logging_alone(
+    classifier: Model, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     pytest.importorskip("onnxruntime")
     import onnx
 
+    monkeypatch.setattr(logging.root, "setLevel", pytest.fail)
     path = export_model(classifier, tmp_path / "x.onnx", calibration=clips, max_accuracy_drop=100).path
     nodes = onnx.load(path).graph.node
     made_by = {output: node for node in nodes for output in node.output}
@@ -267,6 +271,7 @@ def test_int8_leaves_the_frontend_in_float32(classifier: Model, clips: Path, tmp
         for node in nodes
         if node.op_type in ("Conv", "MatMul", "Gemm") and node.input[1] in made_by
     }
+    assert caplog.messages == []
     assert any(is_int8.values())
     assert not any(name.startswith("frontend/") for name, quantised in is_int8.items() if quantised)
 
@@ -388,6 +393,21 @@ def test_missing_extras(classifier: Model, clips: Path, tmp_path: Path, monkeypa
         export_model(classifier, tmp_path / "x.onnx", calibration=clips)
     assert leftovers(tmp_path) == []
     assert export_model(classifier, tmp_path / "x.onnx").runtime.startswith("openvino")
+
+
+def test_choosing_a_backend_leaves_the_environment_alone() -> None:
+    pytest.importorskip("keras")
+    pytest.importorskip("torch")
+    script = """
+import os
+from audioset.export.keras import choose_backend
+choose_backend(("torch",))
+import keras
+print(keras.backend.backend(), os.environ.get("KERAS_BACKEND"))
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    assert done.stdout == "torch None\n", done.stderr
 
 
 def test_tflite_wants_keras_on_tensorflow(classifier: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

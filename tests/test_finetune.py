@@ -159,6 +159,24 @@ def test_settings_that_cannot_be(values, match):
         read_finetune_config(None, **values)
 
 
+@pytest.mark.parametrize(
+    ("given", "head_epochs", "unfreeze_epochs"),
+    [
+        ({}, 1, 1),
+        ({"n_epochs": 2}, 1, 1),
+        ({"n_epochs": 1}, 0, 1),
+        ({"n_epochs": 1, "head_epochs": 1}, 1, 0),
+        ({"n_epochs": 1, "unfreeze_epochs": 0}, 0, 0),
+        ({"n_epochs": 3, "head_epochs": 3}, 3, 0),
+    ],
+)
+def test_the_parts_of_a_run_fit_in_it_by_themselves(given, head_epochs, unfreeze_epochs, tmp_path):
+    config = read_finetune_config(None, **given)
+    assert (config.head_epochs, config.unfreeze_epochs) == (head_epochs, unfreeze_epochs)
+    (tmp_path / "run.toml").write_text(config.to_toml())
+    assert read_finetune_config(tmp_path / "run.toml") == config
+
+
 # augmentation --------------------------------------------------------------------------------------------------------
 
 

@@ -22,6 +22,7 @@ from sounds import noise, sine
 
 from audioset import load_model
 from audioset.errors import ConflictError, DataError, NoInputError, OutputError, UsageError
+from audioset.frontend import EFFICIENTAT, EFFICIENTAT_2S, MEL_SCALES, PANNS, VGG16, YAMNET
 from audioset.learn import embeddings as embedding_module
 from audioset.learn.backbones import find_backbone
 from audioset.learn.choosing import cross_validate
@@ -32,7 +33,7 @@ from audioset.learn.gaps import find_named_groups, is_gap
 from audioset.learn.measures import Decision, measure, wilson
 from audioset.learn.results import BY_FILE, BY_GROUP, GIVEN_TEST, HeldOut, Learned, check_output, write_result
 from audioset.reports.document import to_html
-from audioset.reports.examples import hear_examples, png
+from audioset.reports.examples import hear_examples, png, spectrogram_png
 from audioset.reports.learned import describe
 from audioset.sounds.collection import Clip, Collection
 from audioset.sounds.reading import read_collection
@@ -548,12 +549,31 @@ def test_a_report_has_no_scripts_and_escapes_what_others_wrote(tmp_path):
     learned = Learned(evil, "yamnet", (evil, "b"), "softmax", clips, (held,), warnings=(evil,))
     record = learned.to_record()
     assert [mistake["said"] for mistake in record["evaluations"][0]["mistakes"]] == [["b"]]
-    page = to_html(describe(record, hear_examples(record)))
+    page = to_html(describe(record, hear_examples(record, EFFICIENTAT)))
     assert "<script" not in page
     assert page.count("<audio") == page.count("<img") == 1
+    assert "alt='log-mel spectrogram, 0 to 15,000 Hz'" in page
     assert "img-src data:; media-src data:" in page
     sound = b64decode(re.search(r"data:audio/wav;base64,([^']+)", page)[1])
     assert sound[:4] == b"RIFF"
+    assert struct.unpack("<I", sound[24:28]) == (EFFICIENTAT.sample_rate,)
+
+
+@pytest.mark.parametrize("spec", [YAMNET, EFFICIENTAT_2S, PANNS, VGG16], ids=lambda spec: spec.name)
+@pytest.mark.parametrize("duration_s", [0.1, 0.3, 4.0])
+def test_pictures_of_a_report_show_what_the_model_saw(spec, duration_s):
+    """A tone amid the bands: the lightest row of each picture is its band."""
+    samples = np.sin(2 * np.pi * 2000 * np.arange(round(duration_s * spec.sample_rate)) / spec.sample_rate)
+    data = spectrogram_png(samples.astype(np.float32), spec)
+    width, height = struct.unpack(">II", data[16:24])
+    n_hops = round(len(samples) / spec.hop_samples)
+    assert n_hops - spec.window_samples / spec.hop_samples <= width <= max(8, n_hops)
+    assert height == spec.n_mels
+    pixels = np.frombuffer(zlib.decompress(data[41:]), np.uint8).reshape(height, 1 + 3 * width)[:, 1:]
+    edges = np.linspace(*MEL_SCALES[spec.mel_formula](np.array([spec.mel_min_hz, spec.mel_max_hz])), spec.n_mels + 2)
+    band = np.argmin(np.abs(edges[1:-1] - MEL_SCALES[spec.mel_formula](2000)))
+    lightest = spec.n_mels - 1 - np.argmax(pixels.sum(axis=1, dtype=int))
+    assert abs(lightest - band) <= 1
 
 
 def test_a_page_without_sounds_allows_none():
@@ -563,7 +583,7 @@ def test_a_page_without_sounds_allows_none():
 
 def test_a_clip_that_is_gone_is_named_without_a_picture():
     mistake = {"path": "gone.wav", "start_s": 0.0, "end_s": None, "labels": ["a"], "said": [], "scores": {"a": 0.1}}
-    example = hear_examples({"evaluations": [{"mistakes": [mistake]}]})[0]
+    example = hear_examples({"evaluations": [{"mistakes": [mistake]}]}, YAMNET)[0]
     assert example.title == "a, heard as no class"
     assert (example.picture, example.sound) == ("", "")
 

@@ -33,6 +33,7 @@ from audioset.search.approximate import ApproximateSearch, build_graph
 from audioset.search.build import build_index
 from audioset.search.exact import ExactSearch, widen
 from audioset.search.example import combine_examples, embed_example
+from audioset.search.found import write_found
 from audioset.search.index import Index
 from audioset.search.manifest import Manifest, Settings, read_manifest
 from audioset.search.moments import Choice, Moment, Span
@@ -284,6 +285,13 @@ def test_a_damaged_file_of_embeddings_is_named(tmp_path: Path, damage: str) -> N
         write_shard(path, Shard([], np.zeros(0), np.zeros(0), np.zeros((0, 32), np.float16)))
     with pytest.raises(DataError, match=r"embeddings-1\.parquet is (missing|damaged).* index the recordings again"):
         Index.open(tmp_path)
+
+
+def test_recordings_with_like_names_get_label_files_of_their_own(tmp_path: Path) -> None:
+    moments = [Moment(path, 0.0, 1.0, 0.5) for path in ("/x/a_b/c.wav", "/x/a/b_c.wav", "/x/a/b_c")]
+    write_found(moments, str(tmp_path), "audacity")
+    written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert written == {"a_b/c.wav.txt", "a/b_c.wav.txt", "a/b_c.txt"}
 
 
 @pytest.mark.parametrize(

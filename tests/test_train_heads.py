@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -37,6 +38,7 @@ from audioset.train.examples import load_data  # noqa: E402
 from audioset.train.fast_ops import TrainingOps, binary_cross_entropy  # noqa: E402
 from audioset.train.optimisation import learning_rate  # noqa: E402
 from audioset.train.state import TrainingState, make_module  # noqa: E402
+from audioset.train.tensorboard import EventFile, numbers  # noqa: E402
 
 N_TRAINING, N_EVAL, N_PRESENT = 60, 24, 6
 ALONE = Processes(0, 1, torch.device("cpu"))
@@ -714,6 +716,15 @@ def test_events_for_tensorboard_hold_the_measurements(config, tmp_path):
     assert len(records) == 1 + len(lines_of(tmp_path / "run"))
     mean_ap = lines_of(tmp_path / "run")[-1]["result"]["eval"]["mean_ap"]
     assert b"result/eval/mean_ap\x15" + np.float32(mean_ap).tobytes() in records[-1]
+
+
+def test_measures_that_are_not_defined_are_no_events(tmp_path):
+    line = {"iteration": 7, "eval": {"mean_ap": None, "mean_auc": math.nan, "d_prime": math.inf, "lwlrap": 0.5}}
+    assert list(numbers(line)) == [("iteration", 7), ("eval/lwlrap", 0.5)]
+    EventFile(tmp_path).write(line)
+    (path,) = tmp_path.iterdir()
+    assert b"eval/lwlrap" in path.read_bytes()
+    assert b"mean_ap" not in path.read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from audioset.concurrency import available_cores
 from audioset.errors import AudioError, AudioSetError, EngineError
 from audioset.frontend import Slab
 from audioset.limits import LIMITS, Limits
@@ -35,7 +36,6 @@ from audioset.predict import (
     SLABS_AHEAD,
     Model,
     Prediction,
-    available_cores,
     join_predictions,
     slab_patches,
 )

@@ -299,6 +299,8 @@ MEL_FORMULAS: dict[str, Callable[[FrontendSpec], FloatArray]] = {
     "kaldi": _kaldi_weights,
     "slaney": _slaney_weights,
 }
+# What their bands are evenly spaced in.
+MEL_SCALES: dict[str, Callable[[Any], Any]] = {"htk": hz_to_mel, "kaldi": hz_to_mel, "slaney": hz_to_slaney_mel}
 LOGS: dict[str, Callable[[FloatArray, float], FloatArray]] = {"natural": _natural_log, "decibel": _decibel}  # in place
 
 

@@ -6,10 +6,17 @@ import os
 from pathlib import Path
 from typing import Any
 
+from audioset.concurrency import available_cores
 from audioset.errors import UsageError
 from audioset.head_model import HeadModel
 from audioset.models import prepare_model, sees_embeddings
-from audioset.predict import ENGINE_NAMES, PRECISIONS, Model, available_cores, check_choice, make_engine
+from audioset.predict import (
+    ENGINE_NAMES,
+    PRECISIONS,
+    Model,
+    check_choice,
+    make_engine,
+)
 
 
 def load_model(

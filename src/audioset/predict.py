@@ -100,6 +100,8 @@ class Prediction:
         Scores over time, in [0, 1], of a model that has them: see ``framewise`` and ``score_track``.
     segment_frames : int or None
         Frames in one segment.
+    frontend : FrontendSpec or None
+        What ``log_mel`` was computed with.
     """
 
     scores: FloatArray | None
@@ -113,6 +115,7 @@ class Prediction:
     frame_start_s: SecondsArray = field(default_factory=lambda: np.zeros(0))
     segment_scores: FloatArray | None = None
     segment_frames: int | None = None
+    frontend: FrontendSpec | None = None
 
     @property
     def framewise(self) -> FloatArray | None:
@@ -603,6 +606,7 @@ class Model:
             frame_start_s=(slab.first_sample + np.arange(slab.n_frames) * spec.hop_samples) / spec.sample_rate,
             segment_scores=outputs.framewise,
             segment_frames=self.segment_frames,
+            frontend=spec,
         )
 
 
@@ -706,13 +710,6 @@ def map_in_order(function: Callable[[Task], Value], tasks: Iterable[Task], n_thr
 def top_indices(scores: np.ndarray[Any, Any], n: int) -> Sequence[int]:
     """Indices of the ``n`` highest scores, best first; equal scores in the order of the labels."""
     return [int(index) for index in np.argsort(-scores, kind="stable")[: max(0, n)]]
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:

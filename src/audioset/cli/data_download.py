@@ -25,6 +25,7 @@ from audioset.cli.download_options import (
 )
 
 if TYPE_CHECKING:
+    from audioset.data.clips import Shard
     from audioset.data.ledger import Ledger
     from audioset.data.runs import Outcome
     from audioset.data.segments import SegmentList
@@ -51,7 +52,8 @@ def download(folder: Path, lists: tuple[str, ...], **options: Any) -> int:
     A list is a file, an address, or eval, balanced_train, unbalanced_train. Without lists, the command goes on with
     all that FOLDER's ledger has. It may be stopped and started at any time, and several may share a folder.
 
-    Exit codes: 0 nothing is left to ask for, 3 something is (a pause, or a wait longer than --patience), 7 disk.
+    Exit codes: 0 nothing is left to ask for, 3 something is (a pause, a wait longer than --patience, or clips given up
+    for what may lie with this machine, such as a connection that fails), 7 disk.
 
     \b
     Examples:
@@ -74,7 +76,7 @@ def download(folder: Path, lists: tuple[str, ...], **options: Any) -> int:
             run = run_settings(options, shard)
             asking = replace(settings, video=media.video)
             outcome = Downloader(ledger, folder, lambda: YtDlpFetch(asking), media, run, watch.note).run()
-        return _conclude(ledger, outcome, is_quiet=options["quiet"])
+        return _conclude(ledger, outcome, folder, shard, is_quiet=options["quiet"])
 
 
 @click.command()
@@ -344,9 +346,11 @@ def _on_sigterm() -> Any:
     return signal.signal(signal.SIGTERM, interrupt)
 
 
-def _conclude(ledger: Ledger, outcome: Outcome, *, is_quiet: bool) -> int:
+def _conclude(ledger: Ledger, outcome: Outcome, folder: Path, shard: Shard | None, *, is_quiet: bool) -> int:
     """Say what a run came to; the exit code."""
     import time
+
+    from audioset.data.failures import CLASSES
 
     if outcome.error:
         raise outcome.error
@@ -356,7 +360,16 @@ def _conclude(ledger: Ledger, outcome: Outcome, *, is_quiet: bool) -> int:
     if not is_quiet:
         click.echo(f"audioset: {_in_words(counts)}", err=True)
     if not outcome.reason:
-        return 0
+        given_up = ledger.given_up([kind.state for kind in CLASSES if kind.is_suspicious], shard)
+        if given_up:
+            states = " ".join(f"--state {state}" for state in given_up)
+            click.echo(
+                f"audioset: {sum(given_up.values()):,} clips were given up for what may lie with this machine or its "
+                f"network ({_in_words(given_up)}). Next step: check the connection and yt-dlp, then "
+                f"audioset data retry {folder} {states}",
+                err=True,
+            )
+        return 3 if given_up else 0
     when = (
         ""
         if outcome.next_at is None

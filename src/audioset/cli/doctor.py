@@ -40,7 +40,7 @@ def _machine() -> dict[str, Any]:
     import numpy as np
 
     from audioset import __version__
-    from audioset.predict import available_cores
+    from audioset.concurrency import available_cores
 
     return {
         "audioset": __version__,

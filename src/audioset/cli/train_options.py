@@ -47,6 +47,6 @@ def _flag(setting: Any) -> dict[str, Any]:
         return {"metavar": "NAME=VALUE", "multiple": True, "help": f"{text} May be repeated."}
     if setting.type == "bool":
         return {"default": None, "help": text}
-    shown = f"  [default: {setting.default}]" if setting.default not in ("", MISSING) else ""
+    shown = f"  [default: {setting.default}]" if setting.default not in ("", None, MISSING) else ""
     kind = click.Choice(setting.metadata["choices"]) if "choices" in setting.metadata else TYPES[setting.type]
     return {"type": kind, "default": None, "help": f"{text}{shown}"}

@@ -176,6 +176,17 @@ class Ledger(Store):
             ).fetchone()
             return None if found is None else float(found[0])
 
+    def given_up(self, states: Iterable[str], shard: Shard | None = None) -> dict[str, int]:
+        """Number of clips that this process may have, and that failed so for the last time, by state."""
+        wanted = list(states)
+        with self._reading() as database:
+            found = database.execute(
+                f"SELECT state, count(*) FROM clips WHERE state IN ({', '.join('?' * len(wanted))}) "
+                f"AND due_at IS NULL AND {self._mine(shard)} GROUP BY state",
+                wanted,
+            )
+            return dict(found.fetchall())
+
     def _mine(self, shard: Shard | None) -> str:
         """The condition on clips that this process may have."""
         conditions = ["1"]

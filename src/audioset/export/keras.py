@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,17 @@ BACKENDS = ("tensorflow", "torch", "jax")
 def choose_backend(backends: Sequence[str] = BACKENDS) -> None:
     """Let Keras take the first of these that is installed, unless it is imported or the user has chosen.
 
-    Its own default is TensorFlow, installed or not.
+    Its own default is TensorFlow, installed or not. The variable is taken back: Keras reads it once, when imported.
     """
     here = [name for name in backends if find_spec(name) is not None]
-    if "keras" not in sys.modules and here:
-        os.environ.setdefault("KERAS_BACKEND", here[0])
+    if "keras" in sys.modules or "KERAS_BACKEND" in os.environ or not here:
+        return
+    os.environ["KERAS_BACKEND"] = here[0]
+    try:
+        with suppress(ImportError):  # told where it is used
+            import keras  # noqa: F401
+    finally:
+        del os.environ["KERAS_BACKEND"]
 
 
 def write(job: Job, path: Path) -> None:

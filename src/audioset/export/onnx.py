@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from audioset.export.job import Job
-from audioset.export.runner import Arrays, Runner
+from audioset.export.runner import Arrays, Runner, load_in_openvino
 
 RUNTIME = "onnxruntime"
 
@@ -44,8 +44,6 @@ def load(path: Path) -> Runner:
     try:
         import onnxruntime
     except ImportError:
-        from audioset.export.openvino import load as load_in_openvino
-
         return load_in_openvino(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

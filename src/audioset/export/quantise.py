@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,8 @@ from audioset.export.job import Job
 
 FRONTEND = ("frontend/", "log_mel")  # names of its nodes begin so
 LAYERS = ("Conv", "Gemm")
+# What ONNX Runtime looks for: without it, it advises to simplify the graph first, which is simple.
+SIMPLIFIED = {"key": "onnx.quant.pre_process", "value": "onnxruntime.quant"}
 WEIGHT = 1  # place among a layer's inputs
 
 
@@ -45,20 +45,22 @@ def quantise(path: Path, job: Job) -> None:
         from onnxruntime import quantization
     except ImportError as error:
         raise MissingExtraError("int8", "onnxruntime", "onnxruntime") from error
-    graph = onnx.load(path).graph
-    with _quiet():
-        quantization.quantize_static(
-            str(path),
-            str(path),
-            _reader(job, [value.name for value in graph.input]),
-            quant_format=quantization.QuantFormat.QDQ,
-            activation_type=quantization.QuantType.QUInt8,
-            weight_type=quantization.QuantType.QInt8,
-            per_channel=True,
-            op_types_to_quantize=list(LAYERS),
-            nodes_to_exclude=[*frontend_nodes(graph), *float_layers(graph)],
-            extra_options={"OpTypesToExcludeOutputQuantization": list(LAYERS)},
-        )
+    model = onnx.load(path)
+    graph = model.graph
+    model.metadata_props.add(**SIMPLIFIED)
+    path.write_bytes(model.SerializeToString())
+    quantization.quantize_static(
+        str(path),
+        str(path),
+        _reader(job, [value.name for value in graph.input]),
+        quant_format=quantization.QuantFormat.QDQ,
+        activation_type=quantization.QuantType.QUInt8,
+        weight_type=quantization.QuantType.QInt8,
+        per_channel=True,
+        op_types_to_quantize=list(LAYERS),
+        nodes_to_exclude=[*frontend_nodes(graph), *float_layers(graph)],
+        extra_options={"OpTypesToExcludeOutputQuantization": list(LAYERS)},
+    )
 
 
 def frontend_nodes(graph: onnx.GraphProto) -> list[str]:
@@ -96,15 +98,3 @@ def _inputs(job: Job, input_names: list[str]) -> Iterator[dict[str, np.ndarray[A
     for clip in job.calibration:
         for inputs in job.inputs_of(clip.waveform):
             yield dict(zip(input_names, map(np.ascontiguousarray, inputs.values()), strict=True))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without advice to simplify the graph first: it is simple."""
-    logger = logging.getLogger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

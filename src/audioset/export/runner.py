@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,28 @@ class Runner:
     runtime: str
     input_names: Sequence[str]
     shapes: Mapping[str, Shape] = field(default_factory=dict)
+
+
+def load_in_openvino(path: Path) -> Runner:
+    """A file of OpenVINO's or ONNX's, compiled for one core in float32."""
+    import openvino
+
+    options = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1}
+    compiled = openvino.Core().compile_model(str(path), "CPU", options)
+    request = compiled.create_infer_request()
+    input_names = [value.any_name for value in compiled.inputs]
+    output_names = [value.any_name for value in compiled.outputs]
+
+    def run(inputs: Arrays) -> dict[str, np.ndarray[Any, Any]]:
+        request.infer(dict(zip(input_names, map(np.ascontiguousarray, inputs.values()), strict=True)))
+        return {name: request.get_tensor(name).data.copy() for name in output_names}
+
+    shapes = {value.any_name: _shape(value) for value in (*compiled.inputs, *compiled.outputs)}
+    return Runner(run, f"openvino {openvino.__version__.partition('-')[0]}", input_names, shapes)
+
+
+def _shape(value: Any) -> list[int | None]:
+    return [axis.get_length() if axis.is_static else None for axis in value.partial_shape]
 
 
 @contextmanager

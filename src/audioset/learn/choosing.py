@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from audioset.concurrency import available_cores
 from audioset.learn.embeddings import ClipEmbeddings
 from audioset.learn.fit import Recipe, fit, log_losses
 from audioset.learn.measures import Decision, clip_balanced_accuracy
 from audioset.learn.results import CurvePoint
-from audioset.predict import available_cores
 
 Array = np.ndarray[Any, Any]
 IndexArray = np.ndarray[Any, np.dtype[np.intp]]

@@ -15,11 +15,12 @@ from uuid import uuid4
 import numpy as np
 
 from audioset.assets import cache_folder, hash_file
+from audioset.concurrency import available_cores
 from audioset.errors import AudioSetError, NoInputError, UsageError
 from audioset.files import replacing
 from audioset.learn.backbones import Backbone, find_backbone
 from audioset.limits import LIMITS, Limits
-from audioset.predict import Model, available_cores, make_engine, map_in_order
+from audioset.predict import Model, make_engine, map_in_order
 from audioset.sounds.audio import read_clips
 from audioset.sounds.collection import Clip, Collection
 

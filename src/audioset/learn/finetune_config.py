@@ -40,8 +40,18 @@ class FinetuneConfig(Settings):
     patience: int = define(0, "Measurements without a better one before it stops; 0: any.", at_least=0)
 
     n_epochs: int = define(20, "Passes over the clips.", at_least=1)
-    head_epochs: int = define(1, "Of these, with the new layers alone.", at_least=0)
-    unfreeze_epochs: int = define(1, "Over which the network follows, from the top down.", at_least=0)
+    head_epochs: int = define(
+        None,
+        "Of these, with the new layers alone. Default: 1, and 0 of a single epoch.",
+        at_least=0,
+        derive=lambda settings: min(1, settings.n_epochs - 1),
+    )
+    unfreeze_epochs: int = define(
+        None,
+        "Over which the network follows, from the top down. Default: 1, and 0 where head_epochs are all.",
+        at_least=0,
+        derive=lambda settings: int(settings.n_epochs > settings.head_epochs),
+    )
     frozen_until: str = define("", "Name of a layer: it and all before it stay as they are. Default: none.")
     batch_size: int = define(64, "Clips in a batch, of all processes together.", at_least=2)
     least_batches: int = define(

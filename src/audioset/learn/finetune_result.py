@@ -15,11 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+
+from audioset.errors import DataError, MissingExtraError, UsageError
+
+try:
+    import torch
+except ImportError as error:
+    raise MissingExtraError("fine-tuning", "torch", "train") from error
 
 from audioset import __version__
 from audioset.calibration.fit import fit as fit_thresholds
-from audioset.errors import DataError, UsageError
 from audioset.labels import LabelSet
 from audioset.learn.augment import Augmentation
 from audioset.learn.backbones import Backbone, find_backbone

@@ -16,6 +16,7 @@ from audioset import __version__
 from audioset.errors import ConflictError, UsageError
 from audioset.files import explain_os_errors, output_file
 from audioset.learn.measures import Decision, measure
+from audioset.models import find_frontend
 from audioset.sounds.collection import Clip
 from audioset.weights.model_folder import CARD_NAME, WEIGHTS_NAME, ModelCard, write_model_folder
 
@@ -243,7 +244,7 @@ def write_result(
 
     check_output(folder, own_names)
     record: dict[str, Any] = _finite(learned.to_record())
-    document = describe(record, hear_examples(record))
+    document = describe(record, hear_examples(record, find_frontend(card)))
     texts = {
         TEXT_NAME: to_markdown(document),
         PAGE_NAME: to_html(document),

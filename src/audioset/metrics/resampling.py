@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from audioset.concurrency import available_cores
 from audioset.errors import UsageError
 from audioset.metrics.ranking import (
     Array,
@@ -147,7 +147,7 @@ def bootstrap(
     scores, targets = checked(scores, targets)
     firsts = range(0, n_resamples, BLOCK_RESAMPLES)
     blocks = [range(first, min(first + BLOCK_RESAMPLES, n_resamples)) for first in firsts]
-    with ThreadPoolExecutor(n_threads or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(n_threads or available_cores()) as pool:
         parts = list(pool.map(partial(_resample, scores, targets, seed), blocks))
     ap, auc = (np.concatenate(part) for part in zip(*parts, strict=True))
     sample = [(ranks.average_precision, ranks.roc_auc) for ranks in ranks_of_classes(scores, targets)]

@@ -204,7 +204,9 @@ def _html_of_warnings(warnings: Warnings) -> Iterator[str]:
 def _html_of_clips(clips: Clips) -> Iterator[str]:
     yield "<div class='clips'>"
     for example in clips.examples:
-        picture = f"<img src='{example.picture}' alt='log-mel spectrogram'>" if example.picture else ""
+        picture = (
+            f"<img src='{example.picture}' alt='{example.shows}' title='{example.shows}'>" if example.picture else ""
+        )
         sound = f"<audio controls preload='none' src='{example.sound}'></audio>" if example.sound else ""
         texts = f"<strong>{escape_html(example.title)}</strong><span>{escape_html(example.detail)}</span>"
         yield f"<div>{picture}{sound}{texts}</div>"

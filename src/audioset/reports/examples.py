@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from audioset.errors import AudioSetError
-from audioset.frontend import YAMNET, log_mel, slabs
+from audioset.frontend import FrontendSpec, log_mel, pad_to_patch
 from audioset.sounds.audio import read_clip
 from audioset.sounds.collection import Clip
 
@@ -41,33 +41,37 @@ class Example:
         What is said of it.
     picture, sound : str
         Data URIs of a PNG and of a WAV file; empty where the clip cannot be read any more.
+    shows : str
+        What the picture is of.
     """
 
     title: str
     detail: str
     picture: str = ""
     sound: str = ""
+    shows: str = ""
 
 
-def hear_examples(record: Mapping[str, Any]) -> list[Example]:
+def hear_examples(record: Mapping[str, Any], spec: FrontendSpec) -> list[Example]:
     """The clips that the first evaluation of a record gets most wrong.
 
     Parameters
     ----------
     record : mapping
         As ``Learned.to_record`` makes it.
+    spec : FrontendSpec
+        The model's: pictures show what it saw, and sounds are at its rate.
     """
     evaluations = record["evaluations"]
-    return [_example(mistake) for mistake in (evaluations[0]["mistakes"][:N_EXAMPLES] if evaluations else ())]
+    return [_example(mistake, spec) for mistake in (evaluations[0]["mistakes"][:N_EXAMPLES] if evaluations else ())]
 
 
-def spectrogram_png(waveform: Array, sample_rate: int = YAMNET.sample_rate) -> bytes:
-    """Picture of samples at 16 kHz: log-mel, time to the right, a pixel for each 10 ms, low sounds at the bottom."""
-    if sample_rate != YAMNET.sample_rate:
-        raise ValueError(f"sample_rate is {sample_rate}; expected {YAMNET.sample_rate}")
-    parts = [log_mel(slab.waveform, YAMNET)[: slab.n_frames] for slab in slabs([waveform], YAMNET, 96, 64)]
-    n_frames = max(8, round(len(waveform) / YAMNET.hop_samples))  # without the padding
-    values = np.concatenate(parts)[:n_frames].T[::-1]
+def spectrogram_png(waveform: Array, spec: FrontendSpec) -> bytes:
+    """Picture of samples at a frontend's rate: a column for each frame, a row for each band, the lowest last."""
+    n_frames = max(8, round(len(waveform) / spec.hop_samples))  # without the padding
+    if len(waveform) < spec.min_samples:
+        waveform = pad_to_patch(waveform, spec.with_pad("zero"))
+    values = log_mel(waveform, spec)[:n_frames].T[::-1]
     low, high = np.percentile(values, (QUIET, LOUD))
     places = np.clip((values - low) / max(high - low, 1e-6), 0, 1) * (len(COLOURS) - 1)
     channels = [np.interp(places, range(len(COLOURS)), COLOURS[:, channel]) for channel in range(3)]
@@ -99,7 +103,7 @@ def wav(waveform: Array, sample_rate: int) -> bytes:
     return buffer.getvalue()
 
 
-def _example(mistake: Mapping[str, Any]) -> Example:
+def _example(mistake: Mapping[str, Any], spec: FrontendSpec) -> Example:
     start_s, end_s = mistake["start_s"], mistake["end_s"]
     labels, said = _names(mistake["labels"]), _names(mistake["said"])
     shown = ", ".join(f"{name} {score:.2f}" for name, score in mistake["scores"].items())
@@ -107,12 +111,13 @@ def _example(mistake: Mapping[str, Any]) -> Example:
     title = f"{labels}, heard as {said}"
     last_s = start_s + LONGEST_S if end_s is None else min(end_s, start_s + LONGEST_S)
     try:
-        waveform = read_clip(Clip(Path(mistake["path"]), (), start_s, last_s), YAMNET.sample_rate)
+        waveform = read_clip(Clip(Path(mistake["path"]), (), start_s, last_s), spec.sample_rate)
     except AudioSetError as error:
         logger.info("no picture of %s: %s", mistake["path"], error)
         return Example(title, f"{where}; {shown}")
-    picture, sound = spectrogram_png(waveform), wav(waveform, YAMNET.sample_rate)
-    return Example(title, f"{where}; {shown}", _uri("image/png", picture), _uri("audio/wav", sound))
+    picture, sound = spectrogram_png(waveform, spec), wav(waveform, spec.sample_rate)
+    shows = f"log-mel spectrogram, {spec.mel_min_hz:,.0f} to {spec.mel_max_hz:,.0f} Hz"
+    return Example(title, f"{where}; {shown}", _uri("image/png", picture), _uri("audio/wav", sound), shows)
 
 
 def _names(names: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from audioset.predict import available_cores
+from audioset.concurrency import available_cores
 from audioset.search.dots import Dots, make_dots
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]

@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from audioset.files import explain_os_errors
 from audioset.formats.audacity import AudacityWriter
 from audioset.formats.output import Stream, open_output
 from audioset.formats.raven import RavenWriter
@@ -58,8 +59,10 @@ def write_found(
     paths = sorted({row.path for row in rows})
     base = os.path.commonpath([Path(path).parent for path in paths]) if paths else ""
     for path in paths:
-        name = os.path.relpath(path, base).replace(os.sep, "_")  # in one folder, and no two alike
-        _write_rows([row for row in rows if row.path == path], str(Path(target) / f"{name}.txt"), format_name)
+        placed = Path(target) / f"{os.path.relpath(path, base)}.txt"  # as the recording is in its folder
+        with explain_os_errors(placed.parent):
+            placed.parent.mkdir(parents=True, exist_ok=True)
+        _write_rows([row for row in rows if row.path == path], str(placed), format_name)
 
 
 def moment_to_record(rank: int, moment: Moment) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from audioset.concurrency import available_cores
 from audioset.errors import AudioError, DataError, NoInputError
 from audioset.limits import LIMITS, Limits
-from audioset.predict import available_cores
 from audioset.sounds.class_rules import CLASS_RULES
 from audioset.sounds.collection import Clip, Collection
 from audioset.sounds.findings import SEVERITIES, Finding, HeardClip, Survey

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
-
-from audioset.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from audioset.train.config import TrainConfig as TrainConfig
@@ -14,9 +11,6 @@ if TYPE_CHECKING:
     from audioset.train.loop import train as train
     from audioset.train.warm_start import WarmStart as WarmStart
     from audioset.train.warm_start import fit as fit
-
-if find_spec("torch") is None:
-    raise MissingExtraError("audioset.train", "torch", "train")
 
 # Imported when first used: the command line needs the names of the settings, not PyTorch.
 _HOME = {

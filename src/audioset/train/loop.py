@@ -10,10 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+
+from audioset.errors import MissingExtraError, UsageError
+
+try:
+    import torch
+except ImportError as error:
+    raise MissingExtraError("training", "torch", "train") from error
 
 from audioset import metrics
-from audioset.errors import UsageError
 from audioset.executors.torch import TorchNetwork
 from audioset.networks.heads import HEADS
 from audioset.train.augment import Preparation

@@ -20,7 +20,10 @@ KINDS = {"str": str, "int": int, "float": float, "bool": bool, "dict[str, Any]":
 
 
 def define(default: Any, help: str, **bounds: Any) -> Any:
-    """A field with what the flag says about it, and what it may be: choices, at_least, above, at_most, below."""
+    """A field with what the flag says about it, and what it may be: choices, at_least, above, at_most, below.
+
+    A default of None is derived from the settings before it, by ``derive``.
+    """
     return field(default=default, metadata={"help": help, **bounds})
 
 
@@ -36,6 +39,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         for setting in fields(self):
+            if getattr(self, setting.name) is None and "derive" in setting.metadata:
+                object.__setattr__(self, setting.name, setting.metadata["derive"](self))
             _check(setting.name, getattr(self, setting.name), str(setting.type), setting.metadata)
             if setting.type == "float":  # so that 1 and 1.0 are the same run
                 object.__setattr__(self, setting.name, float(getattr(self, setting.name)))

@@ -1,10 +1,11 @@
-"""Measurements as TensorBoard reads them, written without it.
+"""Measurements as TensorBoard reads them, written without it. What is not defined is left out.
 
 Source: tensorflow/core/util/event.proto and framework/summary.proto.
 """
 
 from __future__ import annotations
 
+import math
 import struct
 import time
 from collections.abc import Iterator, Mapping
@@ -49,11 +50,11 @@ class EventFile:
 
 
 def numbers(line: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """The numbers in nested dictionaries, by the path to each."""
+    """The numbers in nested dictionaries, by the path to each; not those that are None, NaN or infinite."""
     for name, value in line.items():
         if isinstance(value, Mapping):
             yield from numbers(value, f"{prefix}{name}/")
-        else:
+        elif value is not None and math.isfinite(value):
             yield f"{prefix}{name}", value
 
 
