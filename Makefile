@@ -27,7 +27,7 @@ lint: $(VENV)/test.stamp
 docs: $(VENV)/test.stamp
 	$(BIN)/python -m sphinx -W -q -b html docs docs/_build/html
 
-BENCHMARKS := fft tag models networks vggish checkpoint segments features download metrics train export learn finetune search start memory size
+BENCHMARKS := fft log_mel tag models networks vggish checkpoint segments features download metrics train export learn finetune search start memory size
 
 bench: $(VENV)/bench.stamp
 	@for name in $(BENCHMARKS); do $(BIN)/python benchmarks/bench_$$name.py || exit 1; done

@@ -459,7 +459,7 @@ def log_mel(waveform: FloatArray, spec: FrontendSpec, *, dtype: type[np.floating
     """
     n_frames = spec.n_frames(len(waveform))
     windows, bins, sums = tiles(spec, np.dtype(dtype).name)
-    signal = _signal(waveform, spec)
+    signal = pad_ends(waveform, spec)
     (sample,) = signal.strides
     frames = as_strided(signal, (n_frames, spec.window_samples), (spec.hop_samples * sample, sample), writeable=False)
     mel = np.empty((n_frames, spec.n_mels), dtype)
@@ -495,7 +495,7 @@ def log_mel(waveform: FloatArray, spec: FrontendSpec, *, dtype: type[np.floating
     return mel
 
 
-def _signal(waveform: FloatArray, spec: FrontendSpec) -> FloatArray:
+def pad_ends(waveform: FloatArray, spec: FrontendSpec) -> FloatArray:
     """What the frames are cut from: the samples with preemphasis and reflected ends, where the specification has them.
 
     The window's place in a longer transform only turns phases, so its frames are cut as they are.
