@@ -1,0 +1,54 @@
+"""Two commands with one output at the same time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from random import Random
+
+from commands import Command
+from outputs import difference
+from sandbox import Finding, Sandbox
+from stage import Stage, choose, first
+
+KIND = "writers"
+REFUSED = 6
+
+
+def run_case(seed: int, stage: Stage, names: tuple[str, ...] = ()) -> list[Finding]:
+    """Start two; each ends well or is refused, and the output is that of one of them."""
+    rng = Random(seed)
+    command, _ = choose(rng, names)
+    case = stage.sandbox(f"writers-{seed}")
+    arguments = command.arguments(stage.material)
+    other = command.earlier(stage.material) if command.earlier and rng.random() < 0.5 else arguments
+    one = case.start(arguments, "one")
+    time.sleep(rng.choice((0.0, rng.uniform(0, stage.reference(command, has_earlier=False).seconds))))
+    two = case.start(other, "two")
+    ends = [one.wait(), two.wait()]
+    found = [fault for ended in ends for fault in ended.faults((0, REFUSED))]
+    if all(ended.status == REFUSED for ended in ends):
+        found.append("both were refused")
+    if not command.is_growing:
+        found += _mixed(stage, case, command)
+    if other is arguments:
+        found += stage.redo(case, command, has_earlier=False)
+    alike = "alike" if other is arguments else "with other inputs"
+    return [Finding(KIND, seed, f"{what} [two of {command.name}, {alike}]") for what in first(iter(found), 10)]
+
+
+def _mixed(stage: Stage, case: Sandbox, command: Command) -> list[str]:
+    """How the output, or a file of it, differs from the nearer of the two that it may be."""
+    folders = [stage.earlier(command).work] if command.earlier else []
+    others = [command.read(folder / command.output) for folder in folders]
+    rights = [stage.reference(command, has_earlier=False).values, *others]
+    found = command.read(case.work / command.output)
+    if not command.output.endswith("/"):
+        return _nearest(rights, found)
+    names = sorted({name for right in rights for name in right} | found.keys())
+    entries = [(name, [right[name] for right in rights if name in right], found.get(name)) for name in names]
+    return [f"{name}: {what}" for name, allowed, value in entries for what in _nearest(allowed or [None], value)]
+
+
+def _nearest(rights: Sequence[object], found: object) -> list[str]:
+    return min((first(difference(right, found)) for right in rights), key=len)
