@@ -1,6 +1,7 @@
 # make demo   set up, tag real audio, draw a picture        make test    set up, check, run the tests
 # make lint   ruff and mypy                                  make docs    build the documentation
-# make bench  measure speed, start-up, memory and size       make clean   remove all that was made here
+# make bench  measure speed, start-up, memory and size       make torture damaged, killed and hostile, the long form
+# make clean  remove all that was made here
 
 PYTHON ?= python3
 VENV := .venv
@@ -11,7 +12,7 @@ ifneq ($(wildcard ../shared/assets),)
 export AUDIOSET_ASSETS ?= $(abspath ../shared/assets)
 endif
 
-.PHONY: demo test lint docs bench clean
+.PHONY: demo test lint docs bench torture clean
 
 demo: $(VENV)/demo.stamp
 	@$(BIN)/python examples/demo.py
@@ -32,6 +33,10 @@ BENCHMARKS := fft log_mel tag models networks vggish checkpoint segments feature
 bench: $(VENV)/bench.stamp
 	@for name in $(BENCHMARKS); do $(BIN)/python benchmarks/bench_$$name.py || exit 1; done
 
+# Writes its figures into docs/reliability.md.
+torture: $(VENV)/test.stamp
+	$(BIN)/python tests/torture --docs --json torture.json
+
 # pip 25.1 is the first that installs dependency groups.
 $(VENV)/pip.stamp:
 	$(PYTHON) -m venv $(VENV)
@@ -51,4 +56,4 @@ $(VENV)/bench.stamp: $(VENV)/test.stamp
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist docs/_build demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist docs/_build demo torture.json .pytest_cache .mypy_cache .ruff_cache .hypothesis

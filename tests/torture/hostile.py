@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import stat
@@ -9,15 +10,17 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from hostile_files import HOSTILE, Hostile, Place
+from hostile_place import HOSTILE, Hostile, Place
 from sandbox import COMMAND, Finding, Running, Sandbox, changes, snapshot, tail, walk
 from sounds import noise, wav_bytes
 from tiny import write_tiny_model
 
 KIND = "hostile"
-CPU_S = 60
+CPU_S = 25
 MEMORY_MIB = 1_500
 HOOK = Path(__file__).parent / "hook"
+for module in ("hostile_models", "hostile_data", "hostile_recordings"):
+    importlib.import_module(module)  # each adds to HOSTILE
 NAMES = tuple(HOSTILE)
 RATE = 16_000
 

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+SEED = int(os.environ.get("TORTURE_SEED", "1"))  # of the first case of the short form
 PATIENCE_S = 60.0  # a command that computes for less than IDLE_CPU_S in so long hangs, on a busy machine too
 IDLE_CPU_S = 0.3
 LONGEST_S = 900.0
