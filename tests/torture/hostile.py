@@ -17,7 +17,8 @@ from tiny import write_tiny_model
 
 KIND = "hostile"
 CPU_S = 25
-MEMORY_MIB = 1_500
+MEMORY_MIB = 1_500  # resident
+DATA_BYTES = 4 << 30  # that the kernel allows, so that a fault does not take the whole machine
 HOOK = Path(__file__).parent / "hook"
 for module in ("hostile_models", "hostile_data", "hostile_recordings"):
     importlib.import_module(module)  # each adds to HOSTILE
@@ -60,7 +61,7 @@ def _start(case: Sandbox, arguments: Sequence[str], strace: str | None) -> Runni
     }
     trace = ["-f", "-qq", "--seccomp-bpf", "-e", "trace=network", "-o", str(case.root / "log" / "trace")]
     command = [strace, *trace, *COMMAND, *arguments] if strace else [*COMMAND, *arguments]
-    return Running(case, command, "run", env, cpu_s=CPU_S)
+    return Running(case, command, "run", env, cpu_s=CPU_S, data_bytes=DATA_BYTES)
 
 
 def _outside(folder: Path) -> Path:

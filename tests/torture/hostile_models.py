@@ -105,10 +105,10 @@ for _name, _text in {
     hostile(f"card: {_name}")(_raw_card(_text))
 
 
-@hostile("card: a gigabyte of nothing")
+@hostile("card: gigabytes of nothing")
 def _huge_card(place: Place) -> list[str]:
     with place.path(CARD).open("wb") as file:
-        file.truncate(8 << 30)
+        file.truncate(4 << 30)
     return TAG_MODEL
 
 

@@ -133,6 +133,7 @@ class Running:
         env: Mapping[str, str] | None,
         cpu_s: int = CPU_S,
         file_bytes: int | None = None,
+        data_bytes: int | None = None,
         closed: Sequence[int] = (),
     ) -> None:
         self._logs = [sandbox.root / "log" / f"{name}.{stream}" for stream in ("out", "err")]
@@ -143,6 +144,8 @@ class Running:
             resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 5))
             if file_bytes is not None:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+            if data_bytes is not None:
+                resource.setrlimit(resource.RLIMIT_DATA, (data_bytes, data_bytes))
             for descriptor in closed:
                 os.close(descriptor)
 

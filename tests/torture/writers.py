@@ -9,10 +9,9 @@ from random import Random
 from commands import Command
 from outputs import difference
 from sandbox import Finding, Sandbox
-from stage import Stage, choose, first
+from stage import CONFLICT, Stage, choose, first
 
 KIND = "writers"
-REFUSED = 6
 
 
 def run_case(seed: int, stage: Stage, names: tuple[str, ...] = ()) -> list[Finding]:
@@ -26,8 +25,8 @@ def run_case(seed: int, stage: Stage, names: tuple[str, ...] = ()) -> list[Findi
     time.sleep(rng.choice((0.0, rng.uniform(0, stage.reference(command, has_earlier=False).seconds))))
     two = case.start(other, "two")
     ends = [one.wait(), two.wait()]
-    found = [fault for ended in ends for fault in ended.faults((0, REFUSED))]
-    if all(ended.status == REFUSED for ended in ends):
+    found = [fault for ended in ends for fault in ended.faults((0, CONFLICT))]
+    if all(ended.status == CONFLICT for ended in ends):
         found.append("both were refused")
     if not command.is_growing:
         found += _mixed(stage, case, command)
@@ -45,9 +44,8 @@ def _mixed(stage: Stage, case: Sandbox, command: Command) -> list[str]:
     found = command.read(case.work / command.output)
     if not command.output.endswith("/"):
         return _nearest(rights, found)
-    names = sorted({name for right in rights for name in right} | found.keys())
-    entries = [(name, [right[name] for right in rights if name in right], found.get(name)) for name in names]
-    return [f"{name}: {what}" for name, allowed, value in entries for what in _nearest(allowed or [None], value)]
+    allowed = {name: [right[name] for right in rights if name in right] or [None] for name in found}
+    return [f"{name}: {what}" for name, value in found.items() for what in _nearest(allowed[name], value)]
 
 
 def _nearest(rights: Sequence[object], found: object) -> list[str]:

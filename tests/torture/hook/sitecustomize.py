@@ -8,13 +8,14 @@ ROOT = os.path.realpath(os.environ.get("TORTURE_ROOT", "/"))
 PROCESSES = {"os.system", "os.exec", "os.posix_spawn", "os.spawn", "subprocess.Popen"}
 SOCKETS = {"socket.connect", "socket.bind", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"}
 GADGETS = {"os", "posix", "nt", "subprocess", "builtins", "__builtin__", "runpy", "webbrowser"}
+HARMLESS = {os.path.realpath(sys.executable), "uname"}  # Python's platform module asks the latter
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
 def _hook(event, arguments):
     if event in SOCKETS:
         _note(f"{event} {arguments[1:]}")
-    elif event in PROCESSES and os.path.realpath(str(arguments[0])) != os.path.realpath(sys.executable):
+    elif event in PROCESSES and not HARMLESS & {str(arguments[0]), os.path.realpath(str(arguments[0]))}:
         _note(f"{event} {arguments[0]}")
     elif event == "pickle.find_class" and arguments[0].partition(".")[0] in GADGETS:
         _note(f"{event} {arguments}")
