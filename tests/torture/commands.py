@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import fetch
 import numpy as np
 import soundfile
 from download_server import Site
 from downloads import clips_of, video_ids
 from outputs import read_index, read_output
+from sandbox import COMMAND
 from sounds import noise, sine
 from tiny import write_tiny_model
 
@@ -33,12 +36,13 @@ class Material:
 
     folder: Path
     site: Site
+    weights: list[str]  # where they are served
 
     def __getattr__(self, name: str) -> str:
         return str(self.folder / name)
 
 
-def write_material(folder: Path, site: Site) -> Material:
+def write_material(folder: Path, site: Site, weights: list[str]) -> Material:
     """Write all inputs."""
     write_tiny_model(folder / "model")
     (folder / "sounds").mkdir()
@@ -53,7 +57,7 @@ def write_material(folder: Path, site: Site) -> Material:
     for name, n_clips in (("features", N_CLIPS), ("few_features", 20)):
         write_features(folder / name, [*_clips(n_clips, "bal_train"), *_clips(n_clips // 5, "eval")])
     write_segments(folder / "eval_segments.csv", clips_of(video_ids(N_VIDEOS)), "today")
-    return Material(folder, site)
+    return Material(folder, site, weights)
 
 
 def _write_classes(folder: Path) -> None:
@@ -80,13 +84,15 @@ class Command:
     ----------
     name : str
     arguments : function of Material
-        What comes after ``audioset``; outputs are named from the working directory.
+        What comes after the program; outputs are named from the working directory.
     output : str
         What it writes there.
     earlier : function of Material, or None
         The same with other inputs: what wrote an earlier output of that name.
     is_growing : bool
         Whether the output is a folder that is added to, so that a part of it is no damage.
+    program : sequence of str
+        ``audioset``, or what stands for it.
     read : function of a path
         The output's values, without what may differ between two runs that say the same.
     weight : int
@@ -98,6 +104,7 @@ class Command:
     output: str
     earlier: Callable[[Material], list[str]] | None = None
     is_growing: bool = False
+    program: Sequence[str] = tuple(COMMAND)
     read: Callable[[Path], Any] = read_output
     weight: int = 1
 
@@ -195,6 +202,14 @@ COMMANDS = {
             "calibrated",
             earlier=lambda material: _calibrate(material, "--min-positives", "4"),
             is_growing=True,
+        ),
+        Command(
+            "models pull",
+            lambda material: material.weights,
+            "../cache/models",
+            is_growing=True,
+            program=(sys.executable, fetch.__file__),
+            read=lambda path: list(read_output(path).values()),  # the folder's name is of the file's time
         ),
         Command("export", _export, "model.onnx", earlier=_export),
     )

@@ -19,7 +19,7 @@ def run_case(seed: int, stage: Stage, names: tuple[str, ...] = ()) -> list[Findi
     name, closed = CASES[seed % len(CASES)] if not names else (Random(seed).choice(names), CLOSED[seed % len(CLOSED)])
     command = COMMANDS[name]
     case = stage.sandbox(f"descriptors-{seed}")
-    running = case.start(command.arguments(stage.material), closed=closed)
+    running = case.start(command.arguments(stage.material), program=command.program, closed=closed)
     ended = running.wait()
     found = [*ended.faults((0,)), *running.wait_for_orphans()]
     found += stage.left(case, command, has_earlier=False) if ended.status == 0 else []

@@ -31,7 +31,9 @@ def run_case(seed: int, stage: Stage, names: tuple[str, ...] = ()) -> list[Findi
         except OSError:  # there is no room for what an earlier run wrote
             return []
         before = snapshot(case.work)
-        running = case.start(command.arguments(stage.material), file_bytes=None if is_mounted else n_bytes)
+        running = case.start(
+            command.arguments(stage.material), program=command.program, file_bytes=None if is_mounted else n_bytes
+        )
         ended = running.wait()
         found = [*ended.faults(OUR_STATUS), *running.wait_for_orphans()]
         found += half_written(case, command, before, right)

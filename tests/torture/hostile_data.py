@@ -127,7 +127,7 @@ for _name, _file, _make in (
         ),
     ),
     ("a device", "x.tar.gz", lambda place: _tar_gz((_member(SHARD, tarfile.CHRTYPE), b""))),
-    ("an archive of 2 GB of zeros", "x.tar.gz", lambda place: gzip.compress(bytes(1 << 28)) * 8),
+    ("an archive of 2 GB of zeros", "x.tar.gz", lambda place: gzip.compress(bytes(1 << 25)) * 64),
     ("a record of 2^63 in an archive", "x.tar.gz", lambda place: _tar_gz((_member(SHARD), RECORD))),
     ("Parquet without an end", "x.parquet", lambda place: b"PAR1" + bytes(1000) + b"\xff\xff\xff\x7fPAR1"),
     ("Parquet of ones", "x.parquet", lambda place: b"PAR1" + b"\xff" * 400 + struct.pack("<I", 300) + b"PAR1"),

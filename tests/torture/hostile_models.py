@@ -302,11 +302,21 @@ for _name, _write in {
     "a tensor of strides 0": _torch(lambda place: _storage_pickle(1, (2**20, 2**20), (0, 0)), [ZEROS]),
     "an offset below 0": _torch(lambda place: _storage_pickle(16, (16,), (1,), -1), [ZEROS]),
     "strides below 0": _torch(lambda place: _storage_pickle(16, (4,), (-4,)), [ZEROS]),
-    "a pickle that swells to 2 GB": _torch(lambda place: b"\x80\x02" + b"N0" * (1 << 30)),
     "names that lead out": _torch(lambda place: pickle.dumps({}), [("../../outside/victim.txt", b"owned")]),
     "a pickle that ends at once": _torch(lambda place: b""),
 }.items():
     hostile(f"torch: {_name}")(_write)
+
+
+@hostile("torch: a pickle that swells to 2 GB")
+def _swelling_pickle(place: Place) -> list[str]:
+    with zipfile.ZipFile(place.path("weights.pt"), "w", zipfile.ZIP_DEFLATED) as archive:
+        with archive.open("archive/data.pkl", "w", force_zip64=True) as file:
+            file.write(b"\x80\x02")
+            for _ in range(1 << 10):
+                file.write(b"N0" * (1 << 20))
+        archive.writestr("archive/version", "3\n")
+    return TAG_TORCH
 
 
 @hostile("torch: the old format with a command")

@@ -36,7 +36,7 @@ def run_case(seed: int, stage: Stage, names: tuple[str, ...] = ()) -> list[Findi
     case = stage.sandbox(f"kill-{seed}")
     stage.begin(case, command, has_earlier)
     before = snapshot(case.work)
-    running = case.start(command.arguments(stage.material))
+    running = case.start(command.arguments(stage.material), program=command.program)
     waits_for_output = rng.random() < 0.5
     _wait(rng, running, case, right.seconds, len(before) if waits_for_output else None)
     found = [*_kill(rng, running, way), *running.wait_for_orphans()]

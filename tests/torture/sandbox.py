@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 SEED = int(os.environ.get("TORTURE_SEED", "1"))  # of the first case of the short form
 PATIENCE_S = 60.0  # a command that computes for less than IDLE_CPU_S in so long hangs, on a busy machine too
@@ -92,7 +93,6 @@ class Sandbox:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("AUDIOSET_", "XDG_"))}
         ours = {
             "AUDIOSET_CACHE": str(self.cache),
-            "AUDIOSET_OFFLINE": "1",
             "HOME": str(self.root / "home"),
             "TMPDIR": str(self.root / "tmp"),
             "PYTHONFAULTHANDLER": "",
@@ -101,14 +101,14 @@ class Sandbox:
         return {**kept, **ours, **(extra or {})}
 
     def start(
-        self, arguments: Sequence[str], name: str = "run", env: Mapping[str, str] | None = None, **options: object
+        self, arguments: Sequence[str], name: str = "run", program: Sequence[str] | None = None, **limits: Any
     ) -> Running:
-        """Start ``audioset ARGUMENTS`` in a session of its own."""
-        return Running(self, [*COMMAND, *arguments], name, env, **options)
+        """Start ``audioset ARGUMENTS``, or another program, in a session of its own."""
+        return Running(self, [*(program or COMMAND), *arguments], name, **limits)
 
-    def run(self, arguments: Sequence[str], name: str = "run", env: Mapping[str, str] | None = None) -> Ended:
-        """Run ``audioset ARGUMENTS`` to its end."""
-        return self.start(arguments, name, env).wait()
+    def run(self, arguments: Sequence[str], name: str = "run", program: Sequence[str] | None = None) -> Ended:
+        """Run ``audioset ARGUMENTS``, or another program, to its end."""
+        return self.start(arguments, name, program).wait()
 
     def leftovers(self) -> Iterator[str]:
         """Temporary files that are still there, and anything at all in the home folder."""
@@ -130,7 +130,7 @@ class Running:
         sandbox: Sandbox,
         command: Sequence[str],
         name: str,
-        env: Mapping[str, str] | None,
+        env: Mapping[str, str] | None = None,
         cpu_s: int = CPU_S,
         file_bytes: int | None = None,
         data_bytes: int | None = None,

@@ -13,6 +13,7 @@ from typing import Any
 
 from commands import COMMANDS, Command, Material, write_material
 from download_server import Site
+from fetch import weights_server, yamnet_file
 from outputs import difference
 from sandbox import LEFTOVERS, Ended, Sandbox, changes, snapshot, tail
 
@@ -60,7 +61,7 @@ class Stage:
             if key not in self._references:
                 case = self.sandbox(f"reference-{safe(command.name)}-{has_earlier:d}")
                 self.begin(case, command, has_earlier)
-                ended = case.run(command.arguments(self.material))
+                ended = case.run(command.arguments(self.material), program=command.program)
                 check_done(command.name, ended)
                 self._references[key] = _measure(command, case, ended.seconds)
             return self._references[key]
@@ -76,7 +77,7 @@ class Stage:
         """
         is_done = not (command.earlier or command.is_growing) and not list(self.left(case, command, has_earlier))
         allowed = (0, CONFLICT) if is_done else (0,)
-        ended = case.run(command.arguments(self.material), "again")
+        ended = case.run(command.arguments(self.material), "again", command.program)
         yield from (f"the same command again {what}" for what in ended.faults(allowed))
         if ended.status in allowed:
             yield from self.left(case, command, has_earlier)
@@ -105,9 +106,9 @@ class Stage:
 @contextmanager
 def open_stage(root: Path) -> Iterator[Stage]:
     """Inputs below ``root``, and a site that runs as long as the block."""
-    with Site() as site:
+    with Site() as site, weights_server(yamnet_file()) as weights:
         (root / "material").mkdir(parents=True)
-        yield Stage(root, write_material(root / "material", site))
+        yield Stage(root, write_material(root / "material", site, weights))
 
 
 def check_done(name: str, ended: Ended) -> None:
@@ -152,7 +153,8 @@ def copy_tree(source: Path, target: Path) -> None:
 
 
 def _measure(command: Command, case: Sandbox, seconds: float) -> Reference:
+    output = case.work / command.output
     files = {path: digest for path, digest in snapshot(case.work).items() if path.is_file()}
-    sizes = [path.stat().st_size for path in files]
+    sizes = [path.stat().st_size for path in (*files, *snapshot(output)) if path.is_file()]
     named = {str(path.relative_to(case.work)): digest for path, digest in files.items()}
-    return Reference(command.read(case.work / command.output), named, seconds, max(sizes))
+    return Reference(command.read(output), named, seconds, max(sizes))

@@ -21,9 +21,9 @@ def run_case(seed: int, stage: Stage, names: tuple[str, ...] = ()) -> list[Findi
     case = stage.sandbox(f"writers-{seed}")
     arguments = command.arguments(stage.material)
     other = command.earlier(stage.material) if command.earlier and rng.random() < 0.5 else arguments
-    one = case.start(arguments, "one")
+    one = case.start(arguments, "one", command.program)
     time.sleep(rng.choice((0.0, rng.uniform(0, stage.reference(command, has_earlier=False).seconds))))
-    two = case.start(other, "two")
+    two = case.start(other, "two", command.program)
     ends = [one.wait(), two.wait()]
     found = [fault for ended in ends for fault in ended.faults((0, CONFLICT))]
     if all(ended.status == CONFLICT for ended in ends):

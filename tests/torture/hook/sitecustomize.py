@@ -9,11 +9,12 @@ PROCESSES = {"os.system", "os.exec", "os.posix_spawn", "os.spawn", "subprocess.P
 SOCKETS = {"socket.connect", "socket.bind", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"}
 GADGETS = {"os", "posix", "nt", "subprocess", "builtins", "__builtin__", "runpy", "webbrowser"}
 HARMLESS = {os.path.realpath(sys.executable), "uname"}  # Python's platform module asks the latter
+PROBE = (("::1", 0),)  # how an HTTP client asks whether there is IPv6
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
 def _hook(event, arguments):
-    if event in SOCKETS:
+    if event in SOCKETS and arguments[1:] != PROBE:
         _note(f"{event} {arguments[1:]}")
     elif event in PROCESSES and not HARMLESS & {str(arguments[0]), os.path.realpath(str(arguments[0]))}:
         _note(f"{event} {arguments[0]}")
