@@ -1,17 +1,30 @@
-"""Files that are whole when they have their name, and what the system says when they cannot be written."""
+"""Files that are whole when they have their name, one writer for each, and what the system says if it cannot be.
+
+While ``name`` is written there are two hidden files beside it: ``.name.audioset-partial`` with what is done, and
+``.name.audioset-lock``, whose lock is the operating system's and ends with its process. Both go when it is done. What a
+killed process has left of them is deleted by the next one that writes ``name``.
+"""
 
 from __future__ import annotations
 
 import errno
+import hashlib
+import logging
 import os
+import re
 import shutil
+import stat
+import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
 
 from audioset.errors import ConflictError, OutputError
+
+logger = logging.getLogger(__name__)
 
 NEXT_STEPS = {
     errno.ENOSPC: "free some space there, or choose another disk",
@@ -19,10 +32,18 @@ NEXT_STEPS = {
     errno.EACCES: "choose a place that you may write to",
     errno.EPERM: "choose a place that you may write to",
     errno.EROFS: "choose a place that you may write to",
-    errno.ENOENT: "create the folder, or correct its name",
     errno.EISDIR: "name a file in that folder",
     errno.ENAMETOOLONG: "choose a shorter name",
 }
+PARTIAL, LOCK = "audioset-partial", "audioset-lock"
+RUN = "run"  # in the name of a folder's lock
+OURS = re.compile(rf"\.(?P<name>.+)\.(?:{PARTIAL}|{LOCK})", re.DOTALL)
+MAX_NAME_BYTES = 255  # of nearly every file system
+TEMPORARY = re.compile("audioset-[0-9a-f]{12}")
+NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # of network file systems
+NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF}  # likewise
+IS_WINDOWS = sys.platform == "win32"
 
 
 @contextmanager
@@ -38,15 +59,72 @@ def explain_os_errors(place: str | os.PathLike[str]) -> Iterator[None]:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name to write to, which becomes ``path`` if the block ends well and is deleted if not."""
+def locked(path: Path, *, waits: bool = False) -> Iterator[bool]:
+    """Be the only process that writes ``path``, while the block lasts.
+
+    Parameters
+    ----------
+    path : Path
+        An output, which may be missing; its folder is there.
+    waits : bool
+        Whether to wait for another process, instead of refusing.
+
+    Yields
+    ------
+    bool
+        Whether that is sure: some network file systems keep no locks. Then a warning was logged.
+
+    Raises
+    ------
+    ConflictError
+        Another process is writing it.
+    """
+    with _holding(_beside(path, LOCK), path, waits=waits) as is_sure:
+        yield is_sure
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Be the only run that fills a folder, while the block lasts; the folder is made, and swept.
+
+    Raises
+    ------
+    ConflictError
+        Another run is filling it.
+    OutputError
+        The disk is full, or the place does not allow it.
+    """
+    is_new = not folder.exists()
+    with ExitStack() as stack:
+        with explain_os_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            if is_new:
+                stack.callback(_remove_if_empty, folder)
+            if stack.enter_context(_holding(folder / f".{RUN}.{LOCK}", folder, waits=False)):
+                sweep(folder)
+        yield
+
+
+@contextmanager
+def replacing(path: Path, *, waits: bool = True) -> Iterator[Path]:
+    """An empty file to write to, which becomes ``path`` if the block ends well and is deleted if not.
+
+    Parameters
+    ----------
+    path : Path
+        Its folder is made if need be.
+    waits : bool
+        As for ``locked``.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _beside(path)
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with locked(path, waits=waits) as is_sure:
+        temporary = _free_name(path, is_sure=is_sure)
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_LINKS, 0o666))
+        try:
+            yield temporary
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -61,15 +139,18 @@ def output_file(path: Path) -> Iterator[Path]:
 
     Raises
     ------
+    ConflictError
+        Another process is writing it.
     OutputError
         The disk is full, or the place does not allow it.
     """
     with explain_os_errors(path):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "it is a folder")
-        with replacing(path) as temporary:
+        with replacing(path, waits=False) as temporary:
             yield temporary
-            _flush(temporary)
+            flush(temporary)
+        flush(path.parent)
 
 
 @contextmanager
@@ -86,31 +167,214 @@ def output_folder(path: Path) -> Iterator[Path]:
     Raises
     ------
     ConflictError
-        If there is something of that name, other than an empty folder.
+        If there is something of that name, other than an empty folder, or another process is writing it.
     OutputError
         The disk is full, or the place does not allow it.
     """
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise ConflictError(f"{path} is there already. Next step: choose another name, or delete it")
-    temporary = _beside(path)
-    with explain_os_errors(path):
-        temporary.mkdir(parents=True)
-        try:
-            yield temporary
-            for file in temporary.iterdir():
-                if file.is_file():
-                    _flush(file)
+    _check_free(path)
+    with partial_folder(path) as temporary:
+        yield temporary
+        with explain_os_errors(path):
+            flush_tree(temporary)
+            _check_free(path)
             if path.exists():
                 path.rmdir()
             temporary.rename(path)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            flush(path.parent)
 
 
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.{uuid4().hex[:8]}")
+@contextmanager
+def partial_folder(path: Path) -> Iterator[Path]:
+    """A folder beside ``path`` for what is to become it, deleted at the end if it is still there; with its lock.
+
+    Raises
+    ------
+    ConflictError
+        Another process is writing ``path``.
+    OutputError
+        The disk is full, or the place does not allow it.
+    """
+    with explain_os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path) as is_sure:
+            temporary = _free_name(path, is_sure=is_sure)
+            temporary.mkdir()
+            try:
+                yield temporary
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _flush(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder of this process in the system's place for such; those that killed processes left are deleted first."""
+    place = Path(tempfile.gettempdir())
+    for leftover in place.glob("audioset-*"):
+        if TEMPORARY.fullmatch(leftover.name):
+            _sweep_one(leftover, leftover)
+    folder = place / f"audioset-{uuid4().hex[:12]}"
+    with ExitStack() as stack:
+        with explain_os_errors(place):
+            stack.enter_context(locked(folder))
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            folder.mkdir(mode=0o700)
+        yield folder
+
+
+def sweep(folder: Path) -> None:
+    """Delete what killed processes left half-written in a folder of this package's own."""
+    for found in list(folder.glob(f".*.{PARTIAL}")) + list(folder.glob(f".*.{LOCK}")):
+        match = OURS.fullmatch(found.name)
+        if match and match["name"] != RUN:
+            _sweep_one(folder / match["name"], _beside(folder / match["name"], PARTIAL))
+
+
+def flush(path: Path) -> None:
+    """Have the disk keep a file, or the names in a folder, whatever happens to the machine."""
+    is_folder = path.is_dir()
+    if is_folder and IS_WINDOWS:  # which keeps them by itself
+        return
+    try:
+        file = os.open(path, os.O_RDWR if IS_WINDOWS else os.O_RDONLY)
+    except PermissionError:
+        if is_folder:  # that may be written to, and not listed
+            return
+        raise
+    try:
+        os.fsync(file)
+    except OSError as error:
+        if not is_folder or error.errno not in NO_FOLDER_SYNC:
+            raise
+    finally:
+        os.close(file)
+
+
+def flush_tree(folder: Path) -> None:
+    """The same for all that is in a folder, and below it."""
+    for path in [*folder.rglob("*"), folder]:
+        if path.is_dir() or path.is_file():
+            flush(path)
+
+
+def _beside(path: Path, what: str) -> Path:
+    """The hidden name of a lock or of a part of ``path``. If it is too long, a digest stands for the name."""
+    name = f".{path.name}.{what}"
+    if len(os.fsencode(name)) > MAX_NAME_BYTES >= len(os.fsencode(path.name)):
+        name = f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()}.{what}"
+    return path.with_name(name)
+
+
+def _free_name(path: Path, *, is_sure: bool) -> Path:
+    """A name for what is to become ``path``. What is there is a killed process's, if the lock is surely ours."""
+    temporary = _beside(path, PARTIAL)
+    if is_sure and _delete(temporary):
+        return temporary
+    return _beside(path, uuid4().hex)
+
+
+def _sweep_one(path: Path, leftover: Path) -> None:
+    with suppress(ConflictError, OSError), locked(path) as is_sure:
+        if is_sure:
+            _delete(leftover)
+
+
+def _delete(leftover: Path) -> bool:
+    """Delete a file or folder of this user's; whether nothing of the name is there now."""
+    try:
+        status = leftover.lstat()
+        if hasattr(os, "getuid") and status.st_uid != os.getuid():
+            return False
+        if stat.S_ISDIR(status.st_mode):
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _check_free(path: Path) -> None:
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise ConflictError(f"{path} is there already. Next step: choose another name, or delete it")
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
+
+
+@contextmanager
+def _holding(lock: Path, place: Path, *, waits: bool) -> Iterator[bool]:
+    """Hold the lock of a file, which is made, and deleted at the end."""
+    file, is_sure = _open_locked(lock, place, waits=waits)
+    try:
+        yield is_sure
+    finally:
+        with suppress(OSError):  # another user's, in a folder where only owners delete
+            if not os.fstat(file).st_size:
+                lock.unlink()
+        os.close(file)
+
+
+def _open_locked(lock: Path, place: Path, *, waits: bool) -> tuple[int, bool]:
+    while True:
+        file = _open(lock)
+        try:
+            is_sure = _acquire(file, place, waits=waits)
+            if _is_there(lock, file):
+                return file, is_sure
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)  # whoever held it has deleted it since: the next one makes another
+
+
+def _open(lock: Path) -> int:
+    """The file of a lock; never a link's target. Another user's may only be readable, which is enough."""
+    flags = NO_LINKS | getattr(os, "O_NONBLOCK", 0)
+    try:
+        return os.open(lock, os.O_RDWR | os.O_CREAT | flags, 0o666)
+    except PermissionError:
+        if not lock.exists():
+            raise
+        return os.open(lock, os.O_RDONLY | flags)
+
+
+def _is_there(lock: Path, file: int) -> bool:
+    try:
+        return IS_WINDOWS or os.path.samestat(os.fstat(file), lock.lstat())
+    except FileNotFoundError:
+        return False
+
+
+def _acquire(file: int, place: Path, *, waits: bool) -> bool:
+    """Lock an open file; whether its file system keeps locks."""
+    try:
+        _lock(file, waits=waits)
+    except (BlockingIOError, PermissionError) as error:
+        raise ConflictError(
+            f"another run is writing {place}. Next step: wait for it, or choose another name"
+        ) from error
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        logger.warning("the disk of %s keeps no locks: two runs that write it at once would not be noticed", place)
+        return False
+    return True
+
+
+if sys.platform == "win32":
+
+    def _lock(file: int, *, waits: bool) -> None:
+        import msvcrt
+
+        msvcrt.locking(file, msvcrt.LK_LOCK if waits else msvcrt.LK_NBLCK, 1)
+
+else:
+
+    def _lock(file: int, *, waits: bool) -> None:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
