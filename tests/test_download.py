@@ -392,7 +392,7 @@ def test_half_written_files_of_the_dead_are_removed_and_those_of_the_living_are_
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signals on Windows")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_run_that_is_asked_to_end_leaves_clips_pending_and_no_scraps(tmp_path, site, number):
     import subprocess
 
@@ -419,7 +419,7 @@ def test_a_run_that_is_asked_to_end_leaves_clips_pending_and_no_scraps(tmp_path,
         assert process.poll() is None
     process.send_signal(number)
     _, errors = process.communicate(timeout=40)
-    assert process.returncode == 130, errors
+    assert process.returncode == 128 + number, errors
     assert "stopped" in errors
     assert states(tmp_path) == {"pending": 3}
     assert not (tmp_path / PARTIAL_FOLDER).exists()

@@ -16,7 +16,7 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -117,14 +117,8 @@ def replacing(path: Path, *, waits: bool = True) -> Iterator[Path]:
         As for ``locked``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path, waits=waits) as is_sure:
-        temporary = _free_name(path, is_sure=is_sure)
-        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_LINKS, 0o666))
-        try:
-            yield temporary
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with locked(path, waits=waits) as is_sure, _renaming(path, is_sure=is_sure) as temporary:
+        yield temporary
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -158,6 +152,29 @@ def writing(path: Path) -> Iterator[BinaryIO]:
     """As ``output_file``, open for writing."""
     with output_file(path) as temporary, temporary.open("wb") as file:
         yield file
+
+
+def update(path: Path, change: Callable[[bytes], bytes]) -> None:
+    """Replace a file by what a function makes of its contents, of which there are none if it is missing.
+
+    Several processes may do so at once: each one's change is made to what the one before has left.
+
+    Raises
+    ------
+    OutputError
+        The disk is full, or the place does not allow it.
+    """
+    with explain_os_errors(path):
+        real = Path(os.path.realpath(path))  # a link stays a link
+        real.parent.mkdir(parents=True, exist_ok=True)
+        with locked(real, waits=True) as is_sure:
+            before = real.read_bytes() if real.exists() else b""
+            after = change(before)
+            if after != before:
+                with _renaming(real, is_sure=is_sure) as temporary:
+                    temporary.write_bytes(after)
+                    flush(temporary)
+                flush(real.parent)
 
 
 @contextmanager
@@ -262,6 +279,18 @@ def _beside(path: Path, what: str) -> Path:
     if len(os.fsencode(name)) > MAX_NAME_BYTES >= len(os.fsencode(path.name)):
         name = f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()}.{what}"
     return path.with_name(name)
+
+
+@contextmanager
+def _renaming(path: Path, *, is_sure: bool) -> Iterator[Path]:
+    """An empty file that becomes ``path``, whose lock is held, or is deleted."""
+    temporary = _free_name(path, is_sure=is_sure)
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_LINKS, 0o666))
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _free_name(path: Path, *, is_sure: bool) -> Path:

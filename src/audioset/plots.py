@@ -6,7 +6,6 @@ import io
 import os
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,14 +13,14 @@ import numpy as np
 from audioset.audio import waveform_to_mono
 from audioset.errors import MissingExtraError, UsageError
 from audioset.formats.output import open_output
-from audioset.formats.rows import one_line, printable
+from audioset.formats.picture import CREATOR, MARKS, check_plot
+from audioset.formats.rows import one_line
 from audioset.formats.table import clock
 from audioset.frontend import MEL_SCALES, FrontendSpec
 from audioset.predict import Prediction, top_indices
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-SUFFIXES = (".png", ".pdf", ".svg")
 SIZE_INCHES = (12, 8)
 DOTS_PER_INCH = 120
 PANEL_HEIGHTS = (1, 1.6, 2)
@@ -76,9 +75,7 @@ def plot_prediction(
 
     Source: the three panels of tensorflow/models, research/audioset/yamnet/yamnet_visualization.ipynb.
     """
-    suffix = Path(path).suffix.lower()
-    if suffix not in SUFFIXES:
-        raise UsageError(f"a plot cannot be written to {printable(path)}; expected a name with {', '.join(SUFFIXES)}")
+    kind = check_plot(path)
     if n_top < 1:
         raise UsageError(f"n_top is {n_top}; expected one class or more")
     spec = spec or prediction.frontend
@@ -93,7 +90,7 @@ def plot_prediction(
     picture = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # a title in a script that the font lacks is still a plot
-        figure.savefig(picture, format=suffix[1:])
+        figure.savefig(picture, format=kind, metadata={MARKS[kind]: CREATOR})
     with open_output(path) as output:
         output.write(picture.getvalue())
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
+from contextlib import suppress
 
 import click
 
 from audioset import __version__
 from audioset.cli.lazy import LazyGroup
 from audioset.errors import AudioSetError
+from audioset.stopping import Stopped, stop_when_asked
 
 # command -> (module, one line for the list of commands)
 COMMANDS = {
@@ -28,7 +31,6 @@ COMMANDS = {
     "search": ("search", "Find the moments that sound most like an example."),
     "doctor": ("doctor", "Show what works here, and how exactly."),
 }
-INTERRUPTED = 130
 
 
 @click.command(
@@ -47,8 +49,8 @@ def cli() -> None:
       audioset embed recordings/ --output embeddings.parquet
 
     Results go to standard output, everything else to standard error. Exit codes: 0 all done, 2 wrong
-    usage, 3 some inputs failed, 4 no input, 5 weights missing or wrong, 6 an earlier run does not fit, 7 results
-    cannot be written.
+    usage, 3 some inputs failed, 4 no input, 5 weights missing or wrong, 6 an earlier run does not fit, or another
+    one is writing the same output, 7 results cannot be written, 128 and a signal's number: stopped by it.
     """
 
 
@@ -56,6 +58,7 @@ def main() -> None:
     """Run the command line; errors become one line and an exit code."""
     logging.basicConfig(format="audioset: %(message)s", level=logging.WARNING, stream=sys.stderr)
     try:
+        stop_when_asked()
         sys.exit(cli.main(prog_name="audioset", standalone_mode=False))
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
@@ -65,6 +68,8 @@ def main() -> None:
     except AudioSetError as error:
         click.echo(f"audioset: {error}", err=True)
         sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("audioset: stopped", err=True)
-        sys.exit(INTERRUPTED)
+    except (click.Abort, KeyboardInterrupt) as error:
+        with suppress(OSError):  # a terminal that is gone
+            click.echo("audioset: stopped", err=True)
+        stopped = error if isinstance(error, Stopped) else error.__cause__
+        sys.exit(128 + (stopped.number if isinstance(stopped, Stopped) else signal.SIGINT))

@@ -313,13 +313,9 @@ class _Watch:
                 self._log = self._log_path.open("a", encoding="utf-8")
             except OSError as error:
                 raise OutputError(f"cannot write {self._log_path}: {error.strerror}") from error
-        self._before = _on_sigterm()
         return self
 
     def __exit__(self, *error: object) -> None:
-        import signal
-
-        signal.signal(signal.SIGTERM, self._before)
         if self._log:
             self._log.close()
 
@@ -334,16 +330,6 @@ class _Watch:
             if not self._is_quiet and self._clock.monotonic() - self._said_at > 10:
                 self._said_at = self._clock.monotonic()
                 click.echo(f"audioset: {_in_words(self._counts)}", err=True)
-
-
-def _on_sigterm() -> Any:
-    """Let a request to end, as clusters make, act like Ctrl-C. What was there before."""
-    import signal
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    return signal.signal(signal.SIGTERM, interrupt)
 
 
 def _conclude(ledger: Ledger, outcome: Outcome, folder: Path, shard: Shard | None, *, is_quiet: bool) -> int:

@@ -12,7 +12,7 @@ import click
 
 from audioset.cli.options import format_option, model_options, run_options, take_limits
 from audioset.errors import UsageError
-from audioset.formats import EMBED_FORMATS, SUFFIXES, EmbeddingRow
+from audioset.formats import EMBED_FORMATS, OWN_EMBEDDINGS, SUFFIXES, EmbeddingRow
 from audioset.formats.tfrecord import QUANTISED_ONLY
 
 if TYPE_CHECKING:
@@ -51,9 +51,9 @@ def embed(**options: Any) -> int:
 
     postprocessor = _find_postprocessor(options)
     with open_inputs(options.pop("inputs")) as inputs:
-        run = Run(inputs, take_limits(options), options)
+        run = Run(inputs, take_limits(options), options, EMBED_FORMATS, OWN_EMBEDDINGS)
         with closing(_rows(run, postprocessor)) as rows:
-            n_failed = run.write(rows, EMBED_FORMATS)
+            n_failed = run.write(rows)
     return 3 if n_failed else 0
 
 

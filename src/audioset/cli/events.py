@@ -18,7 +18,7 @@ from audioset.cli.options import (
     take_limits,
 )
 from audioset.cli.view import take_event_finder
-from audioset.formats import EVENT_FORMATS, EventRow
+from audioset.formats import EVENT_FORMATS, OWN_EVENTS, EventRow
 
 if TYPE_CHECKING:
     from audioset.cli.run import Run
@@ -50,10 +50,10 @@ def events(**options: Any) -> int:
 
     make_finder = take_event_finder(options)
     with open_inputs(options.pop("inputs")) as inputs:
-        run = Run(inputs, take_limits(options), options)
+        run = Run(inputs, take_limits(options), options, EVENT_FORMATS, OWN_EVENTS)
         check_tagger(run.model, run.name)
         with closing(_rows(run, make_finder(run.model))) as rows:
-            n_failed = run.write(rows, EVENT_FORMATS)
+            n_failed = run.write(rows)
     return 3 if n_failed else 0
 
 

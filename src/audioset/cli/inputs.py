@@ -6,13 +6,13 @@ import glob
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from audioset.errors import NoInputError
+from audioset.files import temporary_folder
 from audioset.sounds.folder import AUDIO_SUFFIXES
 
 STDIN = "-"
@@ -37,13 +37,13 @@ def open_inputs(arguments: Sequence[str]) -> Iterator[list[Input]]:
     NoInputError
         If that is none at all; the message says what was looked for.
     """
-    with tempfile.TemporaryDirectory(prefix="audioset-") as folder:
+    with temporary_folder() if STDIN in arguments else nullcontext(Path()) as folder:
         inputs: dict[str, Input] = {}
         for argument in arguments:
             for path in _paths(argument):
                 inputs.setdefault(path, Input(path, path))
             if argument == STDIN:
-                inputs[STDIN] = Input(_spool_stdin(Path(folder)), STDIN)
+                inputs[STDIN] = Input(_spool_stdin(folder), STDIN)
         if not inputs:
             raise NoInputError(
                 f"no audio in {', '.join(arguments)}. Looked for files ending in {' '.join(sorted(AUDIO_SUFFIXES))}, "

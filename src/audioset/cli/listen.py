@@ -18,6 +18,7 @@ from audioset.errors import AudioError, MissingExtraError
 from audioset.formats import EVENT_FORMATS, EventRow, make_writer, open_output
 from audioset.formats.rows import one_line
 from audioset.formats.table import clock
+from audioset.stopping import ASKING
 
 if TYPE_CHECKING:
     from audioset.cli.view import EventFinder, View
@@ -169,20 +170,22 @@ def _no_microphone(error: Exception) -> AudioError:
 
 
 class _Interrupt:
-    """Ctrl-C as a wish to end: it cuts short the wait for samples, never the work on them. The second one kills."""
+    """Ctrl-C, SIGTERM or SIGHUP as a wish to end: it cuts short the wait for
+    samples, never the work on them. The second one stops at once."""
 
     def __init__(self) -> None:
         self.is_asked = False
         self._is_waiting = False
 
     def __enter__(self) -> _Interrupt:
-        self._previous = signal.signal(signal.SIGINT, self._ask)
+        self._previous = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, *ASKING)}
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        signal.signal(signal.SIGINT, self._previous)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         was_asked, self.is_asked = self.is_asked, True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -22,6 +23,12 @@ model_option = click.option(
 weights_option = click.option(
     "--weights", metavar="FILE", type=click.Path(path_type=Path), help="A checkpoint of your own."
 )
+
+overwrite_option = click.option(
+    "--overwrite", is_flag=True, help="Replace an output file that is there already, whatever wrote it."
+)
+# Options that name what a command reads, and never writes.
+READ = ("weights", "thresholds", "pca", "labels", "scores", "ids", "exclude_ids", "quality", "ends", "features", "like")
 
 MODEL_OPTIONS = (
     model_option,
@@ -65,6 +72,7 @@ DECODING_OPTIONS = (
 )
 RUN_OPTIONS = (
     click.option("--output", "-o", metavar="PATH", help="File to write, or a folder. Default: standard output."),
+    overwrite_option,
     *DECODING_OPTIONS,
 )
 
@@ -131,7 +139,7 @@ def model_options(command: Command) -> Command:
 
 
 def run_options(command: Command) -> Command:
-    """``--output``, ``--hop``, ``--pad``, ``--workers``, ``--quiet`` and one option for each limit."""
+    """``--output``, ``--overwrite``, ``--hop``, ``--pad``, ``--workers``, ``--quiet`` and one option for each limit."""
     return _apply(RUN_OPTIONS, command)
 
 
@@ -173,6 +181,17 @@ def load_chosen_model(options: Mapping[str, Any]) -> Model:
         engine=options["engine"],
         n_threads=options["threads"],
     )
+
+
+def files_read(*inputs: str | os.PathLike[str]) -> set[tuple[int, int]]:
+    """``file_ids`` of a command's inputs, and of all that its options name to be read: the model, lists, tables."""
+    from audioset.formats.output import file_ids
+
+    params = click.get_current_context().params
+    named: list[str | os.PathLike[str]] = [*inputs, *filter(None, [params.get("model")])]
+    for value in filter(None, map(params.get, READ)):
+        named += [value] if isinstance(value, (str, Path)) else value
+    return file_ids(named)
 
 
 def check_tagger(model: Model, name: str) -> None:

@@ -31,6 +31,7 @@ class Progress:
         self._started_at = self._line_at = time.monotonic()
         self._is_quiet = is_quiet
         self._shows_errors = shows_errors
+        self._refusal: Exception | None = None
         self._bar: Any = None
         self._task: Any = None
 
@@ -53,8 +54,13 @@ class Progress:
         self._file_audio_s = audio_s
         self._show()
 
+    def refuse(self, error: Exception) -> None:
+        """Note that the results of the current file cannot be written."""
+        self._refusal = error
+
     def finish_file(self, shown: str, error: Exception | None, warnings: tuple[str, ...]) -> None:
         """Note that a file is done, or what was wrong with it."""
+        error, self._refusal = error or self._refusal, None
         self._audio_s += self._file_audio_s
         self._file_audio_s = 0.0
         if error is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -11,16 +12,16 @@ from typing import Any
 
 from audioset.batch import Part, predict_parts
 from audioset.cli.inputs import Input
-from audioset.cli.options import load_chosen_model
+from audioset.cli.options import files_read, load_chosen_model
 from audioset.cli.progress import Progress
-from audioset.errors import UsageError
-from audioset.files import explain_os_errors
-from audioset.formats import SUFFIXES, Stream, Writer, make_writer, open_output, printable
+from audioset.errors import OutputError, UsageError
+from audioset.formats import Recogniser, Stream, Writer, check_output, choose_format, open_output, printable
 from audioset.limits import Limits
 from audioset.predict import Model, Prediction
 
 # Formats that can be one file for each recording, in a folder, and how these files end.
 PER_RECORDING = {"audacity": ".txt", "raven": ".txt", "textgrid": ".TextGrid", "webvtt": ".vtt"}
+STDIN_NAME = "stdin"
 ONE_RECORDING = {"audacity": "Audacity labels belong", "textgrid": "a TextGrid belongs", "webvtt": "captions belong"}
 
 
@@ -33,10 +34,26 @@ class Run:
     limits : Limits
     options : dict
         The command's options: model, weights, engine, precision, threads, hop_s, window_s, pad, workers, output,
-        format_name, quiet.
+        overwrite, format_name, quiet.
+    formats : mapping
+        Writers by format.
+    own : mapping
+        For each format, what tells its files from others.
+
+    Raises
+    ------
+    UsageError
+        The output cannot be, is an input, or is there and not one of this command.
     """
 
-    def __init__(self, inputs: Sequence[Input], limits: Limits, options: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        inputs: Sequence[Input],
+        limits: Limits,
+        options: dict[str, Any],
+        formats: Mapping[str, Callable[[Stream], Writer[Any]]],
+        own: Mapping[str, Recogniser],
+    ) -> None:
         self.limits = limits
         self.hop_s: float | None = options["hop_s"]
         self.window_s: float | None = options["window_s"]
@@ -46,6 +63,14 @@ class Run:
         self._options = options
         self._progress: Progress | None = None
         self.kept: list[Prediction] | None = None  # a list, if the predictions are wanted after the run
+        self._target: str | None = options["output"]
+        self._is_folder = self._target is not None and (self._target.endswith("/") or Path(self._target).is_dir())
+        self._format = choose_format(None if self._is_folder else self._target, options["format_name"], formats)
+        self._formats = formats
+        self._files: dict[str, Path] | None = None  # one for each recording
+        if self._is_folder and self._format in PER_RECORDING:
+            self._files = _files_of(inputs, Path(str(self._target)), PER_RECORDING[self._format])
+        self._check(own)
 
     @cached_property
     def model(self) -> Model:
@@ -78,58 +103,62 @@ class Run:
         if self.kept is not None:
             self.kept.append(prediction)
 
-    def write(self, rows: Iterable[Any], formats: Mapping[str, Callable[[Stream], Writer[Any]]]) -> int:
+    def write(self, rows: Iterable[Any]) -> int:
         """Write all rows where the options say; the number of files that failed."""
-        target: str | None = self._options["output"]
-        format_name = self._format(target, formats)
-        is_folder = target is not None and (target.endswith("/") or Path(target).is_dir())
-        if is_folder and format_name not in PER_RECORDING:
-            raise UsageError(
-                f"--output {target} is a folder, and {format_name} is one file for all recordings. "
-                f"Next step: name a file, such as {Path(str(target)) / f'results.{format_name}'}"
-            )
-        if format_name in ONE_RECORDING and not is_folder and len(self._inputs) > 1:
-            raise UsageError(
-                f"{ONE_RECORDING[format_name]} to one recording, and the inputs are {len(self._inputs)}. "
-                "Next step: --output FOLDER/, for one file each"
-            )
-        _ = self.model  # what is wrong with it is said before any output is opened
-        shows_errors = format_name != "table" or target is not None
+        shows_errors = self._format != "table" or self._target is not None
         progress = Progress(len(self._inputs), is_quiet=self._options["quiet"], shows_errors=shows_errors)
         self._progress = progress
+        make = self._formats[self._format]
         with progress:
-            if is_folder:
-                base = os.path.commonpath([Path(item.path).resolve().parent for item in self._inputs])
-                _write_folder(rows, formats[format_name], Path(str(target)), base, PER_RECORDING[format_name])
+            if self._files is not None:
+                _write_files(rows, make, self._files, progress)
             else:
-                with open_output(target) as stream, closing(make_writer(format_name, stream, formats)) as writer:
+                with open_output(self._target) as stream, closing(make(stream)) as writer:
                     for row in rows:
                         writer.write(row)
         return progress.n_failed
 
-    def _format(self, target: str | None, formats: Iterable[str]) -> str:
-        chosen: str | None = self._options["format_name"]
-        chosen = chosen or SUFFIXES.get(Path(target or "").suffix.lower(), next(iter(formats)))
-        if chosen not in formats:
-            known = ", ".join(formats)
-            raise UsageError(f"--output {target} means {chosen}, which this command does not write; expected {known}")
-        return chosen
+    def _check(self, own: Mapping[str, Recogniser]) -> None:
+        """Refuse an output that cannot be, or that must not be replaced."""
+        if self._files is None and self._is_folder:
+            raise UsageError(
+                f"--output {self._target} is a folder, and {self._format} is one file for all recordings. "
+                f"Next step: name a file, such as {Path(str(self._target)) / f'results.{self._format}'}"
+            )
+        if self._files is None and self._format in ONE_RECORDING and len(self._inputs) > 1:
+            raise UsageError(
+                f"{ONE_RECORDING[self._format]} to one recording, and the inputs are {len(self._inputs)}. "
+                "Next step: --output FOLDER/, for one file each"
+            )
+        read = files_read(*(item.path for item in self._inputs))
+        for target in [self._target] if self._files is None else self._files.values():
+            check_output(target, read, own[self._format], overwrites=self._options["overwrite"])
 
 
-def _write_folder(
-    rows: Iterable[Any], make: Callable[[Stream], Writer[Any]], folder: Path, base: str, suffix: str
+def _files_of(inputs: Sequence[Input], folder: Path, suffix: str) -> dict[str, Path]:
+    """A file for each recording, by the name it is shown under, placed in ``folder`` as the recordings are."""
+    paths = {item: Path(item.path).resolve() for item in inputs if item.path == item.shown}
+    base = os.path.commonpath([path.parent for path in paths.values()]) if paths else ""
+    names = {item: os.path.relpath(paths[item], base) if item in paths else STDIN_NAME for item in inputs}
+    return {printable(item.shown): folder / f"{name}{suffix}" for item, name in names.items()}
+
+
+def _write_files(
+    rows: Iterable[Any], make: Callable[[Stream], Writer[Any]], files: Mapping[str, Path], progress: Progress
 ) -> None:
-    """One file for each recording, placed in ``folder`` as the recording is in ``base``."""
+    """One file for each recording. One whose name is too long for the disk fails alone."""
     with ExitStack() as stack:
         current, writer = None, None
         for row in rows:
             if row.path != current:
                 stack.close()
-                path = folder / os.path.relpath(Path(row.path).resolve(), base)
-                with explain_os_errors(str(path.parent)):
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                stream = stack.enter_context(open_output(path.with_name(f"{path.name}{suffix}")))
-                writer = stack.enter_context(closing(make(stream)))
-                current = row.path
+                current, writer = row.path, None
+                try:
+                    stream = stack.enter_context(open_output(files[row.path]))
+                    writer = stack.enter_context(closing(make(stream)))
+                except OutputError as error:
+                    if getattr(error.__cause__, "errno", None) != errno.ENAMETOOLONG:
+                        raise
+                    progress.refuse(error)
             if writer:
                 writer.write(row)

@@ -12,13 +12,14 @@ import click
 from audioset.cli.options import (
     check_tagger,
     class_options,
+    files_read,
     format_option,
     model_options,
     run_options,
     take_limits,
 )
 from audioset.cli.view import take_view
-from audioset.formats import TAG_FORMATS, Row, Tag
+from audioset.formats import OWN_TAGS, TAG_FORMATS, Row, Tag, check_different, check_output
 
 if TYPE_CHECKING:
     from audioset.cli.inputs import Input
@@ -59,20 +60,26 @@ def tag(**options: Any) -> int:
     """
     from audioset.cli.inputs import open_inputs
     from audioset.cli.run import Run
+    from audioset.formats.picture import check_plot, is_picture
 
     plot = options.pop("plot")
     make_view = take_view(options)
     with open_inputs(options.pop("inputs")) as inputs:
         if plot and len(inputs) != 1:
             raise click.UsageError(f"--plot draws one recording; the inputs are {len(inputs)}.")
-        run = Run(inputs, take_limits(options), options)
+        run = Run(inputs, take_limits(options), options, TAG_FORMATS, OWN_TAGS)
+        if plot:
+            check_plot(plot)
+            check_different(plot=plot, output=options["output"])
+            read = files_read(*(item.path for item in inputs))
+            check_output(plot, read, is_picture, overwrites=options["overwrite"], option="--plot")
         check_tagger(run.model, run.name)
         view = make_view(run.model.labels)
         choose = _Choice(view, options["top"], options["threshold"], options["leaf_only"])
         run.kept = [] if plot else None
         make_rows = _patch_rows if options["per_patch"] else _file_rows
         with closing(make_rows(run, choose)) as rows:
-            n_failed = run.write(rows, TAG_FORMATS)
+            n_failed = run.write(rows)
         if plot and not n_failed:
             _plot(run, view, inputs[0], plot)
     return 3 if n_failed else 0

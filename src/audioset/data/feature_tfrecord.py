@@ -9,22 +9,24 @@ import tarfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, BinaryIO
 
 from audioset.data.feature_clips import FeatureClip
-from audioset.data.feature_examples import AUDIOSET, Layout, clip_to_example
+from audioset.data.feature_examples import AUDIOSET, YOUTUBE8M_OF_AUDIOSET, Layout, clip_to_example, parse_clip
+from audioset.data.feature_problems import Problems
 from audioset.data.feature_shards import is_archive, is_shard
-from audioset.data.tfrecord import frame_record
+from audioset.data.tfrecord import frame_record, read_records
 from audioset.errors import DataError, OutputError
-from audioset.files import output_file, output_folder
+from audioset.files import output_file, output_folder, partial_folder
 
 TOP = "audioset_v1_embeddings"
 NO_SUBSET_FOLDER = "unknown"
 SHARD = re.compile(r"[\w-]{2}", re.ASCII)
 BUFFERED_BYTES = 1 << 25
 GZIP_LEVEL = 6
+N_RECOGNISED = 64  # examples: of as many released ones, some have another order
 
 
 def write(path: Path, clips: Iterable[FeatureClip], layout: Layout = AUDIOSET) -> int:
@@ -118,8 +120,8 @@ def _shard_name(clip: FeatureClip) -> str:
 
 
 def _write_archive(path: Path, clips: Iterable[FeatureClip], layout: Layout) -> None:
-    with output_file(path) as temporary, TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-        paths = _collect(Path(folder), clips, layout)
+    with output_file(path) as temporary, partial_folder(path.with_name(f"{path.name}.shards")) as folder:
+        paths = _collect(folder, clips, layout)
         with _open_archive(temporary, is_plain=path.suffix == ".tar") as archive:
             for name, shard in paths.items():
                 data = shard.read_bytes()
@@ -173,3 +175,28 @@ def _check_names(path: Path, names: Iterable[str]) -> None:
                 f"cannot write {path}: its disk takes {other} and {name} for one file. Next step: write "
                 f"{path.name}.tar.gz, which every command here reads as it is, or choose another disk"
             )
+
+
+def first_examples(file: BinaryIO, n: int) -> list[bytes]:
+    """The first ``n`` examples of a TFRecord file, or all it has."""
+    n_bytes = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    return [example for _, _, example in islice(read_records(file, n_bytes, "it", Problems("raise")), n)]
+
+
+def is_written(file: BinaryIO) -> bool:
+    """Whether a TFRecord file is one that ``write`` wrote: the same clips would be the same bytes."""
+    return any(
+        all(
+            example == clip_to_example(parse_clip(example, None, (layout,)), layout)
+            for example in first_examples(file, N_RECOGNISED)
+        )
+        for layout in (YOUTUBE8M_OF_AUDIOSET, AUDIOSET)
+    )
+
+
+def is_written_archive(file: BinaryIO) -> bool:
+    """Whether an archive is one that ``write`` wrote: nobody's, and of no time."""
+    with tarfile.open(fileobj=file, mode="r:*") as archive:
+        first = archive.next()
+    return first is not None and first.name.startswith(f"{TOP}/") and not first.mtime and not first.uname

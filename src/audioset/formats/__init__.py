@@ -7,33 +7,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TypeVar
 
 from audioset.errors import UsageError
-from audioset.formats.audacity import AudacityWriter
-from audioset.formats.csv_lines import CsvWriter, EventCsvWriter
-from audioset.formats.dcase import DcaseWriter, StrongWriter
+from audioset.formats.audacity import AudacityWriter, is_audacity
+from audioset.formats.csv_lines import CsvWriter, EventCsvWriter, is_event_csv, is_tag_csv
+from audioset.formats.dcase import DcaseWriter, StrongWriter, is_audioset_strong, is_dcase
 from audioset.formats.event_table import EventTableWriter
 from audioset.formats.event_tags import audacity_events, raven_events
 from audioset.formats.json_array import JsonWriter
-from audioset.formats.jsonl import EmbeddingJsonlWriter, EventJsonlWriter, JsonlWriter
-from audioset.formats.npz import NpzWriter
+from audioset.formats.jsonl import (
+    EmbeddingJsonlWriter,
+    EventJsonlWriter,
+    JsonlWriter,
+    is_embedding_jsonl,
+    is_event_jsonl,
+    is_tag_json,
+)
+from audioset.formats.npz import NpzWriter, is_npz
 from audioset.formats.output import Output as Output
 from audioset.formats.output import Stream as Stream
+from audioset.formats.output import check_different as check_different
+from audioset.formats.output import check_output as check_output
+from audioset.formats.output import file_ids as file_ids
+from audioset.formats.output import is_device as is_device
 from audioset.formats.output import open_output as open_output
-from audioset.formats.parquet import EmbeddingParquetWriter, EventParquetWriter, ParquetWriter
-from audioset.formats.raven import RavenWriter
+from audioset.formats.parquet import (
+    EmbeddingParquetWriter,
+    EventParquetWriter,
+    ParquetWriter,
+    is_embedding_parquet,
+    is_event_parquet,
+    is_tag_parquet,
+)
+from audioset.formats.raven import RavenWriter, is_raven
+from audioset.formats.recognising import Recogniser as Recogniser
 from audioset.formats.rows import EmbeddingRow as EmbeddingRow
 from audioset.formats.rows import EventRow as EventRow
 from audioset.formats.rows import Row as Row
 from audioset.formats.rows import Tag as Tag
 from audioset.formats.rows import Writer as Writer
+from audioset.formats.rows import one_line
 from audioset.formats.rows import printable as printable
-from audioset.formats.table import TableWriter
-from audioset.formats.textgrid import TextGridWriter
-from audioset.formats.tfrecord import TFRecordWriter
-from audioset.formats.webvtt import WebVttWriter
+from audioset.formats.table import TableWriter, is_table
+from audioset.formats.textgrid import TextGridWriter, is_textgrid
+from audioset.formats.tfrecord import TFRecordWriter, is_embedding_tfrecord
+from audioset.formats.webvtt import WebVttWriter, is_webvtt
 
 AnyRow = TypeVar("AnyRow")
 
@@ -68,6 +90,35 @@ EMBED_FORMATS: dict[str, Callable[[Stream], Writer[EmbeddingRow]]] = {
     "tfrecord": TFRecordWriter,
 }
 
+# For each format, what tells its files from those of other programs.
+OWN_TAGS: dict[str, Recogniser] = {
+    "table": is_table,
+    "json": is_tag_json,
+    "jsonl": is_tag_json,
+    "csv": is_tag_csv,
+    "parquet": is_tag_parquet,
+    "audacity": is_audacity,
+    "raven": is_raven,
+}
+OWN_EVENTS: dict[str, Recogniser] = {
+    "table": is_table,
+    "jsonl": is_event_jsonl,
+    "csv": is_event_csv,
+    "parquet": is_event_parquet,
+    "audacity": is_audacity,
+    "raven": is_raven,
+    "dcase": is_dcase,
+    "audioset-strong": is_audioset_strong,
+    "textgrid": is_textgrid,
+    "webvtt": is_webvtt,
+}
+OWN_EMBEDDINGS: dict[str, Recogniser] = {
+    "jsonl": is_embedding_jsonl,
+    "npz": is_npz,
+    "parquet": is_embedding_parquet,
+    "tfrecord": is_embedding_tfrecord,
+}
+
 # What an output's name says about its format. ".txt" says nothing: Audacity, Raven and the table all use it.
 SUFFIXES = {
     ".json": "json",
@@ -81,6 +132,41 @@ SUFFIXES = {
     ".textgrid": "textgrid",
     ".vtt": "webvtt",
 }
+PLAIN = ("", ".txt")  # endings that say nothing
+
+
+def choose_format(target: str | os.PathLike[str] | None, chosen: str | None, formats: Iterable[str]) -> str:
+    """The format of an output: the one that was chosen, or as its name says.
+
+    Parameters
+    ----------
+    target : path or None
+        None or ``"-"`` is standard output.
+    chosen : str or None
+    formats : iterable of str
+        Those that can be written. The first is that of standard output, and of names that say nothing.
+
+    Raises
+    ------
+    UsageError
+        The name has the ending of another format, or of none.
+    """
+    known = tuple(formats)
+    suffix = Path(target or "").suffix.lower()
+    says_nothing = chosen is not None or target is None or suffix in PLAIN or is_device(Path(target))
+    name = chosen or (known[0] if says_nothing else SUFFIXES.get(suffix))
+    if name in known:
+        return name
+    endings = ", ".join(ending for ending, each in SUFFIXES.items() if each in known)
+    shown = printable(target or "")
+    if name is not None:
+        raise UsageError(
+            f"--output {shown} means {name}, which this command does not write; expected {', '.join(known)}"
+        )
+    raise UsageError(
+        f"--output {shown} ends in {one_line(suffix)}, which no format has; expected {endings}. "
+        "Next step: such a name, or --format"
+    )
 
 
 def make_writer(name: str, stream: Stream, formats: Mapping[str, Callable[[Stream], Writer[AnyRow]]]) -> Writer[AnyRow]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from audioset.errors import UsageError
 from audioset.formats.output import Stream
+from audioset.formats.recognising import has_lines
 from audioset.formats.rows import Row, clipped_end_s, one_line
 
 
@@ -38,3 +39,6 @@ class AudacityWriter:
                 "or choose another format, such as raven or csv"
             )
         self._path = path
+
+
+is_audacity = has_lines(r"\d+\.\d{6}\t\d+\.\d{6}\t.* \(\d\.\d\d\)")

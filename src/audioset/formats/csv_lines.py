@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from audioset.formats.output import Stream
+from audioset.formats.recognising import begins_with
 from audioset.formats.rows import CELLS, EVENT_CELLS, Cell, EventRow, Row, flat_cells, flat_event_cells
 
 # Not the csv module: before Python 3.13 it leaves a lone carriage return unquoted, and then cannot read it back.
@@ -55,3 +56,7 @@ def _quoted(cell: Cell) -> str:
         return ""
     text = cell if isinstance(cell, str) else decimal(cell)
     return '"' + text.replace('"', '""') + '"' if NEEDS_QUOTES.search(text) else text
+
+
+is_tag_csv = begins_with(_line(CELLS))
+is_event_csv = begins_with(_line(EVENT_CELLS))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from audioset.formats.csv_lines import decimal
 from audioset.formats.output import Stream
+from audioset.formats.recognising import begins_with
 from audioset.formats.rows import EventRow, one_line
 
 if TYPE_CHECKING:
@@ -73,3 +74,7 @@ def _cell(text: str) -> str:
     """Text without tabs and line ends; in quotes if it has some, which readers would else take for quoting."""
     text = one_line(text)
     return '"' + text.replace('"', '""') + '"' if '"' in text else text
+
+
+is_dcase = begins_with(_line(DCASE_COLUMNS))
+is_audioset_strong = begins_with(_line(STRONG_COLUMNS))

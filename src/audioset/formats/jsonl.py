@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from audioset.formats.output import Stream
+from audioset.formats.recognising import has_records
 from audioset.formats.rows import EVENT_CELLS, EmbeddingRow, EventRow, Row, flat_event_cells
 
 if TYPE_CHECKING:
@@ -112,3 +113,12 @@ def _short_floats(values: FloatArray) -> list[float]:
     scale = 10.0 ** (FLOAT32_DIGITS - 1 - np.floor(np.log10(np.maximum(np.abs(exact), 1e-30))))
     short: list[float] = (np.round(exact * scale) / scale).tolist()
     return short
+
+
+def _keys(contents: str) -> tuple[str, ...]:
+    return ("path", "start_s", "end_s", "duration_s", "model", contents, "warnings", "error")
+
+
+is_tag_json = has_records(*_keys("tags"))  # lines, or an array of them
+is_embedding_jsonl = has_records(*_keys("embedding"))
+is_event_jsonl = has_records(*EVENT_CELLS[:-2], "error")

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, BinaryIO
 
 from audioset.files import explain_os_errors
 from audioset.formats.output import Stream
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import zipfile
 
 SPOOLED = {"embeddings": "<f4", "start_s": "<f8", "end_s": "<f8", "recording": "<i4"}
+TEXTS = ("paths", "errors", "model")
 COPY_BYTES = 1 << 20
 
 
@@ -64,16 +65,13 @@ class NpzWriter:
         import numpy as np
 
         paths = tuple(self._indices)
-        texts = {
-            "paths": np.array(paths, np.str_),
-            "errors": np.array([self._errors.get(path, "") for path in paths], np.str_),
-            "model": np.array(self._model, np.str_),
-        }
+        errors = [self._errors.get(path, "") for path in paths]
+        texts = zip(TEXTS, (np.array(text, np.str_) for text in (paths, errors, self._model)), strict=True)
         with self._files, self._explained(), zipfile.ZipFile(self._stream, "w") as archive:
             for name, spool in self._spools.items():
                 with _member(archive, name) as member:
                     self._copy(name, spool, member)
-            for name, text in texts.items():
+            for name, text in texts:
                 with _member(archive, name) as member:
                     np.lib.format.write_array(member, text, allow_pickle=False)
 
@@ -98,3 +96,11 @@ def _member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
 
     # A ZipInfo of its own has a fixed date: the same results make the same bytes.
     return archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True)
+
+
+def is_npz(file: BinaryIO) -> bool:
+    """Whether a file is an archive of these arrays, and of no others."""
+    import zipfile
+
+    with zipfile.ZipFile(file) as archive:
+        return archive.namelist() == [f"{name}.npy" for name in (*SPOOLED, *TEXTS)]

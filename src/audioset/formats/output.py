@@ -5,13 +5,16 @@ from __future__ import annotations
 import errno
 import io
 import os
+import stat
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Container, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from audioset.files import explain_os_errors
+from audioset.errors import MissingExtraError, UsageError
+from audioset.files import explain_os_errors, flush, replacing
+from audioset.formats.recognising import Recogniser
 from audioset.formats.rows import printable
 
 
@@ -38,7 +41,7 @@ class Output(io.RawIOBase):
         self.reader_is_gone = False
 
     def write(self, data: Any, /) -> int:
-        """Write all of ``data``, and flush it: what a killed run had written is there."""
+        """Write all of ``data``, and flush it: readers of pipes see each row at once."""
         try:
             with explain_os_errors(self.name):
                 self._stream.write(data)
@@ -64,6 +67,7 @@ class Output(io.RawIOBase):
 
 
 Stream = BinaryIO | Output
+FileId = tuple[int, int]
 
 
 @contextmanager
@@ -73,9 +77,8 @@ def open_output(target: str | os.PathLike[str] | None) -> Iterator[Output]:
     Parameters
     ----------
     target : path or None
-        None or ``"-"`` is standard output. A file is written as ``<name>.partial`` and renamed at the end
-        of the ``with`` block. If the block raises, or the process is killed, what was done stays in the
-        partial file. Devices and named pipes are written directly.
+        None or ``"-"`` is standard output. A file gets its name at the end of the ``with`` block, and is deleted if
+        the block raises; folders on the way are made. Devices and named pipes are written directly.
 
     Yields
     ------
@@ -84,6 +87,8 @@ def open_output(target: str | os.PathLike[str] | None) -> Iterator[Output]:
 
     Raises
     ------
+    ConflictError
+        Another process is writing the file.
     OutputError
         If the place cannot be written, when the block begins, at any write, or when it ends.
     """
@@ -105,29 +110,119 @@ def _standard_output() -> Iterator[Output]:
 @contextmanager
 def _file_output(target: Path) -> Iterator[Output]:
     name = printable(target)
-    with explain_os_errors(name):
-        is_device = target.exists() and not target.is_file() and not target.is_dir()
-        final = target if is_device else Path(os.path.realpath(target))  # a link stays a link
-        partial = final if is_device else final.with_name(final.name + ".partial")
-        _check_place(final)
-        file = partial.open("wb")
-    try:
-        yield Output(file, name, folder=None if is_device else final.parent)
-    except BaseException:
-        with suppress(OSError):
+    with ExitStack() as stack:
+        with explain_os_errors(name):
+            if is_device(target):
+                final, file = None, stack.enter_context(target.open("wb"))
+            else:
+                final = Path(os.path.realpath(target))  # a link stays a link
+                if final.is_dir():
+                    raise IsADirectoryError(errno.EISDIR, "it is a folder")
+                temporary = stack.enter_context(replacing(final, waits=False))
+                file = temporary.open("wb")
+                stack.callback(_close, file)
+        yield Output(file, name, folder=final and final.parent)
+        with explain_os_errors(name):
+            if final:
+                os.fsync(file.fileno())
             file.close()
-        raise
-    with explain_os_errors(name):
-        if not is_device:
-            os.fsync(file.fileno())
+            stack.close()
+            if final:
+                flush(final.parent)
+
+
+def is_device(target: Path) -> bool:
+    """Whether it is a device or a pipe, which is written to and not replaced."""
+    return target.exists() and not target.is_file() and not target.is_dir()
+
+
+def _close(file: BinaryIO) -> None:
+    """Close a file whose contents nobody wants any more."""
+    with suppress(OSError):
         file.close()
-        if not is_device:
-            partial.replace(final)
 
 
-def _check_place(path: Path) -> None:
-    """Find out now what would otherwise fail when the work is done."""
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, "it is a folder")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, f"the folder {printable(path.parent)} does not exist")
+def file_ids(paths: Iterable[str | os.PathLike[str]]) -> set[FileId]:
+    """What the system tells files by, through links, second names and other cases; those of a folder are its files."""
+    found = set()
+    for path in paths:
+        with suppress(OSError, ValueError):
+            status = Path(path).stat()
+            found.add((status.st_dev, status.st_ino))
+            if stat.S_ISDIR(status.st_mode):
+                found |= {(each.st_dev, each.st_ino) for each in (entry.stat() for entry in os.scandir(path))}
+    return found
+
+
+def check_output(
+    target: str | os.PathLike[str] | None,
+    inputs: Container[FileId],
+    is_ours: Recogniser | None,
+    *,
+    overwrites: bool = False,
+    option: str = "--output",
+) -> None:
+    """Refuse, before any work, to write over an input, or over what another program has written.
+
+    Parameters
+    ----------
+    target : path or None
+        None or ``"-"`` is standard output. Devices and named pipes are written to, and not replaced.
+    inputs : set of (int, int)
+        ``file_ids`` of everything that is read.
+    is_ours : callable or None
+        Tells from a file's contents whether the writer that would replace it has written it. None: it was told
+        elsewhere.
+    overwrites : bool
+        Whether any file may be replaced, if it is not an input.
+    option : str
+        That the target was given with, for messages.
+
+    Raises
+    ------
+    UsageError
+        The target is an input, or is there and is something else than the same command writes. An empty file may be
+        replaced.
+    """
+    is_standard = target is None or os.fspath(target) == "-"
+    try:
+        status = os.fstat(sys.stdout.fileno()) if target is None or is_standard else Path(target).stat()
+    except (OSError, ValueError, AttributeError):  # nothing is there; in tests, no file at all
+        return
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        return
+    name = "standard output" if target is None or is_standard else f"{option} {printable(target)}"
+    if (status.st_dev, status.st_ino) in inputs:
+        raise UsageError(f"{name} is one of the inputs, and would be written over. Next step: choose another name")
+    if target is None or is_standard or overwrites or not status.st_size or is_ours is None:
+        return
+    if stat.S_ISREG(status.st_mode) and not _is_recognised(Path(target), is_ours):
+        raise UsageError(
+            f"{name} is there already, and holds something else than this command writes. "
+            "Next step: choose another name, or --overwrite"
+        )
+
+
+def check_different(**targets: str | os.PathLike[str] | None) -> None:
+    """Refuse options that name one file for several outputs.
+
+    Raises
+    ------
+    UsageError
+    """
+    named: dict[str, str] = {}
+    for option, target in targets.items():
+        if target is not None and os.fspath(target) != "-" and not is_device(Path(target)):
+            other = named.setdefault(os.path.realpath(target), option)
+            if other != option:
+                raise UsageError(f"--{other} and --{option} are both {printable(target)}. Next step: name another file")
+
+
+def _is_recognised(path: Path, is_ours: Recogniser) -> bool:
+    try:
+        with path.open("rb") as file:
+            return is_ours(file)
+    except MissingExtraError:
+        raise
+    except Exception:  # readers of other people's bytes fail in any way
+        return False

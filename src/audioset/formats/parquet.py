@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from audioset.errors import MissingExtraError
 from audioset.formats.output import Stream
+from audioset.formats.recognising import Recogniser
 from audioset.formats.rows import CELLS, EVENT_CELLS, EmbeddingRow, EventRow, Row, flat_cells, flat_event_cells
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 LINES_PER_GROUP = 65_536
 PATCHES_PER_GROUP = 8_192  # 32 MiB of 1024 float32
 MISSING = {"float32": float("nan"), "uint8": 0}  # the embedding of a recording that failed
+TAG_COLUMNS = (*CELLS, "duration_s")
+EMBEDDING_COLUMNS = ("path", "start_s", "end_s", "embedding", "model", "error_code", "error")
 TYPES = {
     "start_s": "float64",
     "end_s": "float64",
@@ -53,7 +56,7 @@ class ParquetWriter(_LinesWriter):
     """One line for each label; one without label for a row that has none."""
 
     def __init__(self, stream: Stream) -> None:
-        super().__init__(stream, (*CELLS, "duration_s"))
+        super().__init__(stream, TAG_COLUMNS)
 
     def write(self, row: Row) -> None:
         """Keep the row's lines until there are enough for a row group."""
@@ -107,7 +110,7 @@ class EmbeddingParquetWriter:
         table = {name: _column(name, cells) for name, cells in zip(names, columns, strict=True)}
         blocks = [_patch_embeddings(row, self._size, self._dtype) for row in self._rows]
         embedding = _embedding_column(blocks, self._size, self._dtype)
-        self._groups.write({name: table.get(name, embedding) for name in (*names[:3], "embedding", *names[3:])})
+        self._groups.write({name: table.get(name, embedding) for name in EMBEDDING_COLUMNS})
         self._rows, self._n_patches = [], 0
 
 
@@ -172,3 +175,17 @@ def _pyarrow() -> Any:
     except ImportError as error:
         raise MissingExtraError("Parquet output", "pyarrow", "data") from error
     return pyarrow
+
+
+def has_columns(*names: str) -> Recogniser:
+    """A recogniser of Parquet files by their columns."""
+
+    def is_ours(file: BinaryIO) -> bool:
+        return tuple(_pyarrow().parquet.read_schema(file).names) == names
+
+    return is_ours
+
+
+is_tag_parquet = has_columns(*TAG_COLUMNS)
+is_event_parquet = has_columns(*EVENT_CELLS)
+is_embedding_parquet = has_columns(*EMBEDDING_COLUMNS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from audioset.formats.output import Stream
+from audioset.formats.recognising import begins_with
 from audioset.formats.rows import Row, clipped_end_s, one_line
 
 COLUMNS = (
@@ -70,3 +71,6 @@ def _decimal(value: float) -> str:
 
 def _line(cells: tuple[str, ...]) -> bytes:
     return ("\t".join(map(one_line, cells)) + "\n").encode("utf-8")
+
+
+is_raven = begins_with(_line(COLUMNS))

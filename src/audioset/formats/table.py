@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
+from typing import BinaryIO
 
 from audioset.formats.output import Stream
+from audioset.formats.recognising import head_lines
 from audioset.formats.rows import Row, Tag, clipped_end_s, one_line
 
 MAX_BLOCKS = 2  # with more rows than this, each gets one line
@@ -14,6 +18,11 @@ MAX_BAR = 40
 SHADES = " ▏▎▍▌▋▊▉█"  # how the last cell of a bar is filled, in eighths
 LENGTH_WIDTH = 8
 STRETCH_WIDTH = 17  # 10:00.48 to 10:01.44
+
+# The end of a line: how long, how sure, or why there is nothing.
+LINE = re.compile(
+    r".*(  \d+\.\d\d s|  [\d:.]+|[ –]\d[\d:.]*\d|no (label|score) reaches the threshold|  [a-z_]+: .+)", re.DOTALL
+)
 
 Span = tuple[str, str]  # text and its rich style
 
@@ -145,3 +154,12 @@ def _bar(score: float, width: int) -> str:
     """A bar of block characters, exact to an eighth of a cell."""
     full, eighths = divmod(round(min(1.0, max(0.0, score)) * width * 8), 8)
     return SHADES[8] * full + SHADES[eighths] * (eighths > 0)
+
+
+def is_table(file: BinaryIO) -> bool:
+    """Whether a file has the lines of a table of labels or of events; names of recordings have indented lines below."""
+    lines = [*head_lines(file), ""]
+    return all(
+        not line or LINE.fullmatch(line) or (line[0] != " " and below.startswith("  "))
+        for line, below in pairwise(lines)
+    )

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from audioset.formats.csv_lines import decimal
 from audioset.formats.one_recording import OneRecording
 from audioset.formats.output import Stream
+from audioset.formats.recognising import head_lines
 from audioset.formats.rows import EventRow, one_line
 
 if TYPE_CHECKING:
     from audioset.events import Event
 
 DECIMALS = 6
+HEADING, TIERS = ('File type = "ooTextFile"', 'Object class = "TextGrid"', ""), "tiers? <exists>"
 EMPTY_TIER = "events"  # of a recording without events: Praat opens no TextGrid without tiers
 Interval = tuple[float, float, str]
 
@@ -49,8 +51,8 @@ class TextGridWriter:
 
 def _textgrid(tiers: list[list[Event]], duration_s: float) -> str:
     duration_s = max([duration_s, *(event.end_s for events in tiers for event in events)])
-    lines = ['File type = "ooTextFile"', 'Object class = "TextGrid"', "", *_extent(duration_s)]
-    lines += ["tiers? <exists>", f"size = {max(1, len(tiers))}", "item []:"]
+    lines = [*HEADING, *_extent(duration_s)]
+    lines += [TIERS, f"size = {max(1, len(tiers))}", "item []:"]
     for number, events in enumerate(tiers or [[]], start=1):
         lines += [f"    item [{number}]:", *(f"        {line}" for line in _tier_lines(events, duration_s))]
     return "\n".join(lines) + "\n"
@@ -91,3 +93,9 @@ def _extent(duration_s: float) -> tuple[str, str]:
 
 def _quoted(text: str) -> str:
     return '"' + one_line(text).replace('"', '""') + '"'
+
+
+def is_textgrid(file: BinaryIO) -> bool:
+    """Whether a file is a TextGrid as it is written here: Praat, which ends lines with blanks, has not saved it."""
+    lines = list(head_lines(file))
+    return (*lines[:3],) == HEADING and lines[5] == TIERS

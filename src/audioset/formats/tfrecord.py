@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import PurePath
+from typing import BinaryIO
 
 from audioset.data.tfrecord import frame_record
 from audioset.errors import UsageError
@@ -71,3 +72,16 @@ def _check_quantised(row: EmbeddingRow) -> None:
             f"{QUANTISED_ONLY}; these are {row.embeddings.shape[1]} values of {row.embeddings.dtype} a patch. "
             "Next step: --model vggish --quantize, or another format"
         )
+
+
+def is_embedding_tfrecord(file: BinaryIO) -> bool:
+    """Whether a file has examples as they are written here. Those of the released features have labels."""
+    from audioset.data.feature_examples import AUDIOSET, LABELS
+    from audioset.data.feature_tfrecord import first_examples
+    from audioset.data.sequence_example import CONTEXT, FEATURE_LISTS, find_features, int64_values
+
+    (example,) = first_examples(file, 1)
+    labels = find_features(example, CONTEXT, {LABELS})[LABELS]
+    return not list(int64_values(labels)) and AUDIOSET.embeddings in find_features(
+        example, FEATURE_LISTS, {AUDIOSET.embeddings}
+    )

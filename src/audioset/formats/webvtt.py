@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from audioset.formats.one_recording import OneRecording
 from audioset.formats.output import Stream
+from audioset.formats.recognising import has_lines
 from audioset.formats.rows import EventRow, one_line
 
 if TYPE_CHECKING:
@@ -49,3 +50,7 @@ def _timestamp(ms: int) -> str:
     minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours:02}:{minutes:02}:{seconds:02}.{ms:03}"
+
+
+TIME = r"\d{2,}:\d\d:\d\d\.\d{3}"
+is_webvtt = has_lines(rf"WEBVTT||{TIME} --> {TIME}|.+ \(\d\.\d\d\)")

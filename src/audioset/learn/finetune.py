@@ -24,10 +24,10 @@ from audioset.learn.finetune_data import IndexArray, Spectrograms, make_batches,
 from audioset.learn.finetune_layers import learning_rate, prepare_epoch
 from audioset.learn.finetune_state import FinetuneFolder, FinetuneState, with_new_layers
 from audioset.learn.measures import Decision, clip_balanced_accuracy
+from audioset.stopping import Stopping
 from audioset.train.average import Weights, copied
 from audioset.train.checkpoint import Record
 from audioset.train.distributed import Processes
-from audioset.train.stopping import Stopping
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 OnLine = Callable[[Record], None]
@@ -128,7 +128,7 @@ def train(
                 take_step(state, task, config, batch, len(batches[state.batch]), progress, class_weights, processes)
                 if processes.is_any(stopping.is_asked):
                     folder.save(state.tensors(), state.record())
-                    raise KeyboardInterrupt
+                    raise stopping.stop()
             line: Record = {"epoch": state.epoch + 1, "loss": state.loss_sum / len(batches)}
             state.epoch, state.batch, state.loss_sum = state.epoch + 1, 0, 0.0
             if len(held_out):

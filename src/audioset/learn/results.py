@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 
 from audioset import __version__
 from audioset.errors import ConflictError, UsageError
-from audioset.files import explain_os_errors, output_file
+from audioset.files import explain_os_errors, flush, flush_tree, partial_folder
 from audioset.learn.measures import Decision, measure
 from audioset.models import find_frontend
 from audioset.sounds.collection import Clip
@@ -250,20 +249,16 @@ def write_result(
         PAGE_NAME: to_html(document),
         RESULTS_NAME: json.dumps(record, indent=1, allow_nan=False) + "\n",
     }
-    with explain_os_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=".new-", dir=folder))
-        try:
-            write_model_folder(made, card, weights)
-            for name, text in texts.items():
-                with output_file(made / name) as temporary:
-                    temporary.write_text(text, encoding="utf-8", newline="\n")
-            (folder / CARD_NAME).unlink(missing_ok=True)
-            shutil.rmtree(folder / EXPORTS, ignore_errors=True)  # of the model before
-            for name in FILES:
-                (made / name).replace(folder / name)
-        finally:
-            shutil.rmtree(made, ignore_errors=True)
+    with explain_os_errors(folder), partial_folder(folder / "result") as made:
+        write_model_folder(made, card, weights)
+        for name, text in texts.items():
+            (made / name).write_text(text, encoding="utf-8", newline="\n")
+        flush_tree(made)
+        (folder / CARD_NAME).unlink(missing_ok=True)
+        shutil.rmtree(folder / EXPORTS, ignore_errors=True)  # of the model before
+        for name in FILES:
+            (made / name).replace(folder / name)
+        flush(folder)
     return record
 
 

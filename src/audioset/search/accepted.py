@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from audioset.errors import ConflictError, UsageError
-from audioset.files import writing
+from audioset.files import update
 from audioset.formats.csv_lines import decimal
 from audioset.formats.rows import printable
 from audioset.search.moments import Span
@@ -45,7 +45,8 @@ def append_moments(path: str | os.PathLike[str], moments: Iterable[Span], label:
     Parameters
     ----------
     path : path
-        CSV; made if it is not there. It is replaced whole: what it had stays, whatever happens.
+        CSV; made if it is not there. It is replaced whole: what it had stays, whatever happens. Several processes may
+        add to it at once.
     moments : iterable of Span
     label : str
         Name of the class.
@@ -66,27 +67,27 @@ def append_moments(path: str | os.PathLike[str], moments: Iterable[Span], label:
     """
     if not label.strip():
         raise UsageError("the label is empty; expected the name of a class. Next step: --label NAME")
-    table = Path(path)
-    text = _read(table)
-    known = {tuple(row) for row in csv.reader(io.StringIO(text, newline=""))}
     lines = dict.fromkeys(
         (moment.path, printable(label.strip()), decimal(moment.start_s), decimal(moment.end_s)) for moment in moments
     )
-    new = [line for line in lines if line not in known]
-    if new:
-        with writing(table) as file:
-            file.write((text or _csv([COLUMNS])).encode() + _csv(new).encode())
+    new: list[tuple[str, ...]] = []
+
+    def add(before: bytes) -> bytes:
+        text = _checked(before, path)
+        known = {tuple(row) for row in csv.reader(io.StringIO(text, newline=""))}
+        new.extend(line for line in lines if line not in known)
+        return (text or _csv([COLUMNS])).encode() + _csv(new).encode() if new else before
+
+    update(Path(path), add)
     return len(new)
 
 
-def _read(table: Path) -> str:
+def _checked(data: bytes, table: str | os.PathLike[str]) -> str:
     """The table so far, with a line break at its end; empty if there is none."""
-    if not table.exists():
-        return ""
     try:
-        text = table.read_bytes().decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
         heading = next(csv.reader(io.StringIO(text, newline="")), COLUMNS)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (UnicodeDecodeError, csv.Error) as error:
         raise ConflictError(f"{table} cannot be added to: {error}. Next step: another name for --to") from error
     if heading != COLUMNS:
         raise ConflictError(

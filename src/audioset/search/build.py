@@ -12,8 +12,8 @@ from uuid import uuid4
 import numpy as np
 
 from audioset.batch import Part, predict_parts
-from audioset.errors import AudioSetError, ConflictError
-from audioset.files import explain_os_errors
+from audioset.errors import AudioSetError
+from audioset.files import locked_folder
 from audioset.formats.rows import printable
 from audioset.limits import LIMITS, Limits
 from audioset.predict import Model, Prediction, join_predictions
@@ -30,7 +30,6 @@ from audioset.search.shards import (
 
 SHARD_MOMENTS = 16_384
 SHARD_S = 30.0  # the work that a killed run may lose
-LOCK_NAME = ".lock"
 Watch = Callable[[Part], None]
 
 
@@ -108,9 +107,7 @@ def build_index(
     """
     require_pyarrow()
     place = Path(folder)
-    with explain_os_errors(place):
-        place.mkdir(parents=True, exist_ok=True)
-    with _only_run(place):
+    with locked_folder(place):
         settings = settings or Settings(str(model.folder))
         store = _Store(place, open_or_begin(place, settings, model))
         report = BuildReport()
@@ -246,28 +243,3 @@ def _stamp(path: str) -> Recording:
     except OSError:
         return Recording(printable(path), -1, -1)  # decoding it says what is wrong
     return Recording(printable(path), status.st_size, status.st_mtime_ns)
-
-
-class _only_run:  # noqa: N801 - used as a function
-    """Keep a second run from writing to the same folder."""
-
-    def __init__(self, folder: Path) -> None:
-        from filelock import FileLock
-
-        self._folder = folder
-        self._lock = FileLock(folder / LOCK_NAME, timeout=0)
-
-    def __enter__(self) -> None:
-        from filelock import Timeout
-
-        with explain_os_errors(self._folder):
-            try:
-                self._lock.acquire()
-            except Timeout as error:  # to Python, what the system says too
-                raise ConflictError(
-                    f"another run is writing to the index {self._folder}. "
-                    "Next step: wait for it, or choose another folder"
-                ) from error
-
-    def __exit__(self, *about: object) -> None:
-        self._lock.release()

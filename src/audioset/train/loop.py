@@ -21,6 +21,7 @@ except ImportError as error:
 from audioset import metrics
 from audioset.executors.torch import TorchNetwork
 from audioset.networks.heads import HEADS
+from audioset.stopping import Stopping
 from audioset.train.augment import Preparation
 from audioset.train.average import Weights
 from audioset.train.checkpoint import Record, RunFolder
@@ -30,7 +31,6 @@ from audioset.train.examples import Data, Examples, load_data
 from audioset.train.fast_ops import binary_cross_entropy, forward
 from audioset.train.optimisation import learning_rate
 from audioset.train.state import TrainingState
-from audioset.train.stopping import Stopping
 from audioset.weights.model_folder import ModelCard
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
@@ -104,7 +104,7 @@ def train(config: TrainConfig, output: str | Path, on_line: Callable[[Record], N
                     folder.save(state.tensors(), state.record())
                 if processes.is_any(stopping.is_asked):
                     folder.save(state.tensors(), state.record())
-                    raise KeyboardInterrupt
+                    raise stopping.stop()
         return _finish(state, config, data, processes, folder, say)
 
 

@@ -1,0 +1,87 @@
+"""How a process ends that is asked to: by Ctrl-C, by SIGTERM, as clusters send it, or by SIGHUP of a lost terminal."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import threading
+from contextlib import suppress
+from types import FrameType
+from typing import Any
+
+ASKING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))  # as Ctrl-C does
+
+
+class Stopped(KeyboardInterrupt):
+    """The process was asked to end.
+
+    Attributes
+    ----------
+    number : int
+        Of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+class Stopping:
+    """Notes the first signal to stop while it is entered, so that a run may store where it is; a second one stops it.
+
+    Attributes
+    ----------
+    number : int or None
+        Of the signal that came.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Stopping:
+        if threading.current_thread() is threading.main_thread():  # no other may have handlers
+            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, *ASKING)}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether a signal came."""
+        return self.number is not None
+
+    def stop(self) -> Stopped:
+        """What to raise; also where another process of the run was asked."""
+        return Stopped(self.number or signal.SIGTERM)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.is_asked:
+            raise Stopped(number)
+        self.number = number
+
+
+def stop_when_asked() -> None:
+    """Let SIGTERM and SIGHUP end this process as Ctrl-C does; not where it was started to ignore them, as by nohup."""
+    for number in ASKING:
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, _stop)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    if number == getattr(signal, "SIGHUP", None):
+        for output in (1, 2):
+            _leave_terminal(output)
+    raise Stopped(number)
+
+
+def _leave_terminal(output: int) -> None:
+    """Let an output that is a terminal lead nowhere: it is gone, and every word to it would be an error."""
+    with suppress(OSError):
+        if stat.S_ISCHR(os.fstat(output).st_mode):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, output)
+            os.close(nowhere)
