@@ -23,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audioset.errors import AudioError, MissingExtraError, OutputError, UsageError
-from audioset.files import explain_os_errors
+from audioset.files import PARTIAL, explain_os_errors
 from audioset.formats import (
     EMBED_FORMATS,
     EVENT_FORMATS,
@@ -589,7 +589,7 @@ def fail_after(target: Path, data: bytes) -> None:
 
 
 def test_a_file_gets_its_name_when_it_is_whole(tmp_path: Path) -> None:
-    target, partial = tmp_path / "a.csv", tmp_path / "a.csv.partial"
+    target, partial = tmp_path / "new" / "a.csv", tmp_path / "new" / f".a.csv.{PARTIAL}"
     with open_output(target) as output:
         output.write(b"one\n")
         assert partial.read_bytes() == b"one\n"
@@ -599,21 +599,17 @@ def test_a_file_gets_its_name_when_it_is_whole(tmp_path: Path) -> None:
     assert not partial.exists()
 
 
-def test_a_failed_run_keeps_its_part_and_what_was_there_before(tmp_path: Path) -> None:
+def test_a_failed_run_keeps_what_was_there_before(tmp_path: Path) -> None:
     target = tmp_path / "a.csv"
     target.write_bytes(b"before\n")
     with pytest.raises(RuntimeError, match="the run fails"):
         fail_after(target, b"part\n")
     assert target.read_bytes() == b"before\n"
-    assert (tmp_path / "a.csv.partial").read_bytes() == b"part\n"
-    with open_output(target) as output:
-        output.write(b"after\n")
     assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
-    assert target.read_bytes() == b"after\n"
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system cannot kill outright")
-def test_a_killed_run_keeps_every_row_it_wrote(tmp_path: Path) -> None:
+def test_the_part_of_a_killed_run_goes_with_the_next(tmp_path: Path) -> None:
     target = tmp_path / "a.jsonl"
     code = """if True:
         import os, signal, sys
@@ -625,9 +621,11 @@ def test_a_killed_run_keeps_every_row_it_wrote(tmp_path: Path) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
     """
     assert run_python(code, str(target)).returncode == -signal.SIGKILL
-    lines = (tmp_path / "a.jsonl.partial").read_bytes().splitlines()
+    lines = (tmp_path / f".a.jsonl.{PARTIAL}").read_bytes().splitlines()
     assert [strict_json(line)["path"] for line in lines] == ["0.wav", "1.wav", "2.wav"]
-    assert not target.exists()
+    with open_output(target) as output:
+        output.write(b"after\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
 
 
 def test_a_link_stays_a_link(tmp_path: Path) -> None:
@@ -654,7 +652,6 @@ def fail_to_open(target: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("none/a.csv", r"cannot write .*a\.csv: the folder .*none does not exist\. Next step: create the folder"),
         (".", r"cannot write .*: it is a folder\. Next step: name a file in that folder"),
         ("n" * 300, r"cannot write .*nnn: .*name too long\. Next step: choose a shorter name"),
     ],
@@ -695,7 +692,7 @@ def test_a_full_disk_is_an_output_error_in_every_format(
     with pytest.raises(OutputError, match=r"cannot write /dev/full: No space left on device\. Next step: free some"):
         write()
     assert stat.S_ISCHR(Path("/dev/full").stat().st_mode)
-    assert not Path("/dev/full.partial").exists()
+    assert not Path(f"/dev/.full.{PARTIAL}").exists()
 
 
 def test_a_reader_that_goes_away_ends_the_run_calmly() -> None:

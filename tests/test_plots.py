@@ -255,8 +255,8 @@ def test_what_cannot_be_drawn_says_why(tmp_path: Path) -> None:
         plot_prediction(prediction, samples, YAMNET.sample_rate, tmp_path / "a.gif")
     with pytest.raises(UsageError, match="n_top is 0; expected one class or more"):
         plot_prediction(prediction, samples, YAMNET.sample_rate, tmp_path / "a.png", n_top=0)
-    with pytest.raises(OutputError, match=r"the folder .*none does not exist"):
-        plot_prediction(prediction, samples, YAMNET.sample_rate, tmp_path / "none" / "a.png")
+    with pytest.raises(OutputError, match="cannot write"):
+        plot_prediction(prediction, samples, YAMNET.sample_rate, "/dev/null/a.png")
     embedding_only = Prediction(**{**vars(prediction), "scores": None})
     with pytest.raises(UsageError, match="it has no scores to plot"):
         plot_prediction(embedding_only, samples, YAMNET.sample_rate, tmp_path / "a.png")

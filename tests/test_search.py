@@ -27,6 +27,7 @@ from audioset.errors import (
     OutputError,
     UsageError,
 )
+from audioset.files import locked_folder
 from audioset.search import build, dots, exact
 from audioset.search.accepted import append_moments, parse_numbers
 from audioset.search.approximate import ApproximateSearch, build_graph
@@ -474,7 +475,7 @@ def test_another_folder_is_not_taken_for_an_index(model: Model, tmp_path: Path) 
 
 
 def test_two_runs_do_not_write_to_one_index(model: Model, recordings: Path, tmp_path: Path) -> None:
-    with build._only_run(tmp_path), pytest.raises(ConflictError, match="another run is writing to the index"):
+    with locked_folder(tmp_path), pytest.raises(ConflictError, match="another run is writing"):
         build_index([recordings / "0.wav"], model, tmp_path)
 
 

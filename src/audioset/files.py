@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
 
-from audioset.errors import ConflictError, OutputError
+from audioset.errors import AudioSetError, ConflictError, OutputError
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def explain_os_errors(place: str | os.PathLike[str]) -> Iterator[None]:
     """Turn what the system says about writing to a place into an OutputError. A closed pipe stays one."""
     try:
         yield
-    except (OutputError, BrokenPipeError):
+    except (AudioSetError, BrokenPipeError):
         raise
     except OSError as error:
         step = NEXT_STEPS.get(error.errno or 0, "choose another place")

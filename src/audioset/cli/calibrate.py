@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from audioset.cli.options import decoding_options, load_chosen_model, model_options, take_limits
+from audioset.cli.options import (
+    decoding_options,
+    files_read,
+    hold_folder,
+    load_chosen_model,
+    model_options,
+    take_limits,
+)
 from audioset.errors import ConflictError, UsageError
 
 if TYPE_CHECKING:
@@ -94,6 +101,7 @@ def calibrate(labels: Path, **options: Any) -> int:
     target: Path | None = options["output"]
     if target:
         _check_target(target, card)
+        hold_folder(target)
     all_labels = find_labels(card)
     if not len(all_labels):
         raise click.UsageError(f"{options['model']} only embeds: it has no scores to calibrate.")
@@ -217,10 +225,12 @@ def _joined(name: str, parts: list[tuple[Any, Any, Any]]) -> Patches:
 
 def _check_target(target: Path, card: ModelCard) -> None:
     """Refuse to write over another model, before any work."""
-    from audioset.weights.model_folder import CARD_NAME, read_card
+    from audioset.formats.output import check_output, file_ids
+    from audioset.weights.model_folder import CARD_NAME, WEIGHTS_NAME, read_card
 
-    if target.exists() and not target.is_dir():
-        raise UsageError(f"--output {target} is a file; expected a folder, which is made if need be")
+    read = files_read() - file_ids([click.get_current_context().params["model"]])  # which may be calibrated in place
+    for name in (WEIGHTS_NAME, CARD_NAME):
+        check_output(target / name, read, lambda file: (target / CARD_NAME).exists())
     if not (target / CARD_NAME).exists():
         return
     if replace(read_card(target), calibration=None) != replace(card, calibration=None):

@@ -23,6 +23,7 @@ from audioset.cli.download_options import (
     run_settings,
     with_options,
 )
+from audioset.cli.options import files_read, overwrite_option
 
 if TYPE_CHECKING:
     from audioset.data.clips import Shard
@@ -163,18 +164,20 @@ def retry(folder: Path, states: tuple[str, ...], subset: str | None, ledger_path
 @click.command()
 @folder_argument
 @click.option("--manifest", metavar="FILE", type=click.Path(path_type=Path), help="Write a CSV of all clips, too.")
-@with_options(ledger_option, json_option)
-def report(folder: Path, manifest: Path | None, ledger_path: Path | None, as_json: bool) -> None:
+@with_options(overwrite_option, ledger_option, json_option)
+def report(folder: Path, manifest: Path | None, overwrite: bool, ledger_path: Path | None, as_json: bool) -> None:
     """Say what could be had and what not, in Markdown: by subset and reason, and each missing clip.
 
     The hash of a subset is equal if and only if two labs have the same clips of it. The manifest has the columns of the
     published lists, and for each clip the SHA-256 of its file.
     """
     from audioset.data.report import as_json as report_as_json
-    from audioset.data.report import as_markdown, write_manifest
+    from audioset.data.report import as_markdown, is_manifest, write_manifest
+    from audioset.formats.output import check_output
 
     with _open_ledger(folder, ledger_path) as ledger:
         if manifest:
+            check_output(manifest, files_read(ledger.path), is_manifest, overwrites=overwrite, option="--manifest")
             write_manifest(manifest, ledger)
         if as_json:
             click.echo(json.dumps(report_as_json(ledger), indent=2))
@@ -216,8 +219,16 @@ def merge(folder: Path, ledgers: tuple[Path, ...], ledger_path: Path | None, as_
 @click.option("--sbatch", "extra", metavar="OPTION", multiple=True, help="A further #SBATCH line: --partition=cpu.")
 @click.option("--options", metavar="TEXT", default="", help='For download: "--format opus --channels 1".')
 @click.option("--output", "-o", metavar="FILE", type=click.Path(path_type=Path), help="Default: standard output.")
-@with_options(rate_option)
-def slurm(folder: Path, lists: tuple[str, ...], options: str, output: Path | None, rate: float, **job: Any) -> None:
+@with_options(overwrite_option, rate_option)
+def slurm(
+    folder: Path,
+    lists: tuple[str, ...],
+    options: str,
+    output: Path | None,
+    overwrite: bool,
+    rate: float,
+    **job: Any,
+) -> None:
     """Write a job array for SLURM that downloads LISTS into FOLDER.
 
     \b
@@ -226,10 +237,12 @@ def slurm(folder: Path, lists: tuple[str, ...], options: str, output: Path | Non
       sbatch job.sh
     """
     from audioset.data.published import segments_path
-    from audioset.data.slurm import Job, job_script, make_folders
+    from audioset.data.slurm import Job, is_job_script, job_script, make_folders
     from audioset.files import writing
+    from audioset.formats.output import check_output
 
     paths = [str(segments_path(name)) for name in lists]
+    check_output(output, files_read(*paths), is_job_script, overwrites=overwrite)
     script = job_script(folder, paths, shlex.split(options), Job(**job), rate)
     make_folders(folder)
     if output is None:
@@ -300,6 +313,7 @@ class _Watch:
         self._lock = threading.Lock()
         self._clock = time
         self._is_quiet = options["quiet"]
+        self._ledger_path = ledger.path
         self._log_path: Path | None = options["log_path"]
         self._log: Any = None
         self._said_at = time.monotonic()
@@ -307,8 +321,12 @@ class _Watch:
 
     def __enter__(self) -> _Watch:
         from audioset.errors import OutputError
+        from audioset.formats.output import check_output
+        from audioset.formats.recognising import has_lines
 
+        is_log = has_lines(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[^\t]*\t[^\t]*\t[a-z_]+\t.*")
         if self._log_path:
+            check_output(self._log_path, files_read(self._ledger_path), is_log, option="--log")
             try:
                 self._log = self._log_path.open("a", encoding="utf-8")
             except OSError as error:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from audioset.cli.options import overwrite_option
+
 if TYPE_CHECKING:
     from audioset.data.feature_checks import Report, Summary
 
@@ -88,14 +90,20 @@ def verify(path: str, lists: tuple[str, ...], subset: str | None, as_json: bool)
 @click.option("--to", "to", type=click.Choice(FORMATS), required=True, help="What to make of them.")
 @with_subset
 @click.option("--skip-damaged", is_flag=True, help="Leave damaged records out and exit with 3, instead of stopping.")
+@overwrite_option
 @as_json_option
-def convert(path: str, output: str, to: str, subset: str | None, skip_damaged: bool, as_json: bool) -> None:
+def convert(
+    path: str, output: str, to: str, subset: str | None, skip_damaged: bool, overwrite: bool, as_json: bool
+) -> None:
     """Write the features in PATH as OUTPUT, which has its name when it is whole and not before.
 
     tfrecord and youtube8m make an archive if OUTPUT ends in .tar.gz, one file if it ends in .tfrecord, else a folder.
     """
     from audioset.data import features
+    from audioset.formats.output import check_output, file_ids
 
+    read = file_ids(features.files_of(path))
+    check_output(output, read, features.recogniser(output, to), overwrites=overwrite, option="OUTPUT")
     n_clips, problems = features.convert(path, output, to, subset, "skip" if skip_damaged else "raise")
     for error in problems.kept[:MOST_SHOWN]:
         click.echo(f"audioset: left out: {error}", err=True)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from audioset.cli.options import files_read, overwrite_option
+
 if TYPE_CHECKING:
     from audioset.data.quality import Quality
     from audioset.data.segments import SegmentList
@@ -127,16 +129,18 @@ def select_options(command: Command) -> Command:
 @select_options
 @labels_option
 @output_option
+@overwrite_option
 def select(sources: tuple[str, ...], label_set: str, output: str | None, created: str | None, **options: Any) -> None:
     """Write the clips of LISTS for which all that is asked for holds, as another list.
 
     A class is given by its id or name. FILE with ids has one on each line; names such as ID_30.000_40.000.wav count
     as ids, so the lists of other datasets can be excluded as they are.
     """
-    from audioset.data.segments import format_segments
+    from audioset.data.published import segments_path
+    from audioset.data.segments import format_segments, is_segment_list
     from audioset.data.selection import Selection, read_video_ids
     from audioset.data.selection import select as select_clips
-    from audioset.formats.output import open_output
+    from audioset.formats.output import check_output, open_output
 
     wanted = read_video_ids(options["ids"]) if options["ids"] else None
     selection = Selection(
@@ -150,6 +154,8 @@ def select(sources: tuple[str, ...], label_set: str, output: str | None, created
         options["seed"],
         options["limit"],
     )
+    read = files_read(*map(segments_path, sources))
+    check_output(output, read, is_segment_list, overwrites=options["overwrite"])
     clips = _read(sources, label_set)
     chosen = select_clips(clips, selection)
     with open_output(output) as stream:
@@ -165,17 +171,23 @@ def select(sources: tuple[str, ...], label_set: str, output: str | None, created
 @click.argument("official", metavar="OFFICIAL")
 @click.option("--report", metavar="FILE", help="Write what was mended, row by row, as JSON.")
 @output_option
-def repair(damaged: Path, official: str, report: str | None, output: str | None) -> None:
+@overwrite_option
+def repair(damaged: Path, official: str, report: str | None, output: str | None, overwrite: bool) -> None:
     """Mend the list DAMAGED, which a spreadsheet or another program has spoilt, with the published list OFFICIAL.
 
     Both have their rows in the same order, so the n-th row of the one gives what the n-th row of the other has lost.
     Lists that do not correspond are refused.
     """
     from audioset.data.published import segments_path
-    from audioset.data.repair import repair_segments
-    from audioset.data.segments import format_segments
-    from audioset.formats.output import open_output
+    from audioset.data.repair import is_repair_report, repair_segments
+    from audioset.data.segments import format_segments, is_segment_list
+    from audioset.formats.output import check_different, check_output, open_output
 
+    check_different(report=report, output=output)
+    read = files_read(damaged, segments_path(official))
+    check_output(output, read, is_segment_list, overwrites=overwrite)
+    if report is not None:
+        check_output(report, read, is_repair_report, overwrites=overwrite, option="--report")
     mended = repair_segments(damaged, segments_path(official))
     if report is not None:
         with open_output(report) as stream:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from audioset.cli.options import files_read, overwrite_option
+
 if TYPE_CHECKING:
     from audioset.data.segments import SegmentList
     from audioset.data.strong import StrongTable
@@ -107,14 +109,17 @@ def map_labels(is_all: bool, as_json: bool) -> None:
     help="audioset-527: only labels that are among these, with their names there.",
 )
 @click.option("--output", "-o", metavar="FILE", help="File to write. Default: standard output.")
+@overwrite_option
 def convert(source: str, format_name: str, output: str | None, label_set: str, **options: Any) -> None:
     """Write TABLE in another format. Frames that touch become one event; those without the label are left out."""
     from audioset.data.published import strong_path
-    from audioset.data.segments import format_segments
+    from audioset.data.segments import format_segments, is_segment_list
     from audioset.data.strong import read_strong, strong_to_segments
     from audioset.errors import UsageError
-    from audioset.formats import EVENT_FORMATS, make_writer, open_output
+    from audioset.formats import EVENT_FORMATS, OWN_EVENTS, check_output, make_writer, open_output
 
+    own = {SEGMENTS: is_segment_list, **OWN_EVENTS}[format_name]
+    check_output(output, files_read(strong_path(source)), own, overwrites=options["overwrite"])
     table = _with_labels(read_strong(strong_path(source)), label_set)
     table = _with_clips(table, options["clips"]) if options["clips"] else table
     if format_name in ONE_CLIP and len(table.segment_ids) != 1:

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from audioset.cli.options import MODEL_OPTIONS, decoding_options, load_chosen_model, take_limits
+from audioset.cli.options import (
+    MODEL_OPTIONS,
+    decoding_options,
+    files_read,
+    hold_folder,
+    load_chosen_model,
+    overwrite_option,
+    take_limits,
+)
 from audioset.errors import UsageError
 
 if TYPE_CHECKING:
@@ -57,6 +65,7 @@ def _common_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="A list such as eval_segments.csv, or a table with path and label.",
         ),
         click.option("--output", "-o", metavar="FOLDER", type=click.Path(path_type=Path), help="Where the reports go."),
+        overwrite_option,
         click.option(
             "--resamples",
             "n_resamples",
@@ -126,7 +135,7 @@ def evaluate(model: str | None, **options: Any) -> int:
 
     chosen = _check_source(model, options)
     settings = _settings(options)
-    _prepare_output(options["output"])
+    _prepare_output(options, EVALUATION_FILES)
     training_counts = count_training_clips(options["training_lists"])
     scores, targets, folder = READERS[chosen](model, options)
     _say(options, f"comparing {len(scores.clip_ids):,} clips with their labels, {settings.n_resamples:,} resamples")
@@ -168,7 +177,7 @@ def compare(systems: tuple[str, ...], **options: Any) -> int:
     if len(systems) < 2:
         raise click.UsageError("there is one evaluation; expected two or more to compare.")
     settings = _settings(options)
-    _prepare_output(options["output"])
+    _prepare_output(options, COMPARISON_FILES, *systems)
     files = [read_scores(path) for path in systems]
     targets = read_targets(options["labels"], files[0].scores.labels) if options["labels"] else None
     _say(options, f"comparing {len(files)} systems, {settings.n_resamples:,} resamples")
@@ -245,6 +254,9 @@ def _from_scores(name: str | None, options: dict[str, Any]) -> Source:
     return (replace(file.scores, name=name) if name else file.scores), targets, None
 
 
+# What --output gets; the last one is the record, by which a later run knows the others.
+EVALUATION_FILES = ("scores.npz", "report.md", "report.html", "evaluation.json")
+COMPARISON_FILES = ("report.md", "report.html", "comparison.json")
 READERS = {"features": _from_features, "audio": _from_audio, "scores": _from_scores}
 REPORT = "report.html"
 
@@ -279,15 +291,20 @@ def _settings(options: dict[str, Any]) -> EvaluationSettings:
     return EvaluationSettings(*(options[name] for name in ("n_resamples", "seed", "confidence")))
 
 
-def _prepare_output(folder: Path | None) -> None:
-    """Find out now what would otherwise fail when the work is done."""
-    from audioset.files import explain_os_errors
+def _prepare_output(options: dict[str, Any], names: tuple[str, ...], *inputs: str) -> None:
+    """Find out now what would otherwise fail when the work is done: files of ``names`` are written, the record last."""
+    from audioset.evaluate import comparison, evaluation
+    from audioset.evaluate.storage import is_record
+    from audioset.formats.output import check_output
 
-    if folder is not None:
-        if folder.exists() and not folder.is_dir():
-            raise UsageError(f"--output {folder} is a file; expected a folder, which is made if need be")
-        with explain_os_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+    folder: Path | None = options["output"]
+    if folder is None:
+        return
+    hold_folder(folder)
+    kind = evaluation.KIND if names is EVALUATION_FILES else comparison.KIND
+    overwrites = options["overwrite"] or is_record(folder / names[-1], kind)
+    for path in (folder, *(folder / name for name in names)):
+        check_output(path, files_read(*inputs), lambda file: False, overwrites=overwrites)
 
 
 def _texts(document: Document) -> dict[str, str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from audioset.cli.options import overwrite_option
 from audioset.export.formats import ALIASES, FORMATS, INPUTS
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ DESCRIPTIONS = {
     show_default=True,
     help="What int8 may lose on calibration clips with labels.",
 )
+@overwrite_option
 @click.option("--json", "as_json", is_flag=True, help="The result as JSON.")
 def export(
     model: str,
@@ -72,6 +74,7 @@ def export(
     int8: bool,
     calibration: str | None,
     max_accuracy_drop: float,
+    overwrite: bool,
     as_json: bool,
 ) -> None:
     """Write MODEL, a published name or a model folder, in another format.
@@ -94,7 +97,13 @@ def export(
     from audioset.export import export_model
 
     result = export_model(
-        model, output, to=to, input=input_name, calibration=calibration, max_accuracy_drop=max_accuracy_drop
+        model,
+        output,
+        to=to,
+        input=input_name,
+        calibration=calibration,
+        max_accuracy_drop=max_accuracy_drop,
+        overwrite=overwrite,
     )
     if as_json:
         click.echo(json.dumps(result.to_dict(), indent=2, ensure_ascii=False))

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from audioset.cli.options import hold_folder
 from audioset.cli.sound_options import export_given, read_given, with_exports, with_sounds
 from audioset.cli.train_options import given, with_settings
 from audioset.learn.finetune_config import FinetuneConfig, read_finetune_config
@@ -55,6 +56,8 @@ def finetune(
     """
     collection = read_given(data, options)
     config = read_finetune_config(config_path, **given(options))
+    if _is_first():
+        hold_folder(output)
     from audioset.learn.finetune_result import finetune as finetune_collection
 
     shown = _Shown(config.n_epochs, is_quiet=quiet or not _is_first())

@@ -170,8 +170,7 @@ def _no_microphone(error: Exception) -> AudioError:
 
 
 class _Interrupt:
-    """Ctrl-C, SIGTERM or SIGHUP as a wish to end: it cuts short the wait for
-    samples, never the work on them. The second one stops at once."""
+    """Ctrl-C, and what acts like it, as a wish to end: it cuts short a wait, never the work. The second one kills."""
 
     def __init__(self) -> None:
         self.is_asked = False

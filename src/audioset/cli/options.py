@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from audioset.errors import UsageError
 from audioset.limits import LIMITS, Limits
 
 if TYPE_CHECKING:
@@ -192,6 +193,23 @@ def files_read(*inputs: str | os.PathLike[str]) -> set[tuple[int, int]]:
     for value in filter(None, map(params.get, READ)):
         named += [value] if isinstance(value, (str, Path)) else value
     return file_ids(named)
+
+
+def hold_folder(folder: Path) -> None:
+    """Be the only run that fills an output folder, until the command ends.
+
+    Raises
+    ------
+    UsageError
+        It is a file.
+    ConflictError
+        Another run is filling it.
+    """
+    from audioset.files import locked_folder
+
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"--output {folder} is a file; expected a folder, which is made if need be")
+    click.get_current_context().with_resource(locked_folder(folder))
 
 
 def check_tagger(model: Model, name: str) -> None:

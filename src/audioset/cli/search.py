@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from audioset.cli.options import files_read, overwrite_option
+
 if TYPE_CHECKING:
     from audioset.predict import Model
     from audioset.search.example import Example
     from audioset.search.manifest import Manifest
     from audioset.search.moments import Moment
 
-SUFFIXES = {".json": "json", ".jsonl": "jsonl", ".csv": "csv"}
+FORMATS = ("table", "json", "jsonl", "csv", "audacity", "raven")
 MOMENTS_NAME = "moments.csv"
 
 
@@ -64,10 +66,11 @@ MOMENTS_NAME = "moments.csv"
     help=f"Table to which accepted moments are added. Default: {MOMENTS_NAME}.",
 )
 @click.option("--output", "-o", metavar="PATH", help="File to write, or a folder. Default: standard output.")
+@overwrite_option
 @click.option(
     "--format",
     "format_name",
-    type=click.Choice(["table", "json", "jsonl", "csv", "audacity", "raven"]),
+    type=click.Choice(FORMATS),
     help="Default: by the suffix of --output, or table.",
 )
 @click.option("--model", metavar="NAME", help="Name, or a model folder. Default: that of the index.")
@@ -84,12 +87,18 @@ def search(**options: Any) -> int:
       audioset search index/ --like yard.flac --at 3.5 --per-file 1
       audioset search index/ --like dog.wav --accept 1,3,5-8 --label dog --to moments.csv
     """
+    from audioset.formats import check_output, choose_format
     from audioset.search.example import combine_examples
-    from audioset.search.found import write_found
+    from audioset.search.found import OWN, write_found
     from audioset.search.index import Index
     from audioset.search.manifest import read_manifest
 
     _check(options)
+    is_folder = Path(options["output"] or "-").is_dir()
+    chosen = choose_format(None if is_folder else options["output"], options["format_name"], FORMATS)
+    read = files_read(options["folder"])
+    check_output(options["to"], read, None, option="--to")
+    check_output(options["output"], read, None if is_folder else OWN[chosen], overwrites=options["overwrite"])
     manifest = read_manifest(options["folder"])
     model = _load_model(manifest, options)
     examples = _embed(model, manifest, options)
@@ -104,9 +113,15 @@ def search(**options: Any) -> int:
     if options["accept"] is not None:
         _accept(moments, options)
     else:
-        chosen = options["format_name"] or SUFFIXES.get(Path(options["output"] or "").suffix.lower(), "table")
-        label = options["label"] or "found"
-        write_found(moments, options["output"], chosen, label=label, model=manifest.settings.model)
+        write_found(
+            moments,
+            options["output"],
+            chosen,
+            label=options["label"] or "found",
+            model=manifest.settings.model,
+            read=read,
+            overwrites=options["overwrite"],
+        )
     return 0
 
 

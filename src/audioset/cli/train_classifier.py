@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from audioset.cli.options import hold_folder
 from audioset.cli.sound_options import export_given, read_given, with_exports, with_sounds
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def classifier(
 
     check_output(output)
     _check_not_backbone(output, backbone)
+    hold_folder(output)
     collection: Collection = read_given(data, options)
     progress = _Progress(is_quiet=quiet)
     learned = learn_classifier(

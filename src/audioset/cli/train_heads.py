@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from audioset.cli.options import hold_folder
 from audioset.cli.train_options import given, with_settings
 from audioset.train.config import TrainConfig, read_config
 
@@ -60,6 +62,8 @@ def heads(
     config = read_config(config_path, **given(flags))
     if resume:
         _check_is_run(output)
+    if _is_first():
+        hold_folder(Path(output))
     from audioset.train.loop import train as train_head
 
     result = train_head(config, output, None if quiet else _Lines(config.n_iterations))
@@ -116,8 +120,6 @@ def _list_heads() -> None:
 
 
 def _check_is_run(output: str) -> None:
-    from pathlib import Path
-
     from audioset.errors import ConflictError
 
     if not (Path(output) / "run.toml").is_file():

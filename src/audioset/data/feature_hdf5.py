@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
@@ -203,3 +203,9 @@ def _arrays(block: dict[str, Any], default_subset: int) -> ClipArrays:
         block.get("end_s", times),
         block.get("subsets", np.full(n_clips, default_subset, np.uint8)),
     )
+
+
+def is_written(file: BinaryIO) -> bool:
+    """Whether a file has the datasets that ``write`` writes, and no others."""
+    with h5py.File(file, "r") as found:
+        return set(found) == {*REQUIRED, *EXTRA}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -120,3 +120,9 @@ def _pyarrow() -> tuple[Any, Any]:
     except ImportError as error:
         raise MissingExtraError("features as Parquet", "pyarrow", "data") from error
     return pyarrow, pyarrow.parquet
+
+
+def is_written(file: BinaryIO) -> bool:
+    """Whether a file has the columns that ``write`` writes."""
+    pyarrow, parquet = _pyarrow()
+    return list(parquet.read_schema(file).names) == list(_schema(pyarrow).names)

@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
+from typing import BinaryIO
 
 from audioset.data import feature_folder, feature_hdf5, feature_parquet, feature_tfrecord, youtube8m
 from audioset.data.feature_clips import SUBSETS as SUBSETS
@@ -37,6 +38,12 @@ WRITERS: dict[str, Callable[[Path, Iterable[FeatureClip]], int]] = {
     "arrays": feature_folder.write,
     "tfrecord": feature_tfrecord.write,
     "youtube8m": youtube8m.write,
+}
+RECOGNISERS: dict[str, Callable[[BinaryIO], bool]] = {
+    "parquet": feature_parquet.is_written,
+    "hdf5": feature_hdf5.is_written,
+    "tfrecord": feature_tfrecord.is_written,
+    "youtube8m": feature_tfrecord.is_written,
 }
 EXPECTED = (
     "features.tar.gz as released, a .tfrecord, .parquet or .h5 file, a folder with .tfrecord files, or one of arrays"
@@ -128,6 +135,19 @@ def convert(
         raise UsageError(f"cannot convert to {to!r}; expected one of {', '.join(WRITERS)}")
     clips = read(path, subset, on_error)
     return WRITERS[to](Path(output), clips), clips.problems
+
+
+def recogniser(output: str | os.PathLike[str], to: str) -> Callable[[BinaryIO], bool] | None:
+    """What tells a file that ``convert`` wrote under a name from others; None for what is a folder."""
+    if to in ("tfrecord", "youtube8m") and is_archive(Path(output)):
+        return feature_tfrecord.is_written_archive
+    return RECOGNISERS.get(to)
+
+
+def files_of(path: str | os.PathLike[str]) -> list[Path]:
+    """All files that ``read`` may read."""
+    found = _paths(os.fspath(path))
+    return [*found, *(file for each in found if each.is_dir() for file in each.rglob("*") if file.is_file())]
 
 
 class Clips:

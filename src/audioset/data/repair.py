@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import codecs
+import json
 import os
 import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from audioset.data.segments import ID_LENGTH, Segment, SegmentList, format_row, read_segments
 from audioset.errors import DataError
@@ -83,6 +84,12 @@ class Repair:
             "n_added": self.n_added,
             "rows": rows,
         }
+
+
+def is_repair_report(file: BinaryIO) -> bool:
+    """Whether a file is JSON as ``Repair.report`` has it."""
+    record = json.load(file)
+    return {"n_rows", "n_mended", "n_added", "rows"} <= set(record)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from audioset.data.clips import Clip, names_digest
 from audioset.data.failures import BY_STATE
@@ -20,6 +20,7 @@ MEANINGS = {
     **{state: failure.meaning for state, failure in BY_STATE.items()},
 }
 RATE_OVER_S = 3600.0
+LINE_BYTES = 1 << 16  # of a heading, at most
 MANIFEST_COLUMNS = (
     "YTID, start_seconds, end_seconds, positive_labels, sha256, duration_seconds, sample_rate, channels, codec, state"
 )
@@ -171,3 +172,9 @@ def write_manifest(path: Path, ledger: Ledger) -> None:
 def _cell(text: str) -> str:
     """Text in a cell of a Markdown table."""
     return text.replace("|", "\\|").replace("\n", " ")
+
+
+def is_manifest(file: BinaryIO) -> bool:
+    """Whether a file begins as ``manifest_lines`` does."""
+    lines = [file.readline(LINE_BYTES) for _ in range(3)]
+    return lines[0].startswith(b"# Manifest of ") and lines[2] == f"# {MANIFEST_COLUMNS}\n".encode()

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, BinaryIO, overload
 
 import numpy as np
 
@@ -283,6 +283,12 @@ def format_segments(segments: Iterable[Segment], created: str | None = None) -> 
     yield COLUMNS + b"\n"
     for first in range(0, len(chosen), CHUNK_ROWS):
         yield "".join(f"{format_row(segment)}\n" for segment in chosen[first : first + CHUNK_ROWS]).encode()
+
+
+def is_segment_list(file: BinaryIO) -> bool:
+    """Whether a file begins as the lists that ``write_segments`` writes, and as those that are published."""
+    lines = [file.readline(LINE_BYTES) for _ in range(3)]
+    return lines[0].startswith(CREATED.encode()) and lines[2].rstrip() == COLUMNS
 
 
 def format_row(segment: Segment) -> str:

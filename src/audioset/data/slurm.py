@@ -6,9 +6,11 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from audioset.errors import OutputError, UsageError
 
+HEADING = ("#!/bin/bash", "#SBATCH --job-name=audioset")
 LEDGERS_FOLDER = "ledgers"
 LOGS_FOLDER = "logs"
 
@@ -70,8 +72,7 @@ def job_script(folder: Path, segments: Sequence[str], options: Sequence[str], jo
     root = folder.absolute()
     rate = "none" if rate_per_minute == float("inf") else f"{rate_per_minute / job.n_at_once:.6g}/min"
     lines = [
-        "#!/bin/bash",
-        "#SBATCH --job-name=audioset",
+        *HEADING,
         f"#SBATCH --array=0-{job.n_tasks - 1}%{job.n_at_once}",
         f"#SBATCH --time={job.time}",
         f"#SBATCH --mem={job.memory}",
@@ -94,3 +95,9 @@ def job_script(folder: Path, segments: Sequence[str], options: Sequence[str], jo
         "",
     ]
     return "\n".join(lines)
+
+
+def is_job_script(file: BinaryIO) -> bool:
+    """Whether a file begins as ``job_script`` does."""
+    heading = "".join(f"{line}\n" for line in HEADING).encode()
+    return file.read(len(heading)) == heading

@@ -105,6 +105,15 @@ def write_folder(folder: Path, record: Mapping[str, Any], clips: ScoredClips | N
         temporary.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8", newline="\n")
 
 
+def is_record(path: Path, kind: str) -> bool:
+    """Whether a file is a record as ``write_folder`` writes them, of a kind."""
+    try:
+        record = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(record, dict) and record.get("kind") == kind
+
+
 def _save(path: Path, clips: ScoredClips) -> None:
     """Scores as they are, which do not compress; targets compressed, which do."""
     members = {

@@ -6,10 +6,6 @@ import json
 import logging
 import math
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -22,7 +18,7 @@ from audioset.export.clips import CalibrationClips, read_calibration
 from audioset.export.formats import Format, check_int8, choose_input, find_format
 from audioset.export.job import Job, possible_inputs
 from audioset.export.runner import Runner
-from audioset.files import explain_os_errors
+from audioset.files import flush, flush_tree, partial_folder
 from audioset.loading import load_model
 from audioset.predict import Model
 
@@ -93,6 +89,7 @@ def export_model(
     input: str | None = None,
     calibration: str | os.PathLike[str] | None = None,
     max_accuracy_drop: float = MAX_ACCURACY_DROP,
+    overwrite: bool = False,
 ) -> ExportResult:
     """Write a model in another format, load it again with that format's own runtime, and compare.
 
@@ -101,7 +98,7 @@ def export_model(
     model : str, path or Model
         A published name, a model folder, or a model that is loaded.
     output : path
-        The file to write, or a folder to write it in. What was there is replaced when the new file has passed.
+        The file to write, or a folder to write it in. An earlier export is replaced when the new file has passed.
     to : {"onnx", "openvino", "torchscript", "keras", "tflite"}, optional
         Default: as the suffix of ``output`` says.
     input : {"waveform", "patches", "embeddings"}, optional
@@ -112,6 +109,8 @@ def export_model(
         clips have labels that the model has, accuracy is measured too. Default: float32.
     max_accuracy_drop : float
         Points of accuracy that int8 may lose.
+    overwrite : bool
+        Whether to replace any other file, too.
 
     Returns
     -------
@@ -121,7 +120,10 @@ def export_model(
     Raises
     ------
     UsageError
-        A format, input or combination that there is not; the message lists those that there are.
+        A format, input or combination that there is not; the message lists those that there are. A file of the name
+        that no export wrote.
+    ConflictError
+        Another process is writing the file.
     ExportError
         The export differs by more than ``Format.bound``, 1e-4 on scores and on embeddings relative to the largest, or
         int8 loses more accuracy than it may. No file is left.
@@ -137,6 +139,8 @@ def export_model(
     kind = find_format(to, Path(output))
     name = _name(model)
     path = _target(Path(output), is_folder=str(output).endswith(("/", os.sep)), name=name, kind=kind)
+    if not overwrite:
+        _check_free(path, kind)
     if calibration is not None:
         check_int8(kind)
     loaded = model if isinstance(model, Model) else load_model(model, n_threads=1)
@@ -144,12 +148,13 @@ def export_model(
     clips = _calibration(job, calibration)
     job = replace(job, calibration=clips.ranges if clips else ())
     module = import_module(f"audioset.export.{kind.module}")  # before a folder is made: it may not be installed
-    with _staged(path) as folder:
+    with partial_folder(path) as folder:
         written = folder / path.name
         module.write(job, written)
         result = _check(job, kind, path, module, written, clips, max_accuracy_drop)
         card = {**result.to_dict(), **_card(job, kind, written, result)}
         (folder / result.card.name).write_text(json.dumps(card, indent=2, ensure_ascii=False), encoding="utf-8")
+        _move(folder, path)
     return result
 
 
@@ -189,17 +194,17 @@ def _check(
             f"({100 * accuracy.audioset:.1f} % to {100 * accuracy.export:.1f} %); {max_accuracy_drop:g} are allowed. "
             "It was not kept. Next step: calibrate on more clips, such as the model will hear, or leave out int8"
         )
-    names = [path.name] + ([path.with_suffix(kind.partner_suffix).name] if kind.partner_suffix else [])
+    files = _files(path, kind)
     return ExportResult(
         path=path,
-        files=tuple(path.with_name(name) for name in names),
+        files=files,
         card=path.with_name(path.name + CARD_SUFFIX),
         format=kind.name,
         input=job.input,
         precision=str(job.facts["precision"]),
         parity=parity,
         latency=measure_latency(job, runner),
-        size_bytes=sum((written.parent / name).stat().st_size for name in names),
+        size_bytes=sum((written.parent / file.name).stat().st_size for file in files),
         runtime=runner.runtime,
         accuracy=accuracy,
         n_failed_clips=clips.n_failed if clips else 0,
@@ -254,23 +259,33 @@ def _calibration(job: Job, source: str | os.PathLike[str] | None) -> Calibration
     return None if source is None else read_calibration(source, job.model.labels, job.model.frontend)
 
 
-@contextmanager
-def _staged(path: Path) -> Iterator[Path]:
-    """A folder beside ``path``; what is in it moves there if the block ends well, and is deleted if not.
+def _check_free(path: Path, kind: Format) -> None:
+    """Refuse to replace files that no export wrote: those that their card does not know by their digest."""
+    card_path = path.with_name(path.name + CARD_SUFFIX)
+    try:
+        card = json.loads(card_path.read_bytes())
+        digests = card["digests"] if card["card_format"] == CARD_FORMAT else {}
+    except (OSError, ValueError, TypeError, LookupError, RecursionError):
+        digests = {}
+    foreign = [card_path] if card_path.exists() and not digests else []
+    for file in _files(path, kind):
+        if file.exists() and digests.get(file.name) != f"sha256:{hash_file(file)}":
+            foreign.append(file)
+    if foreign:
+        raise UsageError(
+            f"{foreign[0]} is there already, and is not an export's, or was changed since. "
+            "Next step: choose another name, or --overwrite"
+        )
 
-    Raises
-    ------
-    OutputError
-        The disk is full, or the place does not allow it.
-    """
-    with explain_os_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-        try:
-            yield folder
-            for file in sorted(folder.iterdir(), key=lambda file: file.name == path.name):  # the main one last
-                with file.open("rb+") as stream:
-                    os.fsync(stream.fileno())
-                file.replace(path.parent / file.name)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+
+def _files(path: Path, kind: Format) -> tuple[Path, ...]:
+    """All files of an export, without the card."""
+    return (path, *([path.with_suffix(kind.partner_suffix)] if kind.partner_suffix else []))
+
+
+def _move(folder: Path, path: Path) -> None:
+    """Give the files their names, the main one last."""
+    flush_tree(folder)
+    for file in sorted(folder.iterdir(), key=lambda file: file.name == path.name):
+        file.replace(path.parent / file.name)
+    flush(path.parent)

@@ -113,14 +113,14 @@ def _file_output(target: Path) -> Iterator[Output]:
     with ExitStack() as stack:
         with explain_os_errors(name):
             if is_device(target):
-                final, file = None, stack.enter_context(target.open("wb"))
+                final, file = None, target.open("wb")
             else:
                 final = Path(os.path.realpath(target))  # a link stays a link
                 if final.is_dir():
                     raise IsADirectoryError(errno.EISDIR, "it is a folder")
                 temporary = stack.enter_context(replacing(final, waits=False))
                 file = temporary.open("wb")
-                stack.callback(_close, file)
+            stack.callback(_close, file)
         yield Output(file, name, folder=final and final.parent)
         with explain_os_errors(name):
             if final:

@@ -6,15 +6,15 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from audioset.files import explain_os_errors
-from audioset.formats.audacity import AudacityWriter
-from audioset.formats.output import Stream, open_output
-from audioset.formats.raven import RavenWriter
+from audioset.formats.audacity import AudacityWriter, is_audacity
+from audioset.formats.output import FileId, Stream, check_output, open_output
+from audioset.formats.raven import RavenWriter, is_raven
+from audioset.formats.recognising import Recogniser, begins_with, has_lines, has_records
 from audioset.formats.rows import Row, Tag, Writer, one_line
 from audioset.formats.table import clock
 from audioset.search.moments import Moment
@@ -24,7 +24,14 @@ EDITORS: dict[str, Callable[[Stream], Writer[Row]]] = {"audacity": AudacityWrite
 
 
 def write_found(
-    moments: Sequence[Moment], target: str | None, format_name: str, *, label: str = "found", model: str = ""
+    moments: Sequence[Moment],
+    target: str | None,
+    format_name: str,
+    *,
+    label: str = "found",
+    model: str = "",
+    read: Container[FileId] = (),
+    overwrites: bool = False,
 ) -> None:
     """Write moments to a file, to standard output, or as a file for each recording into a folder.
 
@@ -40,11 +47,13 @@ def write_found(
         What ``audacity`` and ``raven`` call each moment.
     model : str
         For Raven's column of that name.
+    read : set of (int, int), overwrites : bool
+        As for ``check_output``: which files were read, and whether any others may be replaced.
 
     Raises
     ------
     UsageError
-        If Audacity labels of several recordings would go to one file.
+        If Audacity labels of several recordings would go to one file; if a file is there that is something else.
     OutputError
         The disk is full, or the place does not allow it.
     """
@@ -58,11 +67,11 @@ def write_found(
         return
     paths = sorted({row.path for row in rows})
     base = os.path.commonpath([Path(path).parent for path in paths]) if paths else ""
-    for path in paths:
-        placed = Path(target) / f"{os.path.relpath(path, base)}.txt"  # as the recording is in its folder
-        with explain_os_errors(placed.parent):
-            placed.parent.mkdir(parents=True, exist_ok=True)
-        _write_rows([row for row in rows if row.path == path], str(placed), format_name)
+    files = {path: str(Path(target) / f"{os.path.relpath(path, base)}.txt") for path in paths}  # as the recordings lie
+    for file in files.values():
+        check_output(file, read, OWN[format_name], overwrites=overwrites)
+    for path, file in files.items():
+        _write_rows([row for row in rows if row.path == path], file, format_name)
 
 
 def moment_to_record(rank: int, moment: Moment) -> dict[str, Any]:
@@ -108,6 +117,21 @@ FORMATS: dict[str, Callable[[Sequence[Moment]], str]] = {
     "json": to_json,
     "jsonl": to_jsonl,
     "csv": to_csv,
+}
+
+
+def is_found_json(file: BinaryIO) -> bool:
+    """Whether a file is an array of moments."""
+    return all(tuple(record) == CELLS for record in json.load(file)[:1])
+
+
+OWN: dict[str, Recogniser] = {
+    "table": has_lines(r" *\d+  -?\d\.\d{3}  [\d:.]+–[\d:.]+  .*|no moment is as similar as that"),
+    "json": is_found_json,
+    "jsonl": has_records(*CELLS),
+    "csv": begins_with((",".join(CELLS) + "\n").encode()),
+    "audacity": is_audacity,
+    "raven": is_raven,
 }
 
 
