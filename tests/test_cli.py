@@ -130,7 +130,7 @@ def test_suffix_chooses_the_format(weights: list[str], sound: Path, tmp_path: Pa
     assert (result.returncode, result.stdout) == (0, b"")
     starts = {"tags.json": b"[", "tags.jsonl": b"{", "tags.csv": b"path,", "tags.parquet": b"PAR1"}
     assert target.read_bytes().startswith(starts[name])
-    assert set(tmp_path.iterdir()) == {target}
+    assert set(tmp_path.iterdir()) == {target, sound}
 
 
 @pytest.mark.parametrize("format_name", ["audacity", "raven"])

@@ -186,13 +186,10 @@ def first_examples(file: BinaryIO, n: int) -> list[bytes]:
 
 def is_written(file: BinaryIO) -> bool:
     """Whether a TFRecord file is one that ``write`` wrote: the same clips would be the same bytes."""
-    return any(
-        all(
-            example == clip_to_example(parse_clip(example, None, (layout,)), layout)
-            for example in first_examples(file, N_RECOGNISED)
-        )
-        for layout in (YOUTUBE8M_OF_AUDIOSET, AUDIOSET)
-    )
+    layouts = (AUDIOSET, YOUTUBE8M_OF_AUDIOSET)
+    examples = first_examples(file, N_RECOGNISED)
+    clips = [parse_clip(example, None, layouts) for example in examples]
+    return any(examples == [clip_to_example(clip, layout) for clip in clips] for layout in layouts)
 
 
 def is_written_archive(file: BinaryIO) -> bool:

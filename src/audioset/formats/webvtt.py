@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from audioset.formats.one_recording import OneRecording
 from audioset.formats.output import Stream
@@ -12,6 +12,9 @@ from audioset.formats.rows import EventRow, one_line
 if TYPE_CHECKING:
     from audioset.events import Event
 
+HEADING = b"WEBVTT\n"
+TIME = r"\d{2,}:\d\d:\d\d\.\d{3}"
+_has_captions = has_lines(rf"|{TIME} --> {TIME}|.+ \(\d\.\d\d\)")
 ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})  # with these, no text holds "-->"
 
 
@@ -24,7 +27,7 @@ class WebVttWriter:
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._recording = OneRecording("WebVTT")
-        self._stream.write(b"WEBVTT\n")
+        self._stream.write(HEADING)
 
     def write(self, row: EventRow) -> None:
         """Write one cue for each event."""
@@ -52,5 +55,6 @@ def _timestamp(ms: int) -> str:
     return f"{hours:02}:{minutes:02}:{seconds:02}.{ms:03}"
 
 
-TIME = r"\d{2,}:\d\d:\d\d\.\d{3}"
-is_webvtt = has_lines(rf"WEBVTT||{TIME} --> {TIME}|.+ \(\d\.\d\d\)")
+def is_webvtt(file: BinaryIO) -> bool:
+    """Whether a file has captions as they are written here: labels with scores."""
+    return file.read(len(HEADING)) == HEADING and _has_captions(file)
