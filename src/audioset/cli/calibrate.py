@@ -16,6 +16,7 @@ from audioset.cli.options import (
     files_read,
     hold_folder,
     load_chosen_model,
+    model_files,
     model_options,
     take_limits,
 )
@@ -228,7 +229,9 @@ def _check_target(target: Path, card: ModelCard) -> None:
     from audioset.formats.output import check_output, file_ids
     from audioset.weights.model_folder import CARD_NAME, WEIGHTS_NAME, read_card
 
-    read = files_read() - file_ids([click.get_current_context().params["model"]])  # which may be calibrated in place
+    read = files_read() - file_ids(
+        model_files(click.get_current_context().params["model"])
+    )  # which may be calibrated in place
     for name in (WEIGHTS_NAME, CARD_NAME):
         check_output(target / name, read, lambda file: (target / CARD_NAME).exists())
     if not (target / CARD_NAME).exists():

@@ -301,10 +301,11 @@ def _prepare_output(options: dict[str, Any], names: tuple[str, ...], *inputs: st
     if folder is None:
         return
     hold_folder(folder)
+    read = files_read(*inputs)
     kind = evaluation.KIND if names is EVALUATION_FILES else comparison.KIND
     overwrites = options["overwrite"] or is_record(folder / names[-1], kind)
     for path in (folder, *(folder / name for name in names)):
-        check_output(path, files_read(*inputs), lambda file: False, overwrites=overwrites)
+        check_output(path, read, lambda file: False, overwrites=overwrites)
 
 
 def _texts(document: Document) -> dict[str, str]:

@@ -189,10 +189,17 @@ def files_read(*inputs: str | os.PathLike[str]) -> set[tuple[int, int]]:
     from audioset.formats.output import file_ids
 
     params = click.get_current_context().params
-    named: list[str | os.PathLike[str]] = [*inputs, *filter(None, [params.get("model")])]
+    named: list[str | os.PathLike[str]] = [*inputs, *model_files(params.get("model") or "")]
     for value in filter(None, map(params.get, READ)):
         named += [value] if isinstance(value, (str, Path)) else value
     return file_ids(named)
+
+
+def model_files(folder: str | os.PathLike[str]) -> list[Path]:
+    """The files of a model folder."""
+    from audioset.weights.model_folder import CARD_NAME, WEIGHTS_NAME
+
+    return [Path(folder) / name for name in (CARD_NAME, WEIGHTS_NAME)] if os.fspath(folder) else []
 
 
 def hold_folder(folder: Path) -> None:

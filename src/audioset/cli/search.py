@@ -96,7 +96,7 @@ def search(**options: Any) -> int:
     _check(options)
     is_folder = Path(options["output"] or "-").is_dir()
     chosen = choose_format(None if is_folder else options["output"], options["format_name"], FORMATS)
-    read = files_read(options["folder"])
+    read = files_read(*options["folder"].glob("*.json"), *options["folder"].glob("embeddings-*.parquet"))
     check_output(options["to"], read, None, option="--to")
     check_output(options["output"], read, None if is_folder else OWN[chosen], overwrites=options["overwrite"])
     manifest = read_manifest(options["folder"])

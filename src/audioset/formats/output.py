@@ -143,14 +143,12 @@ def _close(file: BinaryIO) -> None:
 
 
 def file_ids(paths: Iterable[str | os.PathLike[str]]) -> set[FileId]:
-    """What the system tells files by, through links, second names and other cases; those of a folder are its files."""
+    """What the system tells files and folders by, through links, second names and other cases."""
     found = set()
     for path in paths:
         with suppress(OSError, ValueError):
             status = Path(path).stat()
             found.add((status.st_dev, status.st_ino))
-            if stat.S_ISDIR(status.st_mode):
-                found |= {(each.st_dev, each.st_ino) for each in (entry.stat() for entry in os.scandir(path))}
     return found
 
 

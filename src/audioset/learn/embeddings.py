@@ -17,7 +17,7 @@ import numpy as np
 from audioset.assets import cache_folder, hash_file
 from audioset.concurrency import available_cores
 from audioset.errors import AudioSetError, NoInputError, UsageError
-from audioset.files import replacing
+from audioset.files import replacing, sweep
 from audioset.learn.backbones import Backbone, find_backbone
 from audioset.limits import LIMITS, Limits
 from audioset.predict import Model, make_engine, map_in_order
@@ -191,6 +191,7 @@ class _Cache:
 
     def read(self, wanted: set[str]) -> dict[str, Embedded]:
         """What is there of the clips that are wanted."""
+        sweep(self.folder)
         found: dict[str, Embedded] = {}
         for path in sorted(self.folder.glob("*.npz")):
             if wanted <= set(found):
