@@ -392,7 +392,7 @@ def test_half_written_files_of_the_dead_are_removed_and_those_of_the_living_are_
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signals on Windows")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_is_asked_to_end_leaves_clips_pending_and_no_scraps(tmp_path, site, number):
     import subprocess
 

@@ -65,6 +65,8 @@ class Run:
         self.kept: list[Prediction] | None = None  # a list, if the predictions are wanted after the run
         self._target: str | None = options["output"]
         self._is_folder = self._target is not None and (self._target.endswith("/") or Path(self._target).is_dir())
+        self._read = files_read(*(item.path for item in inputs))
+        check_output(self._target, self._read, None)
         self._format = choose_format(None if self._is_folder else self._target, options["format_name"], formats)
         self._formats = formats
         self._files: dict[str, Path] | None = None  # one for each recording
@@ -130,9 +132,8 @@ class Run:
                 f"{ONE_RECORDING[self._format]} to one recording, and the inputs are {len(self._inputs)}. "
                 "Next step: --output FOLDER/, for one file each"
             )
-        read = files_read(*(item.path for item in self._inputs))
         for target in [self._target] if self._files is None else self._files.values():
-            check_output(target, read, own[self._format], overwrites=self._options["overwrite"])
+            check_output(target, self._read, own[self._format], overwrites=self._options["overwrite"])
 
 
 def _files_of(inputs: Sequence[Input], folder: Path, suffix: str) -> dict[str, Path]:
