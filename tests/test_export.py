@@ -314,6 +314,8 @@ def test_an_export_that_differs_is_not_kept(classifier: Model, tmp_path: Path, m
     path.write_text("what was there")
     monkeypatch.setitem(FORMATS, "openvino", replace(FORMATS["openvino"], bound=1e-12))
     with pytest.raises(ExportError, match=r"the OpenVINO IR file is .* from .*; the bound is 1e-12\. It was not kept"):
+        export_model(classifier, path, overwrite=True)
+    with pytest.raises(UsageError, match=r"x\.xml is there already, and is not an export's"):
         export_model(classifier, path)
     assert leftovers(tmp_path) == ["x.xml"]
     assert path.read_text() == "what was there"
