@@ -18,7 +18,7 @@ SOURCE = Path(audioset.__file__).parent
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(SOURCE.rglob("*.py"))
 LAYERS = (
-    ("child", "concurrency", "errors", "files", "limits", "labels", "ontology", "events", "postprocess"),
+    ("arguments", "child", "concurrency", "errors", "files", "limits", "labels", "ontology", "events", "postprocess"),
     ("calibration", "clip_labels", "leaf_events"),
     ("decoders", "audio", "assets"),
     ("frontend",),

@@ -18,7 +18,7 @@ from audioset import assets
 from audioset.audio import mono_blocks, open_audio, resample_blocks, waveform_to_mono
 from audioset.calibration import NONE, Calibration
 from audioset.decoders import Array, AudioSource
-from audioset.errors import OutputError, UsageError
+from audioset.errors import AudioError, OutputError, UsageError
 from audioset.events import Event, clip_to_audio, scores_to_events
 from audioset.executors.onnxruntime import OnnxRuntimeEngine
 from audioset.executors.openvino import OpenVinoEngine
@@ -53,6 +53,7 @@ SLAB_FRAMES = 6_144  # 61 s
 SLABS_AHEAD = 4
 PRECISIONS = ("f32", "bf16")
 INPUTS = ("patches", "waveform")  # of an exported model
+NOT_FINITE = "not_finite"
 
 
 class Engine(Protocol):
@@ -592,6 +593,7 @@ class Model:
 
         ``frontend`` is the model's own unless its windows have another length.
         """
+        check_finite(outputs, slab.first_sample / self.frontend.sample_rate)
         spec = frontend or self.frontend
         start_s, end_s = patch_times(slab, spec, hop_frames)
         return Prediction(
@@ -608,6 +610,24 @@ class Model:
             segment_frames=self.segment_frames,
             frontend=spec,
         )
+
+
+def check_finite(outputs: Outputs[FloatArray], start_s: float | None = None) -> None:
+    """Refuse outputs of a network that are not finite numbers: comparing with NaN would leave out every label.
+
+    Raises
+    ------
+    AudioError
+        With code ``not_finite``.
+    """
+    for name, values in vars(outputs).items():
+        if values is not None and not np.isfinite(values).all():
+            where = "" if start_s is None else f" of the audio from {start_s:.2f} s on"
+            raise AudioError(
+                f"the network's {name}{where} are not finite numbers. Likely cause: damaged weights, samples far "
+                "outside [-1, 1], or a precision too low for this model. Next step: audioset doctor, or precision f32",
+                code=NOT_FINITE,
+            )
 
 
 def make_engine(name: str, card: ModelCard, folder: Path, precision: str, n_threads: int) -> Engine:

@@ -17,7 +17,6 @@ import struct
 import sys
 import threading
 from dataclasses import asdict, dataclass
-from io import BufferedReader
 from typing import IO, Any
 
 import numpy as np
@@ -69,8 +68,8 @@ def write_message(pipe: IO[bytes], fields: dict[str, Any], samples: Any = b"") -
     pipe.flush()
 
 
-def read_message(pipe: BufferedReader) -> Message | None:
-    """Receive one message, or None where the other side is gone. Its samples may be written to."""
+def read_message(pipe: Any) -> Message | None:
+    """Receive one message from a buffered pipe, or None where the other side is gone. Its samples may be written to."""
     header = pipe.read(HEADER.size)
     if len(header) < HEADER.size:
         return None
@@ -94,6 +93,7 @@ def main() -> None:
 
 
 def _serve_file(path: str, config: WorkerConfig, results: IO[bytes]) -> None:
+    limit_cpu(config.limits.worker_stall_s)
     try:
         with open_audio(path, config.limits) as reader:
             blocks = mono_blocks(reader, config.frontend.sample_rate)
@@ -131,7 +131,3 @@ def _read_lines(lines: queue.SimpleQueue[str]) -> None:
     for line in sys.stdin:
         lines.put(line)
     os._exit(0)
-
-
-if __name__ == "__main__":
-    main()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import os
 import sys
 
 import click
 
 from audioset import __version__
+from audioset.child import fill_standard_descriptors
 from audioset.cli.lazy import LazyGroup
 from audioset.errors import AudioSetError
 
@@ -52,8 +55,17 @@ def cli() -> None:
     """
 
 
+def _open_standard_streams() -> None:
+    """Give a process that was started with closed descriptors its streams: no input, and an output that says so."""
+    fill_standard_descriptors()
+    sys.stdin = sys.stdin or open(0)  # noqa: SIM115 - they last as long as the process
+    sys.stdout = sys.stdout or open(1, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
+
+
 def main() -> None:
     """Run the command line; errors become one line and an exit code."""
+    _open_standard_streams()
     logging.basicConfig(format="audioset: %(message)s", level=logging.WARNING, stream=sys.stderr)
     try:
         sys.exit(cli.main(prog_name="audioset", standalone_mode=False))
