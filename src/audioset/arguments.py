@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import numbers
 import operator
 import os
@@ -22,19 +21,18 @@ def check_count(name: str, value: Any, minimum: int = 1) -> int:
     return operator.index(value)
 
 
-def check_number(name: str, value: Any, low: float = -math.inf, high: float = math.inf, unit: str = "") -> float:
-    """A finite number from ``low`` to ``high``; text is none."""
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or not low <= value <= high:
-        bounds = {
-            (True, True): f" from {low:,g} to {high:,g}",
-            (True, False): f", {low:,g} or more",
-            (False, True): f", {high:,g} or less",
-            (False, False): "",
-        }[math.isfinite(low), math.isfinite(high)]
+def check_number(name: str, value: Any, low: float, high: float, unit: str = "") -> float:
+    """A number from ``low`` to ``high``; text is none."""
+    if not is_number(value) or not low <= value <= high:
         unit = f" {unit}" if unit else ""
-        raise UsageError(f"{name} is {shown(value)}{unit}; expected a number{bounds}{unit}")
+        given = f"{value:g}{unit}" if is_number(value) else shown(value)
+        raise UsageError(f"{name} is {given}; expected a number from {low:,.12g} to {high:,.12g}{unit}")
     return float(value)
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a real number, as text and truth values are not."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def check_path(name: str, value: Any) -> str:
@@ -57,4 +55,5 @@ def shown(value: Any, n_max: int = 60) -> str:
     text = repr(value)
     if len(text) > n_max:
         return f"a {type(value).__name__}"
-    return text if isinstance(value, (str, bytes, int, float, type(None))) else f"{text} ({type(value).__name__})"
+    says_type = isinstance(value, (str, bytes, int, float, type(None))) or type(value).__name__ in text
+    return text if says_type else f"{text} ({type(value).__name__})"

@@ -76,6 +76,13 @@ class Result:
     error: AudioSetError | None = None
     warnings: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        outcome = (
+            f"{type(self.error).__name__} {self.error.code}: {self.error}" if self.error else repr(self.prediction)
+        )
+        warned = f", {len(self.warnings)} warnings" if self.warnings else ""
+        return f"<{type(self).__name__} of {self.path}: {outcome}{warned}>"
+
     def require(self) -> Prediction:
         """The prediction; where there is none, its error is raised."""
         if self.prediction is None:
@@ -83,7 +90,7 @@ class Result:
         return self.prediction
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Part(Result):
     """A piece of a file's result. The last one of each file has no prediction: it says how it went."""
 

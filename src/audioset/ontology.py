@@ -87,6 +87,9 @@ class Ontology:
         """Load the published ontology, 632 classes. It is read once."""
         return _published()
 
+    def __repr__(self) -> str:
+        return f"<Ontology of {len(self)} classes>"
+
     def __len__(self) -> int:
         return len(self.classes)
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from audioset import assets
+from audioset.arguments import check_count
 from audioset.audio import mono_blocks, open_audio, resample_blocks, waveform_to_mono
 from audioset.calibration import NONE, Calibration
 from audioset.decoders import Array, AudioSource
@@ -118,6 +119,10 @@ class Prediction:
     segment_frames: int | None = None
     frontend: FrontendSpec | None = None
 
+    def __repr__(self) -> str:
+        best = "" if self.scores is None else "".join(f", {name} {score:.3f}" for name, score in self.top(3))
+        return f"<Prediction of {len(self.embeddings)} patches in {self.duration_s:.2f} s{best}>"
+
     @property
     def framewise(self) -> FloatArray | None:
         """Scores over time of a model that has them, as ``cnn14_decision_max``; None for others.
@@ -178,6 +183,7 @@ class Prediction:
 
     def top(self, n: int = 5) -> list[tuple[str, float]]:
         """The ``n`` labels with the highest mean score over the clip, best first: [(name, score)]."""
+        check_count("n", n, 0)
         means = self.require_scores().mean(axis=0, dtype=np.float64)
         return [(self.labels.names[index], float(means[index])) for index in top_indices(means, n)]
 
@@ -251,6 +257,7 @@ class Model:
     """
 
     window_patches = 1
+    reload: Callable[[], Model] | None = None  # loads it again; ``load_model`` knows how
 
     def __init__(self, card: ModelCard, folder: Path, engine: Engine) -> None:
         self.card = card
@@ -262,6 +269,17 @@ class Model:
         self.inputs = input_names(find_network(card))
         self.segment_frames = segment_frames(card)
         self._warm_up()
+
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__} of {self.card.network} with {len(self.labels)} labels, "
+            f"{self.frontend.sample_rate:,} Hz, {self.engine.name}>"
+        )
+
+    def __reduce__(self) -> tuple[Callable[[], Model], tuple[()]]:
+        if self.reload is None:
+            raise UsageError(f"{self!r} cannot be sent to another process. Next step: load it with audioset.load_model")
+        return self.reload, ()
 
     def _warm_up(self) -> None:
         """Call the engine once, in one thread, for the first call sets up its Python bindings.

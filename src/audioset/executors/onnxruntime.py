@@ -45,6 +45,7 @@ class OnnxRuntimeEngine:
                 f'engine="onnxruntime" runs in f32 only; {precision} is asked for. Next step: engine="openvino"',
                 code="precision",
             )
+        onnxruntime.disable_telemetry_events()  # which only its builds for Windows have
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1  # the parallelism is in the calls
         options.log_severity_level = 4

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from audioset.errors import OutputError
 from audioset.files import explain_os_errors
 from audioset.formats.rows import printable
 
@@ -45,6 +46,9 @@ class Output(io.RawIOBase):
                 self._stream.flush()
         except BrokenPipeError:
             self.reader_is_gone = True
+            self._drop_the_rest()
+            raise
+        except OutputError:
             self._drop_the_rest()
             raise
         return memoryview(data).nbytes
