@@ -20,7 +20,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 LAYERS = (
     ("arguments", "child", "concurrency", "errors", "files", "limits", "labels", "ontology", "events", "postprocess"),
     ("calibration", "clip_labels", "leaf_events"),
-    ("decoders", "audio", "assets"),
+    ("decoders", "audio", "isolation", "assets"),
     ("frontend",),
     ("networks",),
     ("executors", "weights"),

@@ -26,6 +26,7 @@ from audioset.child import N_STARTS, START_S, Child, StallClock
 from audioset.concurrency import available_cores
 from audioset.errors import AudioError, AudioSetError, UsageError
 from audioset.frontend import Slab
+from audioset.isolation import Message, death, read_message
 from audioset.limits import LIMITS, Limits
 from audioset.networks.ops import Outputs
 from audioset.predict import (
@@ -38,7 +39,7 @@ from audioset.predict import (
     join_predictions,
     slab_patches,
 )
-from audioset.worker import Message, WorkerConfig, read_message, slab_from_fields
+from audioset.worker import WorkerConfig, slab_from_fields
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -281,18 +282,8 @@ class _Worker:
             self._begin_again()
             return None
         self.close()
-        stall_s = self._config.limits.worker_stall_s
-        if ending.is_stalled:
-            return _failure(
-                "timeout",
-                f"the decoder delivered nothing for {stall_s:g} s (--worker-stall-s) and was stopped. Likely cause: a "
-                "damaged file that sends the decoder round in circles, or a disk that does not answer",
-            )
-        return _failure(
-            "worker_died",
-            f"the decoder process ended with {ending.cause}. Likely cause: a damaged file that crashes the decoder; "
-            "all other files go on",
-        )
+        error = death(ending, self._config.limits)
+        return {"kind": "failed", "code": error.code, "message": str(error)}, memoryview(b"")
 
     def _begin_again(self) -> None:
         """Start a worker once more that died while it started, with the file that it was given."""
@@ -487,7 +478,3 @@ def _rows(outputs: Outputs[FloatArray], start: int, stop: int) -> Outputs[FloatA
 
 def _n_bytes(prediction: Prediction) -> int:
     return sum(values.nbytes for values in vars(prediction).values() if isinstance(values, np.ndarray))
-
-
-def _failure(code: str, message: str) -> Message:
-    return {"kind": "failed", "code": code, "message": message}, memoryview(b"")

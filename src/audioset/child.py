@@ -7,6 +7,7 @@ its output with ``take_output`` and bounds itself with ``limit_memory`` and ``li
 from __future__ import annotations
 
 import os
+import queue
 import re
 import signal
 import subprocess
@@ -217,7 +218,7 @@ class LineChild:
 def _answer(child: Child, line: str, stall_s: float) -> bytes | None:
     """The next line that is not empty, or None if the child is gone before it is whole."""
     child.send(line)
-    with _watched(child, stall_s) as clock, suppress(OSError, ValueError):  # close() was called
+    with watched(child, stall_s) as clock, suppress(OSError, ValueError):  # close() was called
         while answer := child.results.readline():
             clock.restart()
             if answer.strip():
@@ -226,7 +227,7 @@ def _answer(child: Child, line: str, stall_s: float) -> bytes | None:
 
 
 @contextmanager
-def _watched(child: Child, stall_s: float) -> Iterator[StallClock]:
+def watched(child: Child, stall_s: float) -> Iterator[StallClock]:
     """Stop the child once its clock has run out, while the block waits for it."""
     clock, is_done = StallClock(child.pid, stall_s), threading.Event()
 
@@ -384,6 +385,19 @@ def take_output() -> BinaryIO:
     os.dup2(nothing, 2)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     return pipe
+
+
+def parent_lines() -> queue.SimpleQueue[str]:
+    """The parent's lines; the process ends when the parent is gone, whatever it is doing."""
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def read() -> None:
+        for line in sys.stdin:
+            lines.put(line)
+        os._exit(0)
+
+    threading.Thread(target=read, daemon=True).start()
+    return lines
 
 
 def limit_memory(n_mib: int) -> None:

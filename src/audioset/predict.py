@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from audioset import assets
-from audioset.arguments import check_count
+from audioset.arguments import check_count, check_path
 from audioset.audio import mono_blocks, open_audio, resample_blocks, waveform_to_mono
 from audioset.calibration import NONE, Calibration
 from audioset.decoders import Array, AudioSource
@@ -25,6 +25,7 @@ from audioset.executors.onnxruntime import OnnxRuntimeEngine
 from audioset.executors.openvino import OpenVinoEngine
 from audioset.files import write_atomically
 from audioset.frontend import FrontendSpec, Slab, log_mel, patch_waveforms, patches, slabs
+from audioset.isolation import IsolatedAudio
 from audioset.labels import LabelSet
 from audioset.limits import LIMITS, Limits
 from audioset.models import (
@@ -375,13 +376,23 @@ class Model:
         window_s: float | None = None,
         pad: str | None = None,
         limits: Limits = LIMITS,
+        isolated: bool = False,
     ) -> Iterator[Prediction]:
-        """As ``predict_file``, yielding consecutive parts as they are done: any length in constant memory."""
+        """As ``predict_file``, yielding consecutive parts as they are done: any length in constant memory.
+
+        With ``isolated``, a path is decoded in a process of its own: a damaged file may end that one, and not this.
+        """
         frontend = self.frontend.with_pad(pad).with_window(window_s)
-        with open_audio(source, limits) as reader:
-            blocks = mono_blocks(reader, frontend.sample_rate)
-            yield from self._predict_stream(blocks, frontend.sample_rate, hop_s, frontend)
-        for warning in reader.warnings:
+        rate = frontend.sample_rate
+        if isolated:
+            audio = IsolatedAudio(check_path("source", source), rate, limits)
+            yield from self._predict_stream(audio.blocks(), rate, hop_s, frontend)
+            warnings = audio.warnings
+        else:
+            with open_audio(source, limits) as reader:
+                yield from self._predict_stream(mono_blocks(reader, rate), rate, hop_s, frontend)
+            warnings = tuple(reader.warnings)
+        for warning in warnings:
             logger.warning("%s: %s", source if isinstance(source, (str, os.PathLike)) else "audio", warning)
 
     def stream(

@@ -20,7 +20,8 @@ from typing import IO, Any
 
 from audioset.arguments import check_count
 from audioset.child import READY, Ending, LineChild, limit_cpu, limit_memory, take_output
-from audioset.errors import AudioError, AudioSetError
+from audioset.errors import AudioError
+from audioset.isolation import death, failure
 from audioset.limits import LIMITS, Limits
 from audioset.sounds.measures import FileMeasures, PieceMeasures, Span, measure_file
 
@@ -96,26 +97,13 @@ def measure_files(
 def _measure(child: LineChild, path: Path, spans: Sequence[Span], limits: Limits) -> Measured:
     answer = child.ask(json.dumps([os.fspath(path), list(spans)]))
     if isinstance(answer, Ending):
-        return _death(answer, limits)
+        return death(answer, limits)
     record = json.loads(answer)
     if "message" in record:
         return AudioError(record["message"], code=record["code"])
     pieces = tuple(PieceMeasures(**piece) for piece in record.pop("pieces"))
     whole, warnings = PieceMeasures(**record.pop("whole")), tuple(record.pop("warnings"))
     return FileMeasures(whole=whole, pieces=pieces, warnings=warnings, **record)
-
-
-def _death(ending: Ending, limits: Limits) -> AudioError:
-    if ending.is_stalled:
-        return AudioError(
-            f"the decoder delivered nothing for {limits.worker_stall_s:g} s and was stopped. Likely cause: a "
-            "damaged file that sends the decoder round in circles, or a disk that does not answer",
-            code="timeout",
-        )
-    return AudioError(
-        f"the decoder ended with {ending.cause}. Likely cause: a damaged file that crashes the decoder",
-        code="worker_died",
-    )
 
 
 def main() -> None:
@@ -135,16 +123,8 @@ def main() -> None:
 def _answer(path: Path, spans: Sequence[Span], limits: Limits, answers: IO[bytes]) -> dict[str, Any]:
     try:
         return asdict(measure_file(path, spans, limits, _SignsOfLife(limits, answers)))
-    except AudioSetError as error:
-        return {"message": str(error), "code": error.code}
-    except MemoryError:
-        message = (
-            f"decoding needs more than the {limits.worker_memory_mb:,} MiB of one worker (--worker-memory-mb). "
-            "Likely cause: a damaged header"
-        )
-        return {"message": message, "code": "out_of_memory"}
     except Exception as error:  # the boundary of the process: whatever a decoder throws becomes an answer
-        return {"message": f"the decoder failed with {type(error).__name__}: {error}", "code": "decode_failed"}
+        return failure(error, limits)
 
 
 class _SignsOfLife:
