@@ -11,7 +11,7 @@ import click
 from audioset import __version__
 from audioset.child import fill_standard_descriptors
 from audioset.cli.lazy import LazyGroup
-from audioset.errors import AudioSetError
+from audioset.errors import AudioSetError, OutputError
 
 # command -> (module, one line for the list of commands)
 COMMANDS = {
@@ -62,12 +62,25 @@ def _open_standard_streams() -> None:
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
 
 
+def _is_output_lost() -> bool:
+    """Whether standard output takes nothing any more; what is left in its buffer then goes nowhere."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - no path but a device
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        return True
+    return False
+
+
 def main() -> None:
     """Run the command line; errors become one line and an exit code."""
     _open_standard_streams()
     logging.basicConfig(format="audioset: %(message)s", level=logging.WARNING, stream=sys.stderr)
     try:
-        sys.exit(cli.main(prog_name="audioset", standalone_mode=False))
+        exit_code = cli.main(prog_name="audioset", standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(exit_code)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
     except click.ClickException as error:
@@ -76,6 +89,13 @@ def main() -> None:
     except AudioSetError as error:
         click.echo(f"audioset: {error}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if not _is_output_lost():
+            raise
+        click.echo(
+            f"audioset: cannot write standard output: {error.strerror}. Next step: choose another place", err=True
+        )
+        sys.exit(OutputError.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("audioset: stopped", err=True)
         sys.exit(INTERRUPTED)
