@@ -174,6 +174,8 @@ def predict_parts(
     check_many("paths", paths)
     if not isinstance(model, Model):
         raise UsageError(f"model is {shown(model)}; expected a Model. Next step: audioset.load_model({shown(model)})")
+    if not isinstance(limits, Limits):
+        raise UsageError(f"limits is {shown(limits)}; expected Limits")
     n_workers = available_cores() if n_workers is None else check_count("n_workers", n_workers)
     frontend = model.frontend.with_pad(pad).with_window(window_s)
     hop_frames = frontend.hop_frames(hop_s)

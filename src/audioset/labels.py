@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib import resources
 
-from audioset.arguments import shown
+from audioset.arguments import check_count, check_many, shown
 from audioset.errors import UsageError
 
 # The six AudioSet labels that YAMNet leaves out: male and female speech and singing voices, battle cry,
@@ -100,9 +100,12 @@ class LabelSet:
         Raises
         ------
         UsageError
-            If an index occurs twice.
+            If an index occurs twice, or is not one of a label.
         """
-        chosen = list(indices)
+        chosen = list(check_many("indices", indices))
+        for index in chosen:
+            if check_count("an index", index, 0) >= len(self):
+                raise UsageError(f"an index is {index}; expected less than {len(self)}, the number of labels")
         return LabelSet(tuple(self.ids[index] for index in chosen), tuple(self.names[index] for index in chosen))
 
     @cached_property
