@@ -20,7 +20,7 @@ from processes import python_that
 from sounds import noise, sine, wav_bytes
 
 import audioset
-from audioset import Model, child, load_model
+from audioset import Model, child, isolation, load_model
 from audioset.child import LineChild, StallClock, find_interpreter
 from audioset.data.cutter import Cutter
 from audioset.errors import AudioError, EngineError, MissingExtraError, UsageError
@@ -308,10 +308,12 @@ def test_a_child_that_answers_after_signs_of_life(tmp_path: Path, monkeypatch: p
 
 
 @pytest.fixture
-def faults(monkeypatch: pytest.MonkeyPatch) -> None:
+def faults(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Children in which files with telling names fail, and none that were started before."""
     monkeypatch.syspath_prepend(str(TESTS / "faults"))
-    monkeypatch.setattr("audioset.isolation._idle", {})
+    monkeypatch.setattr(isolation, "_idle", {})
+    yield
+    isolation._end_all()
 
 
 @pytest.mark.usefixtures("faults")
