@@ -1,4 +1,4 @@
-"""Trainings in several processes."""
+"""Trainings in several processes, and programs that stand for Python's."""
 
 from __future__ import annotations
 
@@ -8,6 +8,14 @@ from pathlib import Path
 
 COMMAND = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
 ABORTED = "terminate called without an active exception"
+
+
+def python_that(folder: Path, script: str) -> str:
+    """A program called python3 that does what a shell script says."""
+    path = folder / "python3"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return str(path)
 
 
 def torchrun(*arguments: Path) -> None:

@@ -18,9 +18,21 @@ SOURCE = Path(audioset.__file__).parent
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(SOURCE.rglob("*.py"))
 LAYERS = (
-    ("child", "concurrency", "errors", "files", "limits", "labels", "ontology", "events", "postprocess", "stopping"),
+    (
+        "arguments",
+        "child",
+        "concurrency",
+        "errors",
+        "files",
+        "limits",
+        "labels",
+        "ontology",
+        "events",
+        "postprocess",
+        "stopping",
+    ),
     ("calibration", "clip_labels", "leaf_events"),
-    ("decoders", "audio", "assets"),
+    ("decoders", "audio", "isolation", "assets"),
     ("frontend",),
     ("networks",),
     ("executors", "weights"),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import python_that
 from sounds import noise, sine, wav_bytes
 
 from audioset import Limits, Model, batch
@@ -170,11 +171,21 @@ def test_abandoned_run_leaves_no_process(model: Model, recordings: list[str]) ->
 
 
 def test_broken_installation_is_an_error_of_the_run(
-    model: Model, recordings: list[str], monkeypatch: pytest.MonkeyPatch
+    model: Model, recordings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(EngineError, match="the decoding process cannot start: /bin/false ended with status 1"):
+    monkeypatch.setattr(sys, "executable", python_that(tmp_path, "echo no libraries >&2; exit 1"))
+    message = r"the decoding process cannot start: .*python3 ended with status 1 \(no libraries\)"
+    with pytest.raises(EngineError, match=message):
         list(tag_files(recordings, model))
+
+
+def test_a_worker_that_dies_while_it_starts_is_started_once_more(
+    model: Model, recordings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = f'[ -e {tmp_path}/seen ] || {{ touch {tmp_path}/seen; exit 1; }}; exec {sys.executable} "$@"'
+    monkeypatch.setattr(sys, "executable", python_that(tmp_path, script))
+    assert [result.error for result in tag_files(recordings, model, n_workers=1)] == [None] * len(recordings)
+    assert (tmp_path / "seen").exists()
 
 
 def test_worker_ends_with_its_parent() -> None:

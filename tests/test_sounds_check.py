@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 from labelled import RATE, names_of, table_of, write_folders, write_sound
+from processes import python_that
 from sounds import noise, sine, wav_bytes
 
 from audioset.errors import AudioError, DataError, EngineError, NoInputError, UsageError
@@ -122,7 +123,7 @@ def test_a_decoder_that_prints_disturbs_nothing(tmp_path: Path, monkeypatch: pyt
 def test_a_process_that_cannot_start_is_an_error_of_the_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    monkeypatch.setattr(sys, "executable", python_that(tmp_path, "exit 1"))
     with pytest.raises(EngineError, match=r"the decoding process cannot start: .* ended with status 1"):
         measure_files([(write_sound(tmp_path / "x.wav"), [])])
 

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from audioset.arguments import check_number
 from audioset.decoders import Array, AudioReader, AudioSource, open_reader
 from audioset.errors import AudioError, UsageError
 from audioset.limits import LIMITS, Limits
@@ -174,8 +175,7 @@ def make_resampler(sample_rate: int, new_sample_rate: int, n_channels: int) -> A
 def check_rates(*sample_rates: int) -> None:
     """Refuse rates with which the resampler takes all memory, or never ends."""
     for rate in sample_rates:
-        if not RATES_HZ[0] <= rate <= RATES_HZ[1]:
-            raise UsageError(f"the sample rate is {rate} Hz; expected {RATES_HZ[0]:,} to {RATES_HZ[1]:,} Hz")
+        check_number("the sample rate", rate, *RATES_HZ, unit="Hz")
 
 
 def checked_blocks(reader: AudioReader) -> Iterator[Array]:

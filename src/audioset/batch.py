@@ -11,26 +11,26 @@ import itertools
 import json
 import os
 import queue
-import signal
-import subprocess
-import sys
 import threading
-import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
-from io import BufferedReader
 from typing import Any
 
 import numpy as np
 
+from audioset.arguments import check_count, check_many, check_path, shown
+from audioset.child import N_STARTS, START_S, Child, StallClock
 from audioset.concurrency import available_cores
-from audioset.errors import AudioError, AudioSetError, EngineError
+from audioset.errors import AudioError, AudioSetError, UsageError
 from audioset.frontend import Slab
+from audioset.isolation import Message, death, read_message
 from audioset.limits import LIMITS, Limits
 from audioset.networks.ops import Outputs
 from audioset.predict import (
+    NOT_FINITE,
     SLAB_FRAMES,
     SLAB_PATCHES,
     SLABS_AHEAD,
@@ -39,7 +39,7 @@ from audioset.predict import (
     join_predictions,
     slab_patches,
 )
-from audioset.worker import Message, WorkerConfig, read_message, slab_from_fields
+from audioset.worker import WorkerConfig, slab_from_fields
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -77,6 +77,13 @@ class Result:
     error: AudioSetError | None = None
     warnings: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        outcome = (
+            f"{type(self.error).__name__} {self.error.code}: {self.error}" if self.error else repr(self.prediction)
+        )
+        warned = f", {len(self.warnings)} warnings" if self.warnings else ""
+        return f"<{type(self).__name__} of {self.path}: {outcome}{warned}>"
+
     def require(self) -> Prediction:
         """The prediction; where there is none, its error is raised."""
         if self.prediction is None:
@@ -84,7 +91,7 @@ class Result:
         return self.prediction
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Part(Result):
     """A piece of a file's result. The last one of each file has no prediction: it says how it went."""
 
@@ -121,18 +128,29 @@ def tag_files(
     Yields
     ------
     Result
-        A prediction or an error, never an exception for a single file.
+        A prediction or an error, never an exception for a single file: what is no path among the paths is an error
+        too, with code ``not_a_path``.
+
+    Raises
+    ------
+    UsageError
+        At once, for a single path, something else than a model, or a setting that there is not.
     """
-    parts: list[Prediction] = []
-    for part in predict_parts(
-        paths, model, hop_s=hop_s, window_s=window_s, pad=pad, limits=limits, n_workers=n_workers
-    ):
-        if part.prediction is not None:
-            parts.append(part.prediction)
-        if part.is_last:
-            prediction = None if part.error else join_predictions(parts)
-            yield Result(part.path, prediction, part.error, part.warnings)
-            parts = []
+    parts = predict_parts(paths, model, hop_s=hop_s, window_s=window_s, pad=pad, limits=limits, n_workers=n_workers)
+    return _join_parts(parts)
+
+
+def _join_parts(parts: Generator[Part, None, None]) -> Iterator[Result]:
+    """One result for each file."""
+    predictions: list[Prediction] = []
+    with closing(parts):
+        for part in parts:
+            if part.prediction is not None:
+                predictions.append(part.prediction)
+            if part.is_last:
+                prediction = None if part.error else join_predictions(predictions)
+                yield Result(part.path, prediction, part.error, part.warnings)
+                predictions = []
 
 
 def predict_parts(
@@ -144,7 +162,7 @@ def predict_parts(
     pad: str | None = None,
     limits: Limits = LIMITS,
     n_workers: int | None = None,
-) -> Iterator[Part]:
+) -> Generator[Part, None, None]:
     """As ``tag_files``, in parts: any number of files of any length in constant memory.
 
     Yields
@@ -153,15 +171,17 @@ def predict_parts(
         For each file in order: its predictions, piece by piece, and one last part that says how it went.
         A file that fails in the middle has yielded what came before.
     """
+    check_many("paths", paths)
+    if not isinstance(model, Model):
+        raise UsageError(f"model is {shown(model)}; expected a Model. Next step: audioset.load_model({shown(model)})")
+    if not isinstance(limits, Limits):
+        raise UsageError(f"limits is {shown(limits)}; expected Limits")
+    n_workers = available_cores() if n_workers is None else check_count("n_workers", n_workers)
     frontend = model.frontend.with_pad(pad).with_window(window_s)
     hop_frames = frontend.hop_frames(hop_s)
     n_patches = slab_patches(hop_frames, model.window_patches)
     config = WorkerConfig(frontend, limits, hop_frames, n_patches, "waveforms" in model.inputs)
-    run = _Run(iter(paths), model, config, n_workers or available_cores())
-    try:
-        yield from run.parts()
-    finally:
-        run.close()
+    return _Run(iter(paths), model, config, n_workers).parts()
 
 
 @dataclass
@@ -180,117 +200,103 @@ class _File:
         return self.is_decoded and self.n_computing == 0
 
 
+def _make_file(path: Any) -> _File:
+    """An input; what is no path has failed already."""
+    if isinstance(path, (str, os.PathLike)):
+        return _File(check_path("a path", path))
+    message = f"among the paths is {shown(path)}; expected a path, as str or pathlib.Path"
+    return _File(str(path), is_decoded=True, error=UsageError(message, code="not_a_path"))
+
+
 class _Worker:
     """A decoding process and the thread that listens to it."""
 
     def __init__(self, config: WorkerConfig, wake: threading.Event) -> None:
         self.file: _File | None = None
         self.n_files = 0
-        self._stall_s = config.limits.worker_stall_s
+        self._config = config
         self._wake = wake
         self._messages: queue.Queue[Message | None] = queue.Queue(MESSAGES_AHEAD)
-        self._is_ready = False
         self._is_closing = False
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", "from audioset.worker import main; main()"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, **WORKER_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        )
-        self._heard_at = time.monotonic()
+        self._n_starts = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._n_starts += 1
+        self._is_ready = False
+        self._child = Child("audioset.worker", WORKER_ENVIRONMENT)
+        self._clock = StallClock(self._child.pid, START_S)
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
-        self._write(config.to_json())
+        self._child.send(self._config.to_json())
 
     def start(self, file: _File) -> None:
         """Hand over the next file."""
         self.file = file
         self.n_files += 1
-        self._heard_at = time.monotonic()
-        self._write(json.dumps(file.path))
+        self._clock.restart()
+        self._child.send(json.dumps(file.path))
 
     def next_message(self) -> Message | None:
         """The next message, or None where there is none yet. A worker that is gone says ``failed``."""
         try:
             message = self._messages.get_nowait()
         except queue.Empty:
-            return self._stalled_message()
+            if self.file is not None and self._clock.has_run_out() and self._messages.empty():
+                self._child.stop()  # the listener will say so
+            return None
         if message is None:
             return self._death_message()
         if message[0]["kind"] == "ready":
             self._is_ready = True
+            self._clock = StallClock(self._child.pid, self._config.limits.worker_stall_s)
             return self.next_message()
         return message
 
     @property
     def is_alive(self) -> bool:
-        return not self._is_closing and self._process.poll() is None
+        return not self._is_closing and self._child.is_alive
 
     def close(self) -> None:
         """End the process now."""
         self._is_closing = True
-        self._process.kill()
-        self._process.wait()
+        self._child.kill()
         while self._listener.is_alive():  # it may wait for room in the queue
             try:
                 self._messages.get(timeout=0.01)
             except queue.Empty:
                 continue
-        for pipe in (self._process.stdin, self._process.stdout):
-            try:
-                if pipe:
-                    pipe.close()
-            except OSError:  # what was not yet written is not wanted any more
-                continue
-
-    def _write(self, line: str) -> None:
-        try:
-            if self._process.stdin:
-                self._process.stdin.write(line.encode() + b"\n")
-                self._process.stdin.flush()
-        except OSError:  # it has died; the listener says so
-            return
+        self._child.close_pipes()
 
     def _listen(self) -> None:
         while True:
-            results = self._process.stdout
-            message = read_message(results) if isinstance(results, BufferedReader) else None
-            self._heard_at = time.monotonic()
+            message = read_message(self._child.results)
+            self._clock.restart()
             self._messages.put(message)
-            self._heard_at = time.monotonic()  # waiting for room in the queue is not the worker's fault
+            self._clock.restart()  # waiting for room in the queue is not the worker's fault
             self._wake.set()
             if message is None:
                 return
 
-    def _stalled_message(self) -> Message | None:
-        if self.file is None or time.monotonic() - self._heard_at < self._stall_s or not self._messages.empty():
+    def _death_message(self) -> Message | None:
+        ending = self._child.wait()
+        if not self._is_ready:
+            self._begin_again()
             return None
         self.close()
-        return _failure(
-            "timeout",
-            f"the decoder delivered nothing for {self._stall_s:g} s (--worker-stall-s) and was stopped. "
-            "Likely cause: a damaged file that sends the decoder round in circles, or a disk that does not answer",
-        )
+        error = death(ending, self._config.limits)
+        return {"kind": "failed", "code": error.code, "message": str(error)}, memoryview(b"")
 
-    def _death_message(self) -> Message:
-        status = self._process.wait()
-        self.close()
-        if not self._is_ready:
-            raise EngineError(
-                f"the decoding process cannot start: {sys.executable} ended with status {status}. "
-                "Next step: audioset doctor",
-                code="worker",
-            )
-        if status == -getattr(signal, "SIGXCPU", 0):
-            return _failure(
-                "timeout", f"the decoder computed for {self._stall_s:g} s (--worker-stall-s) without a result"
-            )
-        cause = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
-        return _failure(
-            "worker_died",
-            f"the decoder process ended with {cause}. Likely cause: a damaged file that crashes the decoder; "
-            "all other files go on",
-        )
+    def _begin_again(self) -> None:
+        """Start a worker once more that died while it started, with the file that it was given."""
+        if self._n_starts == N_STARTS:
+            error = self._child.start_error()
+            self.close()
+            raise error
+        self._child.close_pipes()
+        self._begin()
+        if self.file is not None:
+            self._child.send(json.dumps(self.file.path))
 
 
 class _Run:
@@ -305,24 +311,29 @@ class _Run:
         self._workers: list[_Worker] = []
         self._files: deque[_File] = deque()  # in order; the first one's results are the consumer's next
         self._batch: list[tuple[_File, Slab, FloatArray]] = []
-        self._computing: deque[tuple[Future[list[Prediction]], list[_File]]] = deque()
-        self._pool = ThreadPoolExecutor(model.engine.n_threads, thread_name_prefix="audioset")
+        self._computing: deque[tuple[Future[list[Prediction | AudioError]], list[_File]]] = deque()
+        self._pool = ThreadPoolExecutor(
+            model.engine.n_threads, thread_name_prefix="audioset"
+        )  # threads begin with work
         self._n_waiting_bytes = 0  # of results that the consumer has not had yet
         self._more = True
 
-    def parts(self) -> Iterator[Part]:
-        while True:
-            self._start_files()
-            if not self._files:
-                return
-            has_news = self._receive()
-            if len(self._batch) and (not has_news or self._is_batch_full()):
-                self._compute()
-            has_news |= self._collect()
-            yield from self._finished_parts()
-            if not has_news:
-                self._wake.wait(WAIT_S)
-                self._wake.clear()
+    def parts(self) -> Generator[Part, None, None]:
+        try:
+            while True:
+                self._start_files()
+                if not self._files:
+                    return
+                has_news = self._receive()
+                if len(self._batch) and (not has_news or self._is_batch_full()):
+                    self._compute()
+                has_news |= self._collect()
+                yield from self._finished_parts()
+                if not has_news:
+                    self._wake.wait(WAIT_S)
+                    self._wake.clear()
+        finally:
+            self.close()
 
     def close(self) -> None:
         for worker in self._workers:
@@ -337,15 +348,19 @@ class _Run:
                 self._workers.remove(worker)
         free = deque(worker for worker in self._workers if worker.file is None)
         while self._more and (free or len(self._workers) < self._n_workers) and self._n_waiting_bytes < BUFFER_BYTES:
-            path = next(self._paths, None)
-            if path is None:
+            try:
+                path = next(self._paths)
+            except StopIteration:
                 self._more = False
+                return
+            file = _make_file(path)
+            self._files.append(file)
+            if file.is_done:
+                self._wake.set()
                 return
             if not free:
                 free.append(_Worker(self._config, self._wake))
                 self._workers.append(free[0])
-            file = _File(os.fspath(path))
-            self._files.append(file)
             free.popleft().start(file)
 
     def _receive(self) -> bool:
@@ -377,7 +392,7 @@ class _Run:
         if fields["kind"] == "done":
             file.warnings = tuple(fields["warnings"])
         else:
-            file.error = AudioError(fields["message"], code=fields["code"])
+            file.error = file.error or AudioError(fields["message"], code=fields["code"])
 
     def _is_batch_full(self) -> bool:
         n_frames = sum(slab.n_frames for _, slab, _ in self._batch)
@@ -393,7 +408,7 @@ class _Run:
         if len(self._computing) > SLABS_AHEAD * self._model.engine.n_threads:
             self._deliver()
 
-    def _predict_batch(self, batch: list[tuple[Slab, FloatArray]]) -> list[Prediction]:
+    def _predict_batch(self, batch: list[tuple[Slab, FloatArray]]) -> list[Prediction | AudioError]:
         hop_frames = self._config.hop_frames
         seen = [self._model.network_inputs(slab.waveform, features, hop_frames) for slab, features in batch]
         # A clip model's windows go one by one: a clip shorter than a window has a length of its own, and six at once
@@ -403,14 +418,26 @@ class _Run:
         groups = [[window] for window in seen] if goes_alone else [seen]
         outputs = [output for group in groups for output in self._run(group)]
         return [
-            self._model.assemble(slab, features, output, hop_frames, self._config.frontend)
+            output if isinstance(output, AudioError) else self._assemble(slab, features, output)
             for (slab, features), output in zip(batch, outputs, strict=True)
         ]
 
-    def _run(self, seen: Sequence[tuple[FloatArray, ...]]) -> Iterator[Outputs[FloatArray]]:
+    def _assemble(self, slab: Slab, features: FloatArray, outputs: Outputs[FloatArray]) -> Prediction | AudioError:
+        try:
+            return self._model.assemble(slab, features, outputs, self._config.hop_frames, self._config.frontend)
+        except AudioError as error:  # scores that are no numbers
+            return error
+
+    def _run(self, seen: Sequence[tuple[FloatArray, ...]]) -> Iterator[Outputs[FloatArray] | AudioError]:
         """Outputs of what the network sees of each slab, computed together."""
         inputs = zip(*seen, strict=True)
-        outputs = self._model.engine(*(values[0] if len(values) == 1 else np.concatenate(values) for values in inputs))
+        try:
+            outputs = self._model.engine(
+                *(values[0] if len(values) == 1 else np.concatenate(values) for values in inputs)
+            )
+        except AudioError as error:  # of a head, whose windows are computed alone: its embeddings are no numbers
+            yield from [error] * len(seen)
+            return
         starts = np.cumsum([0, *(len(values[0]) for values in seen)])
         for start, stop in itertools.pairwise(starts):
             yield _rows(outputs, start, stop)
@@ -426,9 +453,12 @@ class _Run:
     def _deliver(self) -> None:
         future, files = self._computing.popleft()
         for file, part in zip(files, future.result(), strict=True):
-            file.parts.append(part)
             file.n_computing -= 1
-            self._n_waiting_bytes += _n_bytes(part)
+            if isinstance(part, AudioError):
+                file.error = file.error or part
+            elif file.error is None or file.error.code != NOT_FINITE:  # nothing follows what is no number
+                file.parts.append(part)
+                self._n_waiting_bytes += _n_bytes(part)
 
     def _finished_parts(self) -> Iterator[Part]:
         """Results of the first file, and of those behind it once it is done."""
@@ -450,7 +480,3 @@ def _rows(outputs: Outputs[FloatArray], start: int, stop: int) -> Outputs[FloatA
 
 def _n_bytes(prediction: Prediction) -> int:
     return sum(values.nbytes for values in vars(prediction).values() if isinstance(values, np.ndarray))
-
-
-def _failure(code: str, message: str) -> Message:
-    return {"kind": "failed", "code": code, "message": message}, memoryview(b"")

@@ -95,9 +95,13 @@ class MissingExtraError(AudioSetError, ImportError):
     default_code = "missing_extra"
 
     def __init__(self, purpose: str, package: str, extra: str) -> None:
+        self._parts = purpose, package, extra
         super().__init__(
             f'{purpose} needs the package {package}, which is not installed. Next step: pip install "audioset[{extra}]"'
         )
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str, str]]:
+        return type(self), self._parts
 
 
 class OutputError(AudioSetError, OSError):

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from audioset.arguments import is_number, shown
 from audioset.errors import UsageError
 from audioset.labels import LabelSet
 
@@ -65,9 +66,9 @@ def _as_pair(value: float | tuple[float, float | None]) -> tuple[float, float | 
 
 
 def _check_pair(whose: str, high: float, low: float | None) -> None:
-    if not 0 <= high <= 1:
-        raise UsageError(f"threshold{whose} is {high}; expected a score in [0, 1]")
-    if low is not None and not 0 <= low <= high:
+    if not is_number(high) or not 0 <= high <= 1:
+        raise UsageError(f"threshold{whose} is {shown(high)}; expected a score in [0, 1]")
+    if low is not None and (not is_number(low) or not 0 <= low <= high):
         raise UsageError(f"low_threshold{whose} is {low}; expected a score in [0, {high}], up to the threshold")
 
 
@@ -112,11 +113,11 @@ class EventSettings:
         for label, value in self.label_thresholds.items():
             if value is not None:
                 _check_pair(f" of {label}", *_as_pair(value))
-        if self.median_patches < 1 or self.median_patches % 2 == 0:
+        if not is_number(self.median_patches) or self.median_patches < 1 or self.median_patches % 2 != 1:
             raise UsageError(f"median_patches is {self.median_patches}; expected an odd number of patches, from 1")
         for name in ("max_gap_s", "min_duration_s"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise UsageError(f"{name} is {getattr(self, name)}; expected seconds, 0 or more")
+            if not is_number(getattr(self, name)) or not 0 <= getattr(self, name) < math.inf:
+                raise UsageError(f"{name} is {shown(getattr(self, name))}; expected seconds, 0 or more")
 
     def thresholds(self, labels: LabelSet) -> tuple[Array, Array]:
         """Thresholds and low thresholds of all labels.

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from audioset.arguments import is_number, shown
 from audioset.errors import AudioError, UsageError
 
 FloatArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
@@ -24,6 +25,7 @@ PADS = {
     "repeat": "samples after the last whole patch are not used; audio shorter than a patch is repeated to fill one",
 }
 
+MAX_SECONDS = 86_400.0  # between patches, and in one
 SAMPLES_AT_ONCE = 49_152  # of frames that are transformed together: their spectra stay in a core's own cache
 
 
@@ -154,6 +156,7 @@ class FrontendSpec:
         """
         if hop_s is None:
             return self.patch_hop_frames
+        _check_seconds("hop_s", hop_s)
         n_frames = hop_s / self.frame_hop_s
         if not (np.isfinite(n_frames) and round(n_frames) >= 1 and abs(n_frames - round(n_frames)) < 1e-6):
             raise UsageError(
@@ -192,6 +195,7 @@ class FrontendSpec:
         """
         if window_s is None:
             return self
+        _check_seconds("window_s", window_s)
         if not self.is_centred:
             self._check_patch_length(window_s)
             return self
@@ -220,6 +224,12 @@ class FrontendSpec:
     def waveform_samples(self, n_frames: int) -> int:
         """Fewest samples of a patch of ``n_frames`` for a network that sees both: see ``patch_waveforms``."""
         return n_frames // 2 * 2 * self.hop_samples
+
+
+def _check_seconds(name: str, seconds: float) -> None:
+    """Refuse what is no number, and so long a time that its samples would fill the memory."""
+    if not is_number(seconds) or seconds > MAX_SECONDS:
+        raise UsageError(f"{name} is {shown(seconds)}; expected seconds, at most {MAX_SECONDS:,.0f}")
 
 
 def hz_to_mel(frequency_hz: Any) -> Any:
@@ -633,6 +643,9 @@ class Slab:
     first_sample: int
     n_frames: int
     end_sample: int
+
+    def __repr__(self) -> str:
+        return f"<Slab of {self.n_patches} patches from patch {self.first_patch} on>"
 
 
 def slabs(blocks: Iterable[FloatArray], spec: FrontendSpec, hop_frames: int, slab_patches: int) -> Iterator[Slab]:

@@ -18,7 +18,7 @@ from audioset.frontend import FrontendSpec, Slab
 from audioset.models import MODELS, ModelSpec, find_network, prepare_model
 from audioset.networks.ops import Outputs
 from audioset.postprocess import EMBEDDING_SIZE, Postprocessor
-from audioset.predict import Engine, Model, Prediction, check_choice, make_engine, map_in_order
+from audioset.predict import Engine, Model, Prediction, check_choice, check_finite, make_engine, map_in_order
 from audioset.stream import Stream
 from audioset.weights.model_folder import ModelCard
 
@@ -232,7 +232,9 @@ class _Chain:
         with self._lock:  # so that it is loaded once, and called by one thread first
             self._backbone = self._backbone or self._load()
         engine, postprocessor = self._backbone
-        windows, lengths = cut_windows(postprocessor(engine(*inputs).embeddings))
+        embeddings = engine(*inputs).embeddings
+        check_finite(Outputs(embeddings=embeddings))  # in bytes they would be numbers again
+        windows, lengths = cut_windows(postprocessor(embeddings))
         outputs = self.model.head(*self.model._padded(windows, lengths))
         return Outputs(embeddings=outputs.embeddings, scores=outputs.scores)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib import resources
 
+from audioset.arguments import check_count, check_many, shown
 from audioset.errors import UsageError
 
 # The six AudioSet labels that YAMNet leaves out: male and female speech and singing voices, battle cry,
@@ -63,11 +64,15 @@ class LabelSet:
         Source: class_labels_indices.csv, yamnet_class_map.csv and, for the strong labels, mid_to_display_name.tsv.
         Twelve labels that are also among the 527 have another name there: compare labels by id.
         """
-        if name not in SETS:
+        if not isinstance(name, str) or name not in SETS:
             raise UsageError(f"there is no label set {name!r}; expected one of {', '.join(SETS)}")
         table, left_out = SETS[name]
         rows = [row for row in _table(table) if row[0] not in left_out]
         return cls(tuple(row[0] for row in rows), tuple(row[1] for row in rows))
+
+    def __repr__(self) -> str:
+        names = [*map(repr, self.names[:3]), *(["..."] if len(self) > 3 else [])]
+        return f"<LabelSet of {len(self)} labels: {', '.join(names) or 'none'}>"
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -80,6 +85,8 @@ class LabelSet:
         UsageError
             If there is no such label; the message names the nearest ones.
         """
+        if not isinstance(label, str):
+            raise UsageError(f"a label is {shown(label)}; expected an id or a display name")
         try:
             return self._index[label.casefold()]
         except KeyError:
@@ -93,9 +100,12 @@ class LabelSet:
         Raises
         ------
         UsageError
-            If an index occurs twice.
+            If an index occurs twice, or is not one of a label.
         """
-        chosen = list(indices)
+        chosen = list(check_many("indices", indices))
+        for index in chosen:
+            if check_count("an index", index, 0) >= len(self):
+                raise UsageError(f"an index is {index}; expected less than {len(self)}, the number of labels")
         return LabelSet(tuple(self.ids[index] for index in chosen), tuple(self.names[index] for index in chosen))
 
     @cached_property

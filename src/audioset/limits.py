@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from audioset.arguments import is_number, shown
 from audioset.errors import UsageError
 
 
@@ -42,8 +43,9 @@ class Limits:
 
     def __post_init__(self) -> None:
         for limit in fields(self):
-            if not getattr(self, limit.name) > 0:
-                raise UsageError(f"the limit {limit.name} is {getattr(self, limit.name)}; expected a number above 0")
+            value = getattr(self, limit.name)
+            if not is_number(value) or not value > 0:
+                raise UsageError(f"the limit {limit.name} is {shown(value)}; expected a number above 0")
 
 
 LIMITS = Limits()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from audioset.arguments import check_count, check_path
 from audioset.concurrency import available_cores
-from audioset.errors import UsageError
 from audioset.head_model import HeadModel
 from audioset.models import prepare_model, sees_embeddings
 from audioset.predict import (
@@ -50,7 +51,8 @@ def load_model(
     Returns
     -------
     Model
-        A ``HeadModel`` for a head: a classifier of embeddings.
+        A ``HeadModel`` for a head: a classifier of embeddings. It can be pickled, and is loaded again where it is
+        unpickled, with the same arguments.
 
     Raises
     ------
@@ -61,10 +63,21 @@ def load_model(
     EngineError, MissingExtraError
         The engine or the precision is not available here.
     """
+    name = check_path("name", name)
+    weights = None if weights is None else Path(check_path("weights", weights))
     check_choice("precision", precision, PRECISIONS)
     check_choice("engine", engine, ENGINE_NAMES)
-    if n_threads is not None and n_threads < 1:
-        raise UsageError(f"n_threads is {n_threads}; expected 1 or more, or None for all cores")
-    card, folder = prepare_model(os.fspath(name), Path(weights) if weights is not None else None, arguments)
-    made = make_engine(engine, card, folder, precision, n_threads or available_cores())
-    return HeadModel(card, folder, made, precision) if sees_embeddings(card) else Model(card, folder, made)
+    n_cores = available_cores() if n_threads is None else check_count("n_threads", n_threads)
+    card, folder = prepare_model(name, weights, arguments)
+    made = make_engine(engine, card, folder, precision, n_cores)
+    model = HeadModel(card, folder, made, precision) if sees_embeddings(card) else Model(card, folder, made)
+    model.reload = partial(
+        load_model,
+        str(Path(name).absolute()) if Path(name).is_dir() else name,  # the other process may be in another folder
+        weights=weights and weights.absolute(),
+        precision=precision,
+        engine=engine,
+        n_threads=n_threads,
+        **arguments,
+    )
+    return model

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from audioset.arguments import shown
 from audioset.errors import UsageError
 from audioset.labels import LabelSet, nearest_names
 
@@ -86,6 +87,9 @@ class Ontology:
     def load(cls) -> Ontology:
         """Load the published ontology, 632 classes. It is read once."""
         return _published()
+
+    def __repr__(self) -> str:
+        return f"<Ontology of {len(self)} classes>"
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -280,6 +284,8 @@ class Ontology:
 
     def _matches(self, label: str) -> list[str]:
         """Ids that a text may mean: an id wins over names."""
+        if not isinstance(label, str):
+            raise UsageError(f"a class is {shown(label)}; expected an id or a display name")
         key = label.strip()
         return [key] if key in self._by_id else self._by_name.get(key.casefold(), [])
 

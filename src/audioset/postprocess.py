@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from audioset.arguments import check_path
 from audioset.errors import UsageError, WeightsError
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
@@ -84,7 +85,7 @@ class Postprocessor:
             If it cannot be read, is no .npz file, is damaged, or has other arrays. Nothing pickled is loaded.
         """
         try:
-            return cls(**_read_arrays(Path(path)))
+            return cls(**_read_arrays(Path(check_path("path", path))))
         except WeightsError as error:
             raise WeightsError(
                 f"{os.fspath(path)}: {error}. Next step: use the published vggish_pca_params.npz, or an .npz file "

@@ -15,15 +15,17 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from audioset import assets
+from audioset.arguments import check_count, check_path
 from audioset.audio import mono_blocks, open_audio, resample_blocks, waveform_to_mono
 from audioset.calibration import NONE, Calibration
 from audioset.decoders import Array, AudioSource
-from audioset.errors import OutputError, UsageError
+from audioset.errors import AudioError, OutputError, UsageError
 from audioset.events import Event, clip_to_audio, scores_to_events
 from audioset.executors.onnxruntime import OnnxRuntimeEngine
 from audioset.executors.openvino import OpenVinoEngine
 from audioset.files import write_atomically
 from audioset.frontend import FrontendSpec, Slab, log_mel, patch_waveforms, patches, slabs
+from audioset.isolation import IsolatedAudio
 from audioset.labels import LabelSet
 from audioset.limits import LIMITS, Limits
 from audioset.models import (
@@ -53,6 +55,7 @@ SLAB_FRAMES = 6_144  # 61 s
 SLABS_AHEAD = 4
 PRECISIONS = ("f32", "bf16")
 INPUTS = ("patches", "waveform")  # of an exported model
+NOT_FINITE = "not_finite"
 
 
 class Engine(Protocol):
@@ -117,6 +120,10 @@ class Prediction:
     segment_frames: int | None = None
     frontend: FrontendSpec | None = None
 
+    def __repr__(self) -> str:
+        best = "" if self.scores is None else "".join(f", {name} {score:.3f}" for name, score in self.top(3))
+        return f"<Prediction of {len(self.embeddings)} patches in {self.duration_s:.2f} s{best}>"
+
     @property
     def framewise(self) -> FloatArray | None:
         """Scores over time of a model that has them, as ``cnn14_decision_max``; None for others.
@@ -177,6 +184,7 @@ class Prediction:
 
     def top(self, n: int = 5) -> list[tuple[str, float]]:
         """The ``n`` labels with the highest mean score over the clip, best first: [(name, score)]."""
+        check_count("n", n, 0)
         means = self.require_scores().mean(axis=0, dtype=np.float64)
         return [(self.labels.names[index], float(means[index])) for index in top_indices(means, n)]
 
@@ -250,6 +258,7 @@ class Model:
     """
 
     window_patches = 1
+    reload: Callable[[], Model] | None = None  # loads it again; ``load_model`` knows how
 
     def __init__(self, card: ModelCard, folder: Path, engine: Engine) -> None:
         self.card = card
@@ -261,6 +270,17 @@ class Model:
         self.inputs = input_names(find_network(card))
         self.segment_frames = segment_frames(card)
         self._warm_up()
+
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__} of {self.card.network} with {len(self.labels)} labels, "
+            f"{self.frontend.sample_rate:,} Hz, {self.engine.name}>"
+        )
+
+    def __reduce__(self) -> tuple[Callable[[], Model], tuple[()]]:
+        if self.reload is None:
+            raise UsageError(f"{self!r} cannot be sent to another process. Next step: load it with audioset.load_model")
+        return self.reload, ()
 
     def _warm_up(self) -> None:
         """Call the engine once, in one thread, for the first call sets up its Python bindings.
@@ -356,13 +376,23 @@ class Model:
         window_s: float | None = None,
         pad: str | None = None,
         limits: Limits = LIMITS,
+        isolated: bool = False,
     ) -> Iterator[Prediction]:
-        """As ``predict_file``, yielding consecutive parts as they are done: any length in constant memory."""
+        """As ``predict_file``, yielding consecutive parts as they are done: any length in constant memory.
+
+        With ``isolated``, a path is decoded in a process of its own: a damaged file may end that one, and not this.
+        """
         frontend = self.frontend.with_pad(pad).with_window(window_s)
-        with open_audio(source, limits) as reader:
-            blocks = mono_blocks(reader, frontend.sample_rate)
-            yield from self._predict_stream(blocks, frontend.sample_rate, hop_s, frontend)
-        for warning in reader.warnings:
+        rate = frontend.sample_rate
+        if isolated:
+            audio = IsolatedAudio(check_path("source", source), rate, limits)
+            yield from self._predict_stream(audio.blocks(), rate, hop_s, frontend)
+            warnings = audio.warnings
+        else:
+            with open_audio(source, limits) as reader:
+                yield from self._predict_stream(mono_blocks(reader, rate), rate, hop_s, frontend)
+            warnings = tuple(reader.warnings)
+        for warning in warnings:
             logger.warning("%s: %s", source if isinstance(source, (str, os.PathLike)) else "audio", warning)
 
     def stream(
@@ -592,6 +622,7 @@ class Model:
 
         ``frontend`` is the model's own unless its windows have another length.
         """
+        check_finite(outputs, slab.first_sample / self.frontend.sample_rate)
         spec = frontend or self.frontend
         start_s, end_s = patch_times(slab, spec, hop_frames)
         return Prediction(
@@ -608,6 +639,24 @@ class Model:
             segment_frames=self.segment_frames,
             frontend=spec,
         )
+
+
+def check_finite(outputs: Outputs[FloatArray], start_s: float | None = None) -> None:
+    """Refuse outputs of a network that are not finite numbers: comparing with NaN would leave out every label.
+
+    Raises
+    ------
+    AudioError
+        With code ``not_finite``.
+    """
+    for name, values in vars(outputs).items():
+        if values is not None and not np.isfinite(values).all():
+            where = "" if start_s is None else f" of the audio from {start_s:.2f} s on"
+            raise AudioError(
+                f"the network's {name}{where} are not finite numbers. Likely cause: damaged weights, samples far "
+                "outside [-1, 1], or a precision too low for this model. Next step: audioset doctor, or precision f32",
+                code=NOT_FINITE,
+            )
 
 
 def make_engine(name: str, card: ModelCard, folder: Path, precision: str, n_threads: int) -> Engine:

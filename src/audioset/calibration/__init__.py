@@ -46,6 +46,9 @@ class Calibration:
     def __post_init__(self) -> None:
         EventSettings(label_thresholds=self.thresholds)  # checks the ranges
 
+    def __repr__(self) -> str:
+        return f"<Calibration of {len(self.thresholds)} thresholds and {len(self.maps)} maps>"
+
     def apply(self, scores: Array, labels: LabelSet) -> FloatArray:
         """Mapped scores; those of labels without a map stay as they are.
 

@@ -95,6 +95,9 @@ class IsotonicMap:
         if (np.diff(self.scores) <= 0).any() or (np.diff(self.values) < 0).any():
             raise UsageError("breakpoints do not rise, or their values fall; expected a map that never falls")
 
+    def __repr__(self) -> str:
+        return f"<IsotonicMap of {len(self.scores)} breakpoints>"
+
     def __call__(self, scores: FloatArray) -> FloatArray:
         """Map scores of any shape; float64."""
         mapped: FloatArray = np.interp(scores, self.scores, self.values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from contextlib import suppress
@@ -10,8 +11,9 @@ from contextlib import suppress
 import click
 
 from audioset import __version__
+from audioset.child import fill_standard_descriptors
 from audioset.cli.lazy import LazyGroup
-from audioset.errors import AudioSetError
+from audioset.errors import AudioSetError, OutputError
 from audioset.stopping import Stopped, stop_when_asked
 
 # command -> (module, one line for the list of commands)
@@ -54,12 +56,34 @@ def cli() -> None:
     """
 
 
+def _open_standard_streams() -> None:
+    """Give a process that was started with closed descriptors its streams: no input, and an output that says so."""
+    fill_standard_descriptors()
+    sys.stdin = sys.stdin or open(0)  # noqa: SIM115 - they last as long as the process
+    sys.stdout = sys.stdout or open(1, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
+
+
+def _is_output_lost() -> bool:
+    """Whether standard output takes nothing any more; what is left in its buffer then goes nowhere."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - no path but a device
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        return True
+    return False
+
+
 def main() -> None:
     """Run the command line; errors become one line and an exit code."""
+    _open_standard_streams()
     logging.basicConfig(format="audioset: %(message)s", level=logging.WARNING, stream=sys.stderr)
     try:
         stop_when_asked()
-        sys.exit(cli.main(prog_name="audioset", standalone_mode=False))
+        exit_code = cli.main(prog_name="audioset", standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(exit_code)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
     except click.ClickException as error:
@@ -68,6 +92,13 @@ def main() -> None:
     except AudioSetError as error:
         click.echo(f"audioset: {error}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if not _is_output_lost():
+            raise
+        click.echo(
+            f"audioset: cannot write standard output: {error.strerror}. Next step: choose another place", err=True
+        )
+        sys.exit(OutputError.exit_code)
     except (click.Abort, KeyboardInterrupt) as error:
         with suppress(OSError):  # a terminal that is gone
             click.echo("audioset: stopped", err=True)

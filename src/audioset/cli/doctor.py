@@ -52,8 +52,9 @@ def _machine() -> dict[str, Any]:
 
 
 def _engines() -> dict[str, Any]:
-    import openvino
+    from audioset.executors.openvino import import_openvino
 
+    openvino = import_openvino()
     core = openvino.Core()
     engines = {
         "openvino": openvino.__version__.split("-")[0],

@@ -149,11 +149,13 @@ def _patch_rows(run: Run, choose: _Choice) -> Generator[Row, None, None]:
 
 
 def _plot(run: Run, view: View, recording: Input, target: Path) -> None:
-    """Draw what the run has found. A worker has decoded the recording without harm, so now this process may."""
-    from audioset.audio import read_audio
+    """Draw what the run has found; the recording is decoded once more, in a process of its own again."""
     from audioset.plots import plot_prediction
     from audioset.predict import join_predictions
+    from audioset.sounds.audio import read_clip
+    from audioset.sounds.collection import Clip
 
-    waveform, sample_rate = read_audio(recording.path, mono=True, limits=run.limits)
+    sample_rate = run.model.frontend.sample_rate
+    waveform = read_clip(Clip(Path(recording.path), ()), sample_rate, run.limits)
     prediction = view(join_predictions(run.kept or []))
     plot_prediction(prediction, waveform, sample_rate, target, title=Path(recording.shown).name)

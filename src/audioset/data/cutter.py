@@ -9,16 +9,13 @@ from __future__ import annotations
 import errno
 import json
 import os
-import subprocess
 import sys
-import threading
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from audioset.child import limit_memory, take_output
+from audioset.child import READY, Ending, LineChild, limit_memory, take_output
 from audioset.data.media import MediaFile, MediaSettings, check_file, cut_clip, duration_of
 from audioset.errors import AudioError, AudioSetError
 
@@ -39,7 +36,7 @@ class Cutter:
 
     def __init__(self, timeout_s: float = CALL_TIMEOUT_S) -> None:
         self._timeout_s = timeout_s
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child = LineChild("audioset.data.cutter", "", timeout_s)
 
     def cut(
         self,
@@ -76,15 +73,7 @@ class Cutter:
 
     def close(self) -> None:
         """End the child."""
-        child, self._child = self._child, None
-        if child is None:
-            return
-        child.kill()
-        for pipe in (child.stdin, child.stdout):
-            if pipe:
-                with suppress(OSError):
-                    pipe.close()
-        child.wait()
+        self._child.close()
 
     def __enter__(self) -> Cutter:
         return self
@@ -93,48 +82,31 @@ class Cutter:
         self.close()
 
     def _call(self, kind: str, *arguments: Any) -> Any:
-        answer = self._ask(json.dumps([kind, *arguments]).encode() + b"\n")
+        answer = self._ask(json.dumps([kind, *arguments]))
         if "value" in answer:
             return answer["value"]
         if answer["errno"]:
             raise OSError(answer["errno"], os.strerror(answer["errno"]))
         raise AudioError(answer["message"], code=answer["code"])
 
-    def _ask(self, line: bytes) -> dict[str, Any]:
-        child = self._child or self._start()
-        assert child.stdin is not None
-        assert child.stdout is not None
-        alarm = threading.Timer(self._timeout_s, child.kill)
-        alarm.start()
-        try:
-            child.stdin.write(line)
-            child.stdin.flush()
-            answer = child.stdout.readline()
-        except BrokenPipeError:
-            answer = b""
-        finally:
-            alarm.cancel()
-        if answer.endswith(b"\n"):
+    def _ask(self, line: str) -> dict[str, Any]:
+        answer = self._child.ask(line)
+        if not isinstance(answer, Ending):
             decoded: dict[str, Any] = json.loads(answer)
             return decoded
-        code = child.wait()
-        self.close()
-        how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
-        message = f"the decoder {how} (it may take {self._timeout_s:.0f} s). Likely cause: a damaged file"
+        stopped = f"took more than {self._timeout_s:g} s and was stopped"
+        how = stopped if answer.is_stalled else f"ended with {answer.cause}"
+        message = f"the decoder {how}. Likely cause: a damaged file"
         return {"message": message, "code": "decoder_crashed", "errno": None}
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "audioset.data.cutter"]
-        self._child = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
-        return self._child
 
 
 def main() -> None:
     """Serve one parent until it closes the pipe."""
     answers = take_output()
     limit_memory(MEMORY_MB)
+    sys.stdin.buffer.readline()
+    answers.write(READY)
+    answers.flush()
     for line in sys.stdin.buffer:
         kind, *arguments = json.loads(line)
         _answer(CALLS[kind], arguments, answers)
@@ -178,7 +150,3 @@ def _video(source: str, audio: str | None, target: str, start_s: float, end_s: f
 
 
 CALLS: dict[str, Callable[..., Any]] = {"cut": _cut, "check": _check, "duration": _duration, "video": _video}
-
-
-if __name__ == "__main__":
-    main()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
+from audioset.assets import cache_folder
 from audioset.data.clips import Key
 from audioset.data.failures import causes_of
 from audioset.errors import MissingExtraError, UsageError
@@ -209,6 +210,7 @@ class YtDlpFetch:
             "fixup": "never",
             "overwrites": True,
             "updatetime": False,
+            "cachedir": str(cache_folder() / "yt-dlp"),
             "retries": settings.n_retries,
             "fragment_retries": settings.n_retries,
             "extractor_retries": 1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,24 @@ from audioset.errors import EngineError, MissingExtraError
 from audioset.networks.ops import Outputs
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
+
+
+def import_onnxruntime(purpose: str) -> Any:
+    """The module ``onnxruntime``, which everything here takes from this function.
+
+    By itself it would keep events in a database in the user's cache, and send them to its maker. Who wants that can set
+    ``ORT_DISABLE_TELEMETRY`` to 0.
+
+    Raises
+    ------
+    MissingExtraError
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when the library is loaded
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtraError(purpose, "onnxruntime", "onnxruntime") from error
+    return onnxruntime
 
 
 class OnnxRuntimeEngine:
@@ -36,10 +55,7 @@ class OnnxRuntimeEngine:
     name = "onnxruntime"
 
     def __init__(self, graph: Path, precision: str, n_threads: int, cache_folder: Path) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise MissingExtraError('engine="onnxruntime"', "onnxruntime", "onnxruntime") from error
+        onnxruntime = import_onnxruntime('engine="onnxruntime"')
         if precision != "f32":
             raise EngineError(
                 f'engine="onnxruntime" runs in f32 only; {precision} is asked for. Next step: engine="openvino"',

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 import queue
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from audioset.errors import EngineError
+from audioset.executors.forks import check_not_forked
 from audioset.networks.ops import Outputs
 
 logger = logging.getLogger(__name__)
+
+TELEMETRY = "openvino_telemetry"
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -41,9 +45,7 @@ class OpenVinoEngine:
     name = "openvino"
 
     def __init__(self, graph: Path, precision: str, n_threads: int, cache_folder: Path) -> None:
-        import openvino
-
-        core = openvino.Core()
+        core = import_openvino().Core()
         if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise EngineError(
                 f"bf16 is asked for, and this processor ({core.get_property('CPU', 'FULL_DEVICE_NAME')}) has no "
@@ -76,7 +78,13 @@ class OpenVinoEngine:
         -------
         Outputs
             Arrays of the caller's own; ``logits`` are not computed.
+
+        Raises
+        ------
+        EngineError
+            In a fork of the process that loaded the model.
         """
+        check_not_forked("OpenVINO")
         request = self._requests.get()
         try:
             for name, values in zip(self._input_names, inputs, strict=True):
@@ -87,6 +95,29 @@ class OpenVinoEngine:
             return Outputs(**{name: request.get_tensor(name).data.copy() for name in self._output_names})
         finally:
             self._requests.put(request)
+
+
+def import_openvino() -> Any:
+    """The module ``openvino``, which everything here takes from this function.
+
+    Its import would send an event to an analytics host and write a folder into the user's home, if it found the
+    package that does so; it does without.
+
+    Raises
+    ------
+    EngineError
+        In a fork of a process that used it.
+    """
+    check_not_forked("OpenVINO")
+    is_free = TELEMETRY not in sys.modules
+    if is_free:
+        cast("dict[str, Any]", sys.modules)[TELEMETRY] = None  # with which an import of it fails
+    try:
+        import openvino
+    finally:
+        if is_free:
+            del sys.modules[TELEMETRY]
+    return openvino
 
 
 def _compile(core: Any, graph: Path, options: dict[str, Any], cache_folder: Path) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from audioset.errors import EngineError, MissingExtraError, UsageError
+from audioset.executors.forks import check_not_forked
 from audioset.networks.ops import (
     AXES,
     BATCH_NORM_MOMENTUM,
@@ -398,6 +399,7 @@ class TorchEngine:
         precision: str,
         n_cores: int,
     ) -> None:
+        check_not_forked("PyTorch")
         if precision == "bf16" and not _has_bf16():
             raise EngineError(
                 "bf16 is asked for, and PyTorch finds no bfloat16 instructions in this processor. "
@@ -409,7 +411,8 @@ class TorchEngine:
         self._n_cores = n_cores
 
     def __call__(self, *inputs: FloatArray) -> Outputs[FloatArray]:
-        """Run the network; parameters and result as ``OpenVinoEngine``."""
+        """Run the network; parameters, result and errors as ``OpenVinoEngine``."""
+        check_not_forked("PyTorch")
         tensors = [torch.tensor(values) for values in inputs]
         with (
             _cores(self._n_cores),

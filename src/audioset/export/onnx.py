@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import onnx
 
+from audioset.errors import MissingExtraError
+from audioset.executors.onnxruntime import import_onnxruntime
 from audioset.export.job import Job
 from audioset.export.runner import Arrays, Runner, load_in_openvino
 
@@ -42,8 +44,8 @@ def write(job: Job, path: Path) -> None:
 def load(path: Path) -> Runner:
     """A file, ready to run on one core: in ONNX Runtime, or in OpenVINO where that is not installed."""
     try:
-        import onnxruntime
-    except ImportError:
+        onnxruntime = import_onnxruntime("an ONNX file")
+    except MissingExtraError:
         return load_in_openvino(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

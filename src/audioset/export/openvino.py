@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from audioset.errors import OutputError
+from audioset.executors.openvino import import_openvino
 from audioset.export import onnx as onnx_export
 from audioset.export.job import Job
 from audioset.export.runner import load_in_openvino
@@ -30,8 +31,7 @@ def write(job: Job, path: Path) -> None:
     OutputError
         The disk is full.
     """
-    import openvino
-
+    openvino = import_openvino()
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         graph = Path(folder) / "graph.onnx"
         onnx_export.write(job, graph)

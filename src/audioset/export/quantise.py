@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import onnx
 
-from audioset.errors import MissingExtraError, UsageError
+from audioset.errors import UsageError
+from audioset.executors.onnxruntime import import_onnxruntime
 from audioset.export.job import Job
 
 FRONTEND = ("frontend/", "log_mel")  # names of its nodes begin so
@@ -41,10 +42,9 @@ def quantise(path: Path, job: Job) -> None:
     """
     if job.input == "embeddings":
         raise UsageError("int8 exists for networks that see audio; a head is small, and stays float32")
-    try:
-        from onnxruntime import quantization
-    except ImportError as error:
-        raise MissingExtraError("int8", "onnxruntime", "onnxruntime") from error
+    import_onnxruntime("int8")
+    from onnxruntime import quantization
+
     model = onnx.load(path)
     graph = model.graph
     model.metadata_props.add(**SIMPLIFIED)

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from audioset.executors.openvino import import_openvino
+
 Arrays = Mapping[str, np.ndarray[Any, np.dtype[np.float32]]]
 Shape = Sequence[str | int | None]
 
@@ -39,8 +41,7 @@ class Runner:
 
 def load_in_openvino(path: Path) -> Runner:
     """A file of OpenVINO's or ONNX's, compiled for one core in float32."""
-    import openvino
-
+    openvino = import_openvino()
     options = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1}
     compiled = openvino.Core().compile_model(str(path), "CPU", options)
     request = compiled.create_infer_request()

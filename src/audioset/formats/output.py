@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from audioset.errors import MissingExtraError, UsageError
+from audioset.errors import MissingExtraError, OutputError, UsageError
 from audioset.files import explain_os_errors, flush, replacing
 from audioset.formats.recognising import Recogniser
 from audioset.formats.rows import printable
@@ -48,6 +48,9 @@ class Output(io.RawIOBase):
                 self._stream.flush()
         except BrokenPipeError:
             self.reader_is_gone = True
+            self._drop_the_rest()
+            raise
+        except OutputError:
             self._drop_the_rest()
             raise
         return memoryview(data).nbytes

@@ -314,7 +314,9 @@ def _embed(
 def _embed_one(clip: Clip, model: Model, limits: Limits) -> Embedded | AudioSetError:
     try:
         if clip.is_whole_file:  # of any length, in constant memory
-            return _embedded([part.embeddings for part in model.predict_blocks(clip.path, limits=limits)])
+            return _embedded(
+                [part.embeddings for part in model.predict_blocks(clip.path, limits=limits, isolated=True)]
+            )
         return _embed_samples(next(read_clips([clip], model.frontend.sample_rate, limits)), model)
     except AudioSetError as error:
         return error

@@ -12,7 +12,7 @@ import numpy as np
 from audioset.errors import AudioError, UsageError
 from audioset.formats.rows import printable
 from audioset.limits import LIMITS, Limits
-from audioset.predict import Model, Prediction, check_choice
+from audioset.predict import Model, Prediction, check_choice, join_predictions
 from audioset.search.manifest import Settings
 from audioset.search.moments import Span
 from audioset.search.shards import to_units
@@ -74,7 +74,8 @@ def embed_example(
     """
     name = printable(os.path.abspath(path))  # noqa: PTH100 - links stay links, as in the index
     try:
-        prediction = model.predict_file(path, **(settings or Settings()).embedding_arguments, limits=limits)
+        arguments = (settings or Settings()).embedding_arguments
+        prediction = join_predictions(model.predict_blocks(path, **arguments, limits=limits, isolated=True))
     except AudioError as error:
         raise AudioError(f"the example {printable(path)}: {error}", code=error.code) from error
     units, _ = to_units(prediction.embeddings)

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from audioset.audio import check_rates, mono_blocks, open_audio
+from audioset.audio import check_rates
 from audioset.errors import AudioError
+from audioset.isolation import IsolatedAudio
 from audioset.limits import LIMITS, Limits
 from audioset.sounds.collection import Clip
 
@@ -16,7 +17,7 @@ FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
 
 def read_clip(clip: Clip, sample_rate: int, limits: Limits = LIMITS) -> FloatArray:
-    """Decode one clip, and no more of its file than lies before its end.
+    """Decode one clip in a process of its own, and no more of its file than lies before its end.
 
     The samples are those of the whole file at ``sample_rate``, cut from ``round(start_s * sample_rate)`` to
     ``round(end_s * sample_rate)``: the resampler hears what is around the clip.
@@ -37,7 +38,7 @@ def read_clip(clip: Clip, sample_rate: int, limits: Limits = LIMITS) -> FloatArr
     Raises
     ------
     AudioError
-        Those of ``read_audio``, and ``no_samples`` if the file ends before the clip begins.
+        Those of ``IsolatedAudio``, and ``no_samples`` if the file ends before the clip begins.
     """
     return next(read_clips([clip], sample_rate, limits))
 
@@ -68,14 +69,12 @@ def read_clips(clips: Iterable[Clip], sample_rate: int, limits: Limits = LIMITS)
     pieces = [_Piece(clip, sample_rate) for clip in chosen]
     last = max((piece.stop for piece in pieces), default=0)
     if chosen:
-        with open_audio(chosen[0].path, limits) as reader:
-            n_seen = 0
-            for block in mono_blocks(reader, sample_rate):
-                for piece in pieces:
-                    piece.take(block, n_seen)
-                n_seen += len(block)
-                if n_seen >= last:
-                    break
+        audio = IsolatedAudio(chosen[0].path, sample_rate, limits, n_samples=None if last == np.inf else int(last))
+        n_seen = 0
+        for block in audio.blocks():
+            for piece in pieces:
+                piece.take(block, n_seen)
+            n_seen += len(block)
     for clip, piece in zip(chosen, pieces, strict=True):
         yield _waveform(clip, piece, n_seen / sample_rate)
 

@@ -136,7 +136,7 @@ def check_collection(
     Check
         Bad clips are findings, never exceptions.
     """
-    heard = _hear(collection, limits, n_workers or available_cores(), on_file)
+    heard = _hear(collection, limits, available_cores() if n_workers is None else n_workers, on_file)
     findings, rows = [], list(range(len(heard)))
     for rule in CLIP_RULES:
         for finding in rule(Survey([heard[row] for row in rows], collection.classes)):

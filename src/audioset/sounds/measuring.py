@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from audioset.child import limit_cpu, limit_memory, take_output
-from audioset.errors import AudioError, AudioSetError, EngineError
+from audioset.arguments import check_count
+from audioset.child import READY, Ending, LineChild, limit_cpu, limit_memory, take_output
+from audioset.errors import AudioError
+from audioset.isolation import death, failure
 from audioset.limits import LIMITS, Limits
 from audioset.sounds.measures import FileMeasures, PieceMeasures, Span, measure_file
 
@@ -30,7 +29,6 @@ Measured = FileMeasures | AudioError
 Job = tuple[Path, Sequence[Span]]
 
 SIGN_EVERY_S = 1.0  # of life, while a file is decoded
-READY = b'{"ready": true}\n'
 
 
 def measure_files(
@@ -60,22 +58,29 @@ def measure_files(
 
     Raises
     ------
+    UsageError
+        For a number of processes below 1.
     EngineError
         With code ``worker``, if the process cannot start.
     """
+    check_count("n_workers", n_workers)
     found: dict[int, Measured] = {}
     lock = threading.Lock()
     waiting = deque(enumerate(jobs))
-    children = [_Child(limits) for _ in range(min(n_workers, len(jobs)))]
+    # While it decodes it says so once a second, which is not to count against it.
+    stall_s, first_line = limits.worker_stall_s + SIGN_EVERY_S, json.dumps(asdict(limits))
+    children = [LineChild("audioset.sounds.measuring", first_line, stall_s) for _ in range(min(n_workers, len(jobs)))]
 
-    def serve(child: _Child) -> None:
-        with suppress(IndexError):  # none left
-            while True:
+    def serve(child: LineChild) -> None:
+        while True:
+            try:
                 index, (path, spans) = waiting.popleft()
-                measured = child.measure(path, spans)
-                with lock:
-                    found[index] = measured
-                    on_file(path, measured)
+            except IndexError:  # none left
+                return
+            measured = _measure(child, path, spans, limits)
+            with lock:
+                found[index] = measured
+                on_file(path, measured)
 
     pool = ThreadPoolExecutor(max(1, len(children)), thread_name_prefix="audioset-measure")
     try:
@@ -89,104 +94,16 @@ def measure_files(
     return [found[index] for index in range(len(jobs))]
 
 
-class _Child:
-    """The parent's side of one process, which starts when it is first needed, and again after a crash."""
-
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._process: subprocess.Popen[bytes] | None = None
-        self._is_closed = self._is_stalled = False
-
-    def measure(self, path: Path, spans: Sequence[Span]) -> Measured:
-        process = self._process or self._start()
-        answer = self._ask(process, json.dumps([os.fspath(path), list(spans)]))
-        if answer is None:
-            return self._death(process)
-        if "message" in answer:
-            return AudioError(answer["message"], code=answer["code"])
-        pieces = tuple(PieceMeasures(**piece) for piece in answer.pop("pieces"))
-        whole, warnings = PieceMeasures(**answer.pop("whole")), tuple(answer.pop("warnings"))
-        return FileMeasures(whole=whole, pieces=pieces, warnings=warnings, **answer)
-
-    def close(self) -> None:
-        """End the process now."""
-        self._is_closed = True
-        self._end()
-
-    def _ask(self, process: subprocess.Popen[bytes], line: str) -> dict[str, Any] | None:
-        """The answer to a line, or None if the process is gone."""
-        try:
-            assert process.stdin is not None
-            process.stdin.write(line.encode() + b"\n")
-            process.stdin.flush()
-            answer = next(filter(bytes.strip, self._lines(process)), b"")
-        except (OSError, ValueError):  # it has died, or close() was called
-            return None
-        decoded: dict[str, Any] | None = json.loads(answer) if answer.endswith(b"\n") else None
-        return decoded
-
-    def _lines(self, process: subprocess.Popen[bytes]) -> Iterator[bytes]:
-        """What the process says, until it ends; one that says nothing for too long is ended."""
-        assert process.stdout is not None
-        while True:
-            alarm = threading.Timer(self._limits.worker_stall_s + SIGN_EVERY_S, self._stop, [process])
-            alarm.start()
-            try:
-                line = process.stdout.readline()
-            finally:
-                alarm.cancel()
-            if not line:
-                return
-            yield line
-
-    def _stop(self, process: subprocess.Popen[bytes]) -> None:
-        self._is_stalled = True
-        process.kill()
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        if self._is_closed:
-            raise EngineError("the check was stopped", code="worker")
-        process = self._process = subprocess.Popen(
-            [sys.executable, "-c", "from audioset.sounds.measuring import main; main()"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        )
-        if self._ask(process, json.dumps(asdict(self._limits))) is None:
-            status = process.wait()
-            self._end()
-            raise EngineError(
-                f"the decoding process cannot start: {sys.executable} ended with status {status}. "
-                "Next step: audioset doctor",
-                code="worker",
-            )
-        return process
-
-    def _death(self, process: subprocess.Popen[bytes]) -> AudioError:
-        status = process.wait()
-        self._end()
-        if self._is_stalled or status == -getattr(signal, "SIGXCPU", 0):
-            self._is_stalled = False
-            return AudioError(
-                f"the decoder delivered nothing for {self._limits.worker_stall_s:g} s and was stopped. Likely cause: a "
-                "damaged file that sends the decoder round in circles, or a disk that does not answer",
-                code="timeout",
-            )
-        cause = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
-        return AudioError(
-            f"the decoder ended with {cause}. Likely cause: a damaged file that crashes the decoder", code="worker_died"
-        )
-
-    def _end(self) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            with suppress(OSError, ValueError):
-                if pipe:
-                    pipe.close()
+def _measure(child: LineChild, path: Path, spans: Sequence[Span], limits: Limits) -> Measured:
+    answer = child.ask(json.dumps([os.fspath(path), list(spans)]))
+    if isinstance(answer, Ending):
+        return death(answer, limits)
+    record = json.loads(answer)
+    if "message" in record:
+        return AudioError(record["message"], code=record["code"])
+    pieces = tuple(PieceMeasures(**piece) for piece in record.pop("pieces"))
+    whole, warnings = PieceMeasures(**record.pop("whole")), tuple(record.pop("warnings"))
+    return FileMeasures(whole=whole, pieces=pieces, warnings=warnings, **record)
 
 
 def main() -> None:
@@ -206,16 +123,8 @@ def main() -> None:
 def _answer(path: Path, spans: Sequence[Span], limits: Limits, answers: IO[bytes]) -> dict[str, Any]:
     try:
         return asdict(measure_file(path, spans, limits, _SignsOfLife(limits, answers)))
-    except AudioSetError as error:
-        return {"message": str(error), "code": error.code}
-    except MemoryError:
-        message = (
-            f"decoding needs more than the {limits.worker_memory_mb:,} MiB of one worker (--worker-memory-mb). "
-            "Likely cause: a damaged header"
-        )
-        return {"message": message, "code": "out_of_memory"}
     except Exception as error:  # the boundary of the process: whatever a decoder throws becomes an answer
-        return {"message": f"the decoder failed with {type(error).__name__}: {error}", "code": "decode_failed"}
+        return failure(error, limits)
 
 
 class _SignsOfLife:
@@ -233,7 +142,3 @@ class _SignsOfLife:
             limit_cpu(self._stall_s)
             self._answers.write(b"\n")
             self._answers.flush()
-
-
-if __name__ == "__main__":
-    main()
