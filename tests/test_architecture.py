@@ -20,7 +20,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 LAYERS = (
     ("child", "concurrency", "errors", "files", "limits", "labels", "ontology", "events", "postprocess", "stopping"),
     ("calibration", "clip_labels", "leaf_events"),
-    ("decoders", "audio", "assets"),
+    ("containers", "decoders", "resampling", "levels", "reader", "audio", "assets"),
     ("frontend",),
     ("networks",),
     ("executors", "weights"),

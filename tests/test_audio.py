@@ -25,10 +25,11 @@ from sounds import (
     write_format,
 )
 
-from audioset.audio import mono_blocks, open_audio, read_audio, resample_blocks, waveform_to_mono
-from audioset.decoders import known_formats
+from audioset.audio import mono_blocks, open_audio, read_audio, waveform_to_mono
+from audioset.containers import known_formats
 from audioset.errors import AudioError, UsageError
 from audioset.limits import LIMITS, Limits
+from audioset.resampling import resample_blocks
 
 FORMATS = {name: row[2] for name, row in {**SOUNDFILE_FORMATS, **AV_FORMATS}.items()}
 PATH_SOURCE, BYTES_SOURCE, FILE_SOURCE = (

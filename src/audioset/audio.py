@@ -5,22 +5,22 @@ from __future__ import annotations
 import io
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from audioset.decoders import Array, AudioReader, AudioSource, open_reader
+from audioset.decoders import Array
 from audioset.errors import AudioError, UsageError
 from audioset.limits import LIMITS, Limits
+from audioset.reader import AudioReader, AudioSource
+from audioset.resampling import resample_blocks
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
-RESAMPLER_QUALITY = "HQ"  # soxr's; scores move with the resampler, so it is pinned
 FULL_SCALE = {np.dtype(np.int16): 2.0**15, np.dtype(np.int32): 2.0**31}
 MAX_SAMPLE = np.float32(2**31)  # integers stored as floats reach this; anything above overflows float32 features
-RATES_HZ = (1, 10_000_000)  # beyond these the resampler takes all memory, or never ends
 
 
 def open_audio(source: AudioSource, limits: Limits = LIMITS) -> AudioReader:
@@ -46,7 +46,7 @@ def open_audio(source: AudioSource, limits: Limits = LIMITS) -> AudioReader:
     """
     file, n_bytes = _open_file(source)
     try:
-        return open_reader(file, source, n_bytes, limits)
+        return AudioReader(file, n_bytes, limits, owns_file=file is not source)
     except BaseException:
         if file is not source:
             file.close()
@@ -136,48 +136,6 @@ def waveform_to_mono(waveform: Array) -> FloatArray:
     return _to_mono(block)
 
 
-def resample_blocks(blocks: Iterable[FloatArray], sample_rate: int, new_sample_rate: int) -> Iterator[FloatArray]:
-    """Resample a stream of float32 blocks, (n,) or (n, channels), by soxr at high quality.
-
-    The samples that come out are the same, bit for bit, however the input is cut into blocks.
-
-    Source: soxr 0.1.3 (libsoxr), quality ``HQ``; the original uses resampy, whose scores differ by the filter.
-
-    Raises
-    ------
-    UsageError
-        If a rate is not between 1 Hz and 10 MHz.
-    """
-    check_rates(sample_rate, new_sample_rate)
-    if sample_rate == new_sample_rate:
-        yield from blocks
-        return
-    stream = None
-    for block in blocks:
-        if stream is None:
-            stream = make_resampler(sample_rate, new_sample_rate, 1 if block.ndim == 1 else block.shape[1])
-            empty = block[:0]
-        resampled = stream.resample_chunk(block)
-        if len(resampled):
-            yield resampled
-    if stream is not None:
-        yield stream.resample_chunk(empty, last=True)
-
-
-def make_resampler(sample_rate: int, new_sample_rate: int, n_channels: int) -> Any:
-    """The soxr stream that everything here resamples with, for two different rates."""
-    import soxr
-
-    return soxr.ResampleStream(sample_rate, new_sample_rate, n_channels, dtype="float32", quality=RESAMPLER_QUALITY)
-
-
-def check_rates(*sample_rates: int) -> None:
-    """Refuse rates with which the resampler takes all memory, or never ends."""
-    for rate in sample_rates:
-        if not RATES_HZ[0] <= rate <= RATES_HZ[1]:
-            raise UsageError(f"the sample rate is {rate} Hz; expected {RATES_HZ[0]:,} to {RATES_HZ[1]:,} Hz")
-
-
 def checked_blocks(reader: AudioReader) -> Iterator[Array]:
     """The reader's blocks, each checked for samples that no network can use.
 
@@ -237,7 +195,7 @@ def _open_path(path: Path) -> tuple[BinaryIO, int]:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise AudioError("the path is not a regular file; expected an audio file", code="unreadable")
-        return path.open("rb"), status.st_size
+        return path.open("rb", buffering=0), status.st_size
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
         if isinstance(error, AudioError):
             raise

@@ -15,9 +15,9 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from audioset import assets
-from audioset.audio import mono_blocks, open_audio, resample_blocks, waveform_to_mono
+from audioset.audio import mono_blocks, open_audio, waveform_to_mono
 from audioset.calibration import NONE, Calibration
-from audioset.decoders import Array, AudioSource
+from audioset.decoders import Array
 from audioset.errors import OutputError, UsageError
 from audioset.events import Event, clip_to_audio, scores_to_events
 from audioset.executors.onnxruntime import OnnxRuntimeEngine
@@ -37,6 +37,8 @@ from audioset.models import (
     segment_frames,
 )
 from audioset.networks.ops import Outputs, input_names
+from audioset.reader import AudioSource
+from audioset.resampling import resample_blocks
 from audioset.stream import Stream
 from audioset.weights.model_folder import ModelCard
 

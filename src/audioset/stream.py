@@ -7,9 +7,10 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from audioset.audio import check_rates, make_resampler, waveform_to_mono
+from audioset.audio import waveform_to_mono
 from audioset.errors import AudioError, UsageError
 from audioset.frontend import FrontendSpec, Slab, Windows, log_mel, n_patches, pad_to_patch
+from audioset.resampling import check_rates, make_resampler
 
 Array = np.ndarray[Any, Any]
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]

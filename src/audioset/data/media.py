@@ -17,9 +17,12 @@ from typing import Any
 import numpy as np
 
 from audioset.assets import hash_file
-from audioset.audio import check_rates, checked_blocks, open_audio, resample_blocks
-from audioset.decoders import Array, AudioReader, sniff_container
+from audioset.audio import checked_blocks, open_audio
+from audioset.containers import sniff_container
+from audioset.decoders import Array
 from audioset.errors import AudioError, UsageError
+from audioset.reader import AudioReader
+from audioset.resampling import check_rates, resample_blocks
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -312,12 +315,12 @@ def open_container(source: Path) -> Iterator[Any]:
 
     options = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
     with source.open("rb") as file:
-        kind = sniff_container(file, source.stat().st_size).ffmpeg_format
-        if kind is None:
+        container = sniff_container(file, source.stat().st_size)
+        if container.is_libsndfiles:
             yield None
             return
-        with av.open(file, mode="r", format=kind, **options) as container:
-            yield container
+        with av.open(file, mode="r", format=container.ffmpeg_format, **options) as opened:
+            yield opened
 
 
 def _mix(waveform: FloatArray, n_channels: int | None) -> FloatArray:

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from audioset.audio import check_rates, mono_blocks, open_audio
+from audioset.audio import mono_blocks, open_audio
 from audioset.errors import AudioError
 from audioset.limits import LIMITS, Limits
+from audioset.resampling import check_rates
 from audioset.sounds.collection import Clip
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
