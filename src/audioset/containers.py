@@ -51,13 +51,13 @@ CONTAINERS = (
     Container("RF64", rb"RF64....WAVE", "wav", True),
     Container("W64", rb"riff\x2e\x91\xcf\x11", "w64", True),
     Container("FLAC", rb"fLaC", "flac", True),
-    Container("Ogg Vorbis", rb"OggS.{24}\x01vorbis", "ogg", True),
-    Container("Ogg Opus", rb"OggS.{24}OpusHead", "ogg", True),
-    Container("Ogg FLAC", rb"OggS.{24}\x7fFLAC", "ogg", True),
+    Container("Ogg Vorbis", rb"OggS.{24}\x01vorbis", "ogg", True, "earliest"),
+    Container("Ogg Opus", rb"OggS.{24}OpusHead", "ogg", True, "earliest"),
+    Container("Ogg FLAC", rb"OggS.{24}\x7fFLAC", "ogg", True, "earliest"),
     Container("AIFF", rb"FORM....AIF[FC]", "aiff", True),
     Container("CAF", rb"caff", "caf", True),
     Container("AU", rb"\.snd", "au", True),
-    Container("Ogg", rb"OggS", "ogg"),
+    Container("Ogg", rb"OggS", "ogg", clock="earliest"),
     Container("MP4", rb"....ftyp", "mov", clock="zero"),
     Container("QuickTime", rb"....(?:moov|mdat|wide)", "mov", clock="zero"),
     Container("WebM", rb"\x1a\x45\xdf\xa3", "matroska", clock="zero"),
@@ -108,6 +108,7 @@ JOINTS = {
     "FLAC": re.compile(rb"fLaC[\x00\x80]\x00\x00\x22"),
     "Ogg": re.compile(rb"OggS\x00[\x02\x03\x06\x07]"),  # the first page of a stream
 }
+MAX_PAGE_BYTES = 27 + 255 + 255 * 255
 READ_AHEAD_BYTES = 1 << 16  # by how much libFLAC and libogg, which read ahead, may have passed a joint
 
 N_AAC_RATES = 13
@@ -188,6 +189,17 @@ def n_unexplained_bytes(file: BinaryIO, end: int, n_bytes: int) -> int:
     if not any(data.strip(b"\x00") for _, data in _windows(file, end)):
         return 0
     return n_bytes - end
+
+
+def ends_within_page(file: BinaryIO, n_bytes: int) -> bool:
+    """Whether an Ogg file was cut."""
+    start = max(0, n_bytes - MAX_PAGE_BYTES)
+    data = read_at(file, start, MAX_PAGE_BYTES)
+    at = data.rfind(b"OggS\x00")
+    head = data[at : at + 27]
+    if at < 0:
+        return False
+    return len(head) < 27 or at + 27 + head[26] + sum(data[at + 27 : at + 27 + head[26]]) > len(data)
 
 
 def wav_format_tag(file: BinaryIO) -> str:

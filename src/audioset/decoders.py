@@ -30,14 +30,16 @@ STREAMED_SIZES = (range(0x7FFF_0000, 0x8000_0001), range(0xFFFF_0000, 0x1_0000_0
 
 # Encodings that libsndfile may decode here. Those left out (ADPCM, GSM and kin) carry its open memory bugs.
 SUBTYPES = re.compile(r"PCM_.*|FLOAT|DOUBLE|ULAW|ALAW|ALAC_.*|VORBIS|OPUS|MPEG_LAYER_.*")
-MP3_SLACK_FRAMES = 2 * 1_152  # by how much the lengths that encoders write differ from what they wrote
+MP3_GRANULE, MAX_MISCOUNT = 576, 2 * 1_152  # samples
 
 START_TOLERANCE_S = 0.005  # half a frame of features; the clocks of containers have ticks of 1 ms
 GAP_S = 0.1  # a shorter gap between two packets is the rounding of their times
 OTHER_CLOCK_S = 60.0  # a longer gap is no silence: the clock was set, or is that of a broadcast
 PROMISE_SLACK_S = 0.1  # what the padding of encoders may amount to
-EXACT_FORMATS = ("mov", "matroska", "tta", "wv", "ape")  # whose headers know how long the sound is
-EXACT_WITH_PCM = ("wav", "w64", "aiff", "au")
+EXACT_FORMATS = ("mov", "matroska", "asf", "tta", "wv", "ape")  # whose headers know how long the sound is
+EXACT_IF_CONSTANT = ("wav", "aiff", "au")
+CONSTANT_CODECS = ("pcm_", "adpcm_", "g722", "g726")  # whose bytes tell the length
+BARE_FORMATS = ("mp3", "aac", "ac3", "eac3", "dts")  # frame after frame, and nothing else
 N_PLACES = 3  # that a warning names
 # What may stand among the frames of MPEG audio: zeros, tags, and the frame that holds nothing but the length.
 HARMLESS = re.compile(rb"\x00*$|TAG|ID3|APETAGEX|LYRICSBEGIN|.{4,40}(?:Xing|Info|VBRI)", re.DOTALL)
@@ -111,6 +113,7 @@ class SoundFileDecoder:
             )
         self.sample_rate, self.n_channels = self._sound.samplerate, self._sound.channels
         self.promised_s = self._sound.frames / self.sample_rate
+        self.is_mpeg = self._sound.subtype.startswith("MPEG")
 
     def blocks(self) -> Iterator[Array]:
         dtype = "int16" if self._sound.subtype == "PCM_16" else "float32"
@@ -129,10 +132,10 @@ class SoundFileDecoder:
 
     def _compare(self, n_frames: int) -> None:
         """Compare what the header promised with what was decoded."""
-        is_mp3 = self._sound.subtype.startswith("MPEG")
-        is_estimate = is_mp3 and self._sound.format != "MP3"  # of MP3 in WAV, libsndfile guesses the length
         n_missing = self._sound.frames - n_frames
-        if n_missing > (MP3_SLACK_FRAMES if is_mp3 else 0) and not is_estimate:
+        # Of MP3 in WAV, libsndfile guesses the length; in MP3, encoders may count the frame that holds the length.
+        is_miscount = n_missing <= MAX_MISCOUNT and n_missing % MP3_GRANULE == 0
+        if n_missing > 0 and not (self.is_mpeg and (self._sound.format != "MP3" or is_miscount)):
             self.warnings.append(shortfall(n_frames / self.sample_rate, self.promised_s))
             return
         cuts = CUT_CHUNK.findall(self._sound.extra_info)
@@ -179,9 +182,10 @@ class FFmpegDecoder:
         self.warnings: list[str] = []
         self._container = container
         self._n_decoded = 0
-        self._n_packets = 0
+        self._n_packets = self._n_packet_bytes = 0
+        self._first_byte = self._last_byte = 0  # of what the packets came from
         self._lost: list[tuple[float, float]] = []  # when and how long, s
-        self._is_failing = False  # since the last frame that was decoded
+        self._failed_s: float | None = None  # in packets since the last frame that was decoded
         self._n_silent_before = 0
         self._clock_s: float | None = None  # where the container's clock stood behind that frame
         # Titles need not be UTF-8; PyAV 19 knows that by itself.
@@ -219,7 +223,7 @@ class FFmpegDecoder:
         """Seconds that the header promises of this stream; of all streams, where it does not say more."""
         import av
 
-        if self._stream.duration and self._container.ffmpeg_format in EXACT_FORMATS:
+        if self._stream.duration and self._container.ffmpeg_format in EXACT_FORMATS + EXACT_IF_CONSTANT:
             return float(self._stream.duration * self._stream.time_base)
         return float((self._input.duration or 0) / av.time_base)
 
@@ -284,16 +288,16 @@ class FFmpegDecoder:
 
     def _n_missing(self, frame: Any) -> int:
         """Samples between the last frame and this one, by the container's clock."""
-        before_s, is_failing = self._clock_s, self._is_failing
-        self._is_failing = False
+        before_s, failed_s = self._clock_s, self._failed_s
+        self._failed_s = None
         self._clock_s = None if frame.time is None else frame.time + frame.samples / frame.sample_rate
         if not self._container.clock or before_s is None or frame.time is None:
             return 0
-        gap_s = frame.time - before_s
-        if not (START_TOLERANCE_S if is_failing else GAP_S) < gap_s <= OTHER_CLOCK_S:
+        gap_s = float(frame.time - before_s)
+        if not (GAP_S if failed_s is None else START_TOLERANCE_S) < gap_s <= OTHER_CLOCK_S:
             return 0
-        if not is_failing:
-            self._lost.append((self._decoded_s(), gap_s))
+        if gap_s > (failed_s or 0.0):
+            self._lost.append((self._decoded_s(), gap_s - (failed_s or 0.0)))
         return round(gap_s * self.sample_rate)
 
     def _warn_of_change(self, sample_rate: int, n_channels: int) -> None:
@@ -314,9 +318,11 @@ class FFmpegDecoder:
                     raise
                 if not HARMLESS.match(bytes(packet)):
                     failure = error
-                    self._is_failing = True
-                    self._lost.append((self._decoded_s(), float((packet.duration or 0) * packet.time_base)))
+                    length_s = float((packet.duration or 0) * packet.time_base)
+                    self._failed_s = (self._failed_s or 0.0) + length_s
+                    self._lost.append((self._decoded_s(), length_s))
             else:
+                self._n_packet_bytes += packet.size
                 yield from frames
         if failure and not self._n_decoded:
             raise self._nothing_decoded(failure)
@@ -344,25 +350,43 @@ class FFmpegDecoder:
                 return
             if packet is None:
                 return
-            self._n_packets += bool(packet.size)
+            if packet.size:
+                self._note_place(packet)
             yield packet
+
+    def _note_place(self, packet: Any) -> None:
+        if packet.pos is not None:
+            self._first_byte = self._first_byte if self._n_packets else packet.pos
+            self._last_byte = packet.pos + packet.size
+        self._n_packets += 1
 
     def _compare(self) -> None:
         """Say what was lost, and compare what the header promised with what was decoded."""
         decoded_s = self._decoded_s()
-        at_end = [lost for lost in self._lost if lost[0] >= decoded_s]
-        is_cut = len(at_end) == 1 and self._is_failing
-        if lost := [lost for lost in self._lost if not (is_cut and lost is at_end[0])]:
-            self.warnings.append(damage(sum(length_s for _, length_s in lost), [at_s for at_s, _ in lost]))
+        last = self._lost[-1] if self._lost and self._failed_s is not None else None
+        is_cut = last is not None and sum(at_s == last[0] for at_s, _ in self._lost) == 1
+        lost = self._lost[:-1] if is_cut else self._lost
+        lost_s = max(sum(length_s for _, length_s in lost), self._missing_s())
+        if lost:
+            self.warnings.append(damage(lost_s, [at_s for at_s, _ in lost]))
         if is_cut:
             self.warnings.append(f"truncated: ends in the middle of a packet, after {decoded_s:.1f} s")
-        is_exact = self._container.ffmpeg_format in EXACT_FORMATS or (
-            self._container.ffmpeg_format in EXACT_WITH_PCM and self._stream.codec_context.name.startswith("pcm_")
-        )
-        has_own_length = bool(self._stream.duration) or len(self._input.streams) == 1
-        is_short = decoded_s - max(0, self._n_silent_before) / self.sample_rate + PROMISE_SLACK_S < self.promised_s
-        if is_exact and has_own_length and is_short and not self.warnings:
+        silent_s = max(0, self._n_silent_before) / self.sample_rate if self.sample_rate else 0.0
+        known_s = decoded_s - silent_s + (0.0 if self._container.clock else lost_s)
+        if self._has_exact_length() and not is_cut and known_s + PROMISE_SLACK_S < self.promised_s:
             self.warnings.append(shortfall(decoded_s, self.promised_s))
+
+    def _missing_s(self) -> float:
+        """Seconds that the bytes between the frames of a stream without a clock would have given."""
+        if self._container.ffmpeg_format not in BARE_FORMATS or not self._n_packet_bytes:
+            return 0.0
+        n_lost_bytes = self._last_byte - self._first_byte - self._n_packet_bytes
+        return max(0.0, n_lost_bytes / self._n_packet_bytes * self._decoded_s())
+
+    def _has_exact_length(self) -> bool:
+        kind, codec = self._container.ffmpeg_format, self._stream.codec_context.name
+        is_exact = kind in EXACT_FORMATS or (kind in EXACT_IF_CONSTANT and codec.startswith(CONSTANT_CODECS))
+        return is_exact and (bool(self._stream.duration) or len(self._input.streams) == 1)
 
     def _failure(self) -> str:
         return f"decoding the {self._container.name} file stopped after {self._decoded_s():.1f} s"

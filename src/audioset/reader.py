@@ -8,12 +8,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import closing, suppress
 from types import TracebackType
 from typing import BinaryIO, Union
 
 import numpy as np
 
-from audioset.containers import MP3, Container, FileFrom, find_joint, holds_frames, n_unexplained_bytes, sniff_container
+from audioset.containers import (
+    Container,
+    FileFrom,
+    ends_within_page,
+    find_joint,
+    holds_frames,
+    n_unexplained_bytes,
+    sniff_container,
+)
 from audioset.decoders import (
     Array,
     Decoder,
@@ -29,6 +38,7 @@ from audioset.resampling import resample_blocks
 AudioSource = Union[str, "os.PathLike[str]", bytes, BinaryIO]
 
 EXPANSION_FREE_BYTES = 10_000_000  # short files are never refused for how well they compress
+RESYNCHRONISED = ("MP3", "Ogg")  # where libsndfile passes over damage and says nothing
 ONE_FILE_ONLY = ("WAV", "AIFF")  # FFmpeg reads these to the end of the first file, others to the end of the last
 MIN_UNREAD_S = 0.1  # fewer bytes behind the samples are no sound that was missed
 
@@ -178,8 +188,12 @@ class _Part:
             failure = error
         if isinstance(self.decoder, SoundFileDecoder) and (failure or self._holds_more()):
             yield from self._go_on(n_frames, failure)
+        elif self.decoder.warnings and self.container.name.startswith(RESYNCHRONISED):
+            self.warnings += self._damage() or self.decoder.warnings
         else:
             self.warnings += self.decoder.warnings
+        if self.container.name.startswith("Ogg") and ends_within_page(self._file, self._n_bytes):
+            self.warnings.append("truncated: ends in the middle of a page")
 
     def joint(self) -> int | None:
         """Where another file begins behind this one."""
@@ -191,20 +205,30 @@ class _Part:
     def _holds_more(self) -> bool:
         """Whether samples follow that libsndfile has not read, and that are no other file's."""
         self._end = self.decoder.position()
-        if self.container is MP3:
+        if self.decoder.is_mpeg:
             return holds_frames(self._file, self._end)
         if self.container.name != "WAV" or self.joint() is not None:
             return False
         min_bytes = MIN_UNREAD_S * self.decoder.sample_rate * self.decoder.n_channels
         return n_unexplained_bytes(self._file, self._end, self._n_bytes) > min_bytes
 
+    def _damage(self) -> list[str]:
+        """What FFmpeg says of the places that libsndfile passed over in silence."""
+        with suppress(AudioError):
+            decoder = FFmpegDecoder(self._file, self.container)
+            with closing(decoder):
+                for _ in decoder.blocks():
+                    pass
+            return [warning for warning in decoder.warnings if warning.startswith("damaged")]
+        return []
+
     def _go_on(self, n_frames: int, failure: AudioError | None) -> Iterator[Array]:
         """What FFmpeg decodes behind the first samples, which libsndfile has delivered."""
         self._is_at_end = True
-        first, n_total = self.decoder, n_frames
+        first, n_total, is_mpeg = self.decoder, n_frames, self.decoder.is_mpeg
         rate, promised_s = first.sample_rate, first.promised_s
         try:
-            self.decoder = FFmpegDecoder(self._file, self.container, ignores_length=failure is None)
+            self.decoder = FFmpegDecoder(self._file, self.container, ignores_length=failure is None and not is_mpeg)
             first.close()
             for block in _skip(_same_shape(self.decoder, first), n_frames):
                 n_total += len(block)
@@ -215,7 +239,7 @@ class _Part:
             self.warnings.append(f"truncated: {failure or error}")
             return
         total_s = n_total / rate
-        if failure is None and self.container is not MP3:
+        if failure is None and not is_mpeg:
             self.warnings.append(
                 f"the header promises {promised_s:.1f} s, and {total_s:.1f} s are there: read to the end of the file. "
                 "Likely cause: a recorder that was stopped before it wrote the length, or more than 4 GiB"
