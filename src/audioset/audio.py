@@ -13,13 +13,13 @@ import numpy as np
 
 from audioset.decoders import Array
 from audioset.errors import AudioError, UsageError
+from audioset.levels import FULL_SCALE, LevelCheck, warn_of_levels
 from audioset.limits import LIMITS, Limits
 from audioset.reader import AudioReader, AudioSource
 from audioset.resampling import resample_blocks
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
-FULL_SCALE = {np.dtype(np.int16): 2.0**15, np.dtype(np.int32): 2.0**31}
 MAX_SAMPLE = np.float32(2**31)  # integers stored as floats reach this; anything above overflows float32 features
 
 
@@ -92,16 +92,27 @@ def read_audio(
 
 def mono_blocks(reader: AudioReader, sample_rate: int) -> Iterator[FloatArray]:
     """Mono float32 blocks of a reader's audio at ``sample_rate`` Hz, the same samples for any block size."""
-    return resample_blocks(map(_to_mono, checked_blocks(reader)), reader.sample_rate, sample_rate)
+    return resample_blocks(_mixed(reader), reader.sample_rate, sample_rate)
 
 
-def waveform_to_mono(waveform: Array) -> FloatArray:
+def _mixed(reader: AudioReader) -> Iterator[FloatArray]:
+    levels = LevelCheck()
+    for block in checked_blocks(reader):
+        levels.take(block)
+        yield _to_mono(block)
+    reader.warnings += levels.findings()
+
+
+def waveform_to_mono(waveform: Array, levels: LevelCheck | None = None) -> FloatArray:
     """Check an array of samples and mix it down.
 
     Parameters
     ----------
     waveform : ndarray, shape (n_samples,) or (n_samples, n_channels)
         Floats in [-1, 1], or int16 or int32 PCM, which is scaled.
+    levels : LevelCheck, optional
+        Of what the samples are a part of. By default they are everything, and what is odd about their level is an
+        ``AudioWarning``.
 
     Returns
     -------
@@ -133,6 +144,10 @@ def waveform_to_mono(waveform: Array) -> FloatArray:
         raise AudioError(f"waveform has shape {waveform.shape}: it holds no samples", code="no_samples")
     block = waveform.reshape(len(waveform), -1)
     _check_samples(block, 0, None)
+    whole = levels or LevelCheck()
+    whole.take(block)
+    if levels is None:
+        warn_of_levels(whole)
     return _to_mono(block)
 
 

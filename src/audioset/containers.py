@@ -104,6 +104,7 @@ ZEROS = re.compile(rb"\x00+")
 # How files of those containers begin that people join end to end.
 JOINTS = {
     "WAV": re.compile(rb"RIFF....WAVE", re.DOTALL),
+    "RF64": re.compile(rb"R(?:F64|IFF)....WAVE", re.DOTALL),
     "AIFF": re.compile(rb"FORM....AIF[FC]", re.DOTALL),
     "FLAC": re.compile(rb"fLaC[\x00\x80]\x00\x00\x22"),
     "Ogg": re.compile(rb"OggS\x00[\x02\x03\x06\x07]"),  # the first page of a stream
@@ -178,15 +179,15 @@ def holds_frames(file: BinaryIO, start: int) -> bool:
     return _find_frames(read_at(file, start, SEARCH_BYTES)) is not None
 
 
-def n_unexplained_bytes(file: BinaryIO, end: int, n_bytes: int) -> int:
-    """How many bytes follow the samples of a WAV file that are neither chunks nor zeros."""
+def n_unexplained_bytes(file: BinaryIO, end: int, n_bytes: int, *, zeros_are_samples: bool) -> int:
+    """How many bytes follow the samples of a WAV file that are no chunks, tags or padding."""
     if TAG.match(read_at(file, end, 16)):
         return 0
     for at in (end, end + 1):  # a chunk of odd length has a byte behind it, or should have
         name, size = (head := read_at(file, at, 8))[:4], int.from_bytes(head[4:], "little")
         if re.fullmatch(rb"[ -~]{4}", name) and at + 8 + size <= n_bytes + 1:
             return 0
-    if not any(data.strip(b"\x00") for _, data in _windows(file, end)):
+    if not zeros_are_samples and not any(data.strip(b"\x00") for _, data in _windows(file, end)):
         return 0
     return n_bytes - end
 
@@ -222,15 +223,19 @@ class FileFrom(io.RawIOBase):
         self._file, self._start, self._at = file, start, 0
 
     def readable(self) -> bool:
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
+        """Return True."""
         return True
 
     def tell(self) -> int:
+        """Return the position."""
         return self._at
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a position; a place before the start is an ``OSError``, as in any file."""
         n_bytes = self._file.seek(0, os.SEEK_END) - self._start
         self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: n_bytes}[whence]
         if self._at < 0:
@@ -238,6 +243,7 @@ class FileFrom(io.RawIOBase):
         return self._at
 
     def readinto(self, buffer: Any) -> int:
+        """Fill a buffer; return how many bytes there were."""
         data = read_at(self._file, self._start + self._at, len(buffer))
         buffer[: len(data)] = data
         self._at += len(data)

@@ -24,12 +24,13 @@ Array = np.ndarray[Any, np.dtype[Any]]
 BLOCK_FRAMES = 32_768  # smaller blocks pay for more calls, larger ones fall out of the cache
 
 # How libsndfile's log reports chunks of samples (W64 and RF64: of everything) that reach past the end of the file.
-CUT_CHUNK = re.compile(r"^ *(?:data|SSND|riff|Riff size) : (\d+) \(should be (\d+)\)$", re.MULTILINE)
+CUT_CHUNK = re.compile(r"^ *(?:data|SSND|riff|Riff size|Data Size  ) : (\d+) \(should be (\d+)\)$", re.MULTILINE)
 # Writers to a pipe cannot go back to the header. They put sizes in these ranges there, and mean none.
 STREAMED_SIZES = (range(0x7FFF_0000, 0x8000_0001), range(0xFFFF_0000, 0x1_0000_0000))
 
 # Encodings that libsndfile may decode here. Those left out (ADPCM, GSM and kin) carry its open memory bugs.
 SUBTYPES = re.compile(r"PCM_.*|FLOAT|DOUBLE|ULAW|ALAW|ALAC_.*|VORBIS|OPUS|MPEG_LAYER_.*")
+UNKNOWN_FRAMES = 1 << 62
 MP3_GRANULE, MAX_MISCOUNT = 576, 2 * 1_152  # samples
 
 START_TOLERANCE_S = 0.005  # half a frame of features; the clocks of containers have ticks of 1 ms
@@ -39,10 +40,12 @@ PROMISE_SLACK_S = 0.1  # what the padding of encoders may amount to
 EXACT_FORMATS = ("mov", "matroska", "asf", "tta", "wv", "ape")  # whose headers know how long the sound is
 EXACT_IF_CONSTANT = ("wav", "aiff", "au")
 CONSTANT_CODECS = ("pcm_", "adpcm_", "g722", "g726")  # whose bytes tell the length
+ANY_CODEC = ("wav", "w64", "aiff", "caf", "au")  # which hold sound of many encodings, some of them in odd ways
 BARE_FORMATS = ("mp3", "aac", "ac3", "eac3", "dts")  # frame after frame, and nothing else
+MAX_RATE_RATIO = 100
 N_PLACES = 3  # that a warning names
 # What may stand among the frames of MPEG audio: zeros, tags, and the frame that holds nothing but the length.
-HARMLESS = re.compile(rb"\x00*$|TAG|ID3|APETAGEX|LYRICSBEGIN|.{4,40}(?:Xing|Info|VBRI)", re.DOTALL)
+HARMLESS = re.compile(rb"\x00*(?:$|TAG|ID3|APETAGEX|LYRICSBEGIN|.{4,40}(?:Xing|Info|VBRI))", re.DOTALL)
 
 
 class Decoder(Protocol):
@@ -111,11 +114,15 @@ class SoundFileDecoder:
                 "decoder has known memory bugs. Next step: convert it to 16-bit PCM",
                 code="unsupported_format",
             )
-        self.sample_rate, self.n_channels = self._sound.samplerate, self._sound.channels
-        self.promised_s = self._sound.frames / self.sample_rate
-        self.is_mpeg = self._sound.subtype.startswith("MPEG")
+        self.sample_rate: int = self._sound.samplerate
+        self.n_channels: int = self._sound.channels
+        n_promised = self._sound.frames
+        self._n_promised = n_promised if n_promised < UNKNOWN_FRAMES else 0
+        self.promised_s = self._n_promised / self.sample_rate
+        self.is_mpeg: bool = self._sound.subtype.startswith("MPEG")
 
     def blocks(self) -> Iterator[Array]:
+        """Yield blocks, as ``Decoder``."""
         dtype = "int16" if self._sound.subtype == "PCM_16" else "float32"
         n_frames = 0
         while True:
@@ -132,7 +139,7 @@ class SoundFileDecoder:
 
     def _compare(self, n_frames: int) -> None:
         """Compare what the header promised with what was decoded."""
-        n_missing = self._sound.frames - n_frames
+        n_missing = self._n_promised - n_frames
         # Of MP3 in WAV, libsndfile guesses the length; in MP3, encoders may count the frame that holds the length.
         is_miscount = n_missing <= MAX_MISCOUNT and n_missing % MP3_GRANULE == 0
         if n_missing > 0 and not (self.is_mpeg and (self._sound.format != "MP3" or is_miscount)):
@@ -150,6 +157,7 @@ class SoundFileDecoder:
         return self._file.tell() if self._fd is None else os.lseek(self._fd, 0, os.SEEK_CUR)
 
     def close(self) -> None:
+        """Close the library's handle, and not the file."""
         import soundfile
 
         with suppress(soundfile.SoundFileError):  # nothing was written that could be lost
@@ -172,15 +180,20 @@ class FFmpegDecoder:
     ----------
     file : binary file
     container : Container
+    start_s : float
+        Where it begins in what it is a part of, for warnings.
     ignores_length : bool
         Read a WAV file to its end, whatever its header says.
     """
 
-    def __init__(self, file: BinaryIO, container: Container, *, ignores_length: bool = False) -> None:
+    def __init__(
+        self, file: BinaryIO, container: Container, *, start_s: float = 0.0, ignores_length: bool = False
+    ) -> None:
         import av
 
         self.warnings: list[str] = []
         self._container = container
+        self._begin_s = start_s
         self._n_decoded = 0
         self._n_packets = self._n_packet_bytes = 0
         self._first_byte = self._last_byte = 0  # of what the packets came from
@@ -228,6 +241,7 @@ class FFmpegDecoder:
         return float((self._input.duration or 0) / av.time_base)
 
     def blocks(self) -> Iterator[Array]:
+        """Yield blocks, as ``Decoder``."""
         pending: list[Array] = []
         n_pending = 0
         for piece in self._pieces():
@@ -281,9 +295,9 @@ class FFmpegDecoder:
         start_s, earliest_s = float(start * self._stream.time_base), (self._input.start_time or 0) / av.time_base
         if clock == "earliest" or abs(earliest_s) > OTHER_CLOCK_S:
             start_s -= earliest_s
-        if start_s <= START_TOLERANCE_S:  # what an encoder's delay puts before zero is cut by FFmpeg
-            first_s = self._first.time if clock == "zero" else None
-            return round(first_s * self.sample_rate) if first_s is not None and -OTHER_CLOCK_S < first_s < 0 else 0
+        if start_s <= START_TOLERANCE_S:  # an encoder's delay, which FFmpeg cuts if the container knows of it
+            first_s = (self._first and self._first.time) or 0.0
+            return round(first_s * self.sample_rate) if clock == "zero" and -OTHER_CLOCK_S < first_s < 0 else 0
         return round(start_s * self.sample_rate) if start_s <= OTHER_CLOCK_S else 0
 
     def _n_missing(self, frame: Any) -> int:
@@ -301,10 +315,13 @@ class FFmpegDecoder:
         return round(gap_s * self.sample_rate)
 
     def _warn_of_change(self, sample_rate: int, n_channels: int) -> None:
-        self.warnings.append(
+        change = (
             f"changes from {self.n_channels} channels at {self.sample_rate} Hz to {n_channels} at {sample_rate} Hz "
-            f"after {self._decoded_s():.1f} s; all of it is given as it begins"
+            f"after {self._begin_s + self._decoded_s():.1f} s"
         )
+        if self.sample_rate > MAX_RATE_RATIO * sample_rate:  # which would make a flood of samples of few
+            raise AudioError(f"the {self._container.name} file {change}", code="unsupported_format")
+        self.warnings.append(f"{change}; what follows is converted")
 
     def _frames(self) -> Iterator[Any]:
         """Decoded frames, without the packets that cannot be decoded."""
@@ -328,7 +345,7 @@ class FFmpegDecoder:
             raise self._nothing_decoded(failure)
 
     def _nothing_decoded(self, failure: AudioError) -> AudioError:
-        if self._n_packets == 1 or not self._container.is_libsndfiles:
+        if self._container.ffmpeg_format not in ANY_CODEC:
             return failure
         return AudioError(
             f"the {self._container.name} file holds {self._stream.codec_context.name}, and none of its "
@@ -368,9 +385,9 @@ class FFmpegDecoder:
         lost = self._lost[:-1] if is_cut else self._lost
         lost_s = max(sum(length_s for _, length_s in lost), self._missing_s())
         if lost:
-            self.warnings.append(damage(lost_s, [at_s for at_s, _ in lost]))
+            self.warnings.append(damage(lost_s, [self._begin_s + at_s for at_s, _ in lost]))
         if is_cut:
-            self.warnings.append(f"truncated: ends in the middle of a packet, after {decoded_s:.1f} s")
+            self.warnings.append(f"truncated: ends in the middle of a packet, after {self._begin_s + decoded_s:.1f} s")
         silent_s = max(0, self._n_silent_before) / self.sample_rate if self.sample_rate else 0.0
         known_s = decoded_s - silent_s + (0.0 if self._container.clock else lost_s)
         if self._has_exact_length() and not is_cut and known_s + PROMISE_SLACK_S < self.promised_s:
@@ -400,6 +417,7 @@ class FFmpegDecoder:
         return self._first is None
 
     def close(self) -> None:
+        """Close the library's handle, and not the file."""
         self._input.close()
 
 

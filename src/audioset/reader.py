@@ -6,6 +6,7 @@ that very sample; both decode to the same samples. Where another file begins beh
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
@@ -64,7 +65,7 @@ class AudioReader:
         self.container = self._part.container.name
         self.sample_rate, self.n_channels = self._part.decoder.sample_rate, self._part.decoder.n_channels
         try:
-            self._check_stream(self._part.decoder.promised_s)
+            self._check_stream(self._part.decoder)
         except AudioError:
             self._part.close()
             raise
@@ -90,14 +91,15 @@ class AudioReader:
             for block in self._as_first(self._part, seconds):
                 seconds += len(block) / self.sample_rate
                 yield block
-            self.warnings += self._part.warnings
+            self.warnings += [warning for warning in self._part.warnings if warning not in self.warnings]
             joint = self._part.joint()
             if joint is None:
                 return
             start += joint
             self._part.close()
             try:
-                self._part = _Part(FileFrom(self._file, start), self._n_bytes - start)
+                self._part = _Part(io.BufferedReader(FileFrom(self._file, start)), self._n_bytes - start, seconds)
+                self._check_stream(self._part.decoder)
             except AudioError as error:
                 self.warnings.append(f"what is joined to it at {seconds:.1f} s cannot be read: {error}")
                 return
@@ -110,28 +112,28 @@ class AudioReader:
             return
         self.warnings.append(
             f"changes from {self.n_channels} channels at {self.sample_rate} Hz to {n_channels} at {rate} Hz after "
-            f"{start_s:.1f} s; all of it is given as it begins"
+            f"{start_s:.1f} s; what follows is converted"
         )
         yield from resample_blocks(_with_channels(part.blocks(), self.n_channels), rate, self.sample_rate)
 
-    def _check_stream(self, promised_s: float) -> None:
+    def _check_stream(self, decoder: Decoder) -> None:
         """Refuse a stream whose header breaks a limit, before anything is decoded."""
         limits = self._limits
-        if self.n_channels > limits.max_channels:
+        if decoder.n_channels > limits.max_channels:
             raise AudioError(
-                f"the file has {self.n_channels} channels; the limit is {limits.max_channels} (--max-channels)",
+                f"the file has {decoder.n_channels} channels; the limit is {limits.max_channels} (--max-channels)",
                 code="too_many_channels",
             )
-        if not limits.min_sample_rate <= self.sample_rate <= limits.max_sample_rate:
+        if not limits.min_sample_rate <= decoder.sample_rate <= limits.max_sample_rate:
             raise AudioError(
-                f"the sample rate is {self.sample_rate:,} Hz; the limits are {limits.min_sample_rate:,} to "
+                f"the sample rate is {decoder.sample_rate:,} Hz; the limits are {limits.min_sample_rate:,} to "
                 f"{limits.max_sample_rate:,} Hz (--min-sample-rate, --max-sample-rate)",
                 code="sample_rate",
             )
-        if promised_s > limits.max_seconds:
+        if decoder.promised_s > limits.max_seconds:
             raise AudioError(
-                f"the header claims {promised_s:,.0f} s; the limit is {limits.max_seconds:,.0f} s (--max-seconds). "
-                "Likely cause: a damaged header",
+                f"the header claims {decoder.promised_s:,.0f} s; the limit is {limits.max_seconds:,.0f} s "
+                "(--max-seconds). Likely cause: a damaged header",
                 code="too_long",
             )
 
@@ -167,30 +169,20 @@ class AudioReader:
 class _Part:
     """One sound file, from its first byte to where its decoders end."""
 
-    def __init__(self, file: BinaryIO, n_bytes: int) -> None:
+    def __init__(self, file: BinaryIO, n_bytes: int, start_s: float = 0.0) -> None:
         self.container = sniff_container(file, n_bytes)
-        self.decoder = _open_decoder(file, self.container)
+        self.decoder = _open_decoder(file, self.container, start_s)
         self.warnings: list[str] = []
-        self._file, self._n_bytes = file, n_bytes
+        self._file, self._n_bytes, self._start_s = file, n_bytes, start_s
         self._end = 0  # up to where no other file can begin
-        self._is_at_end = not isinstance(self.decoder, SoundFileDecoder) and self.container.name not in ONE_FILE_ONLY
+        self._is_at_end = isinstance(self.decoder, FFmpegDecoder) and self.container.name not in ONE_FILE_ONLY
 
     def blocks(self) -> Iterator[Array]:
         """The blocks of the first decoder, and of FFmpeg from where that one gave up."""
-        n_frames, failure = 0, None
-        try:
-            for block in self.decoder.blocks():
-                n_frames += len(block)
-                yield block
-        except AudioError as error:
-            if not isinstance(self.decoder, SoundFileDecoder) or error.code == "out_of_memory":
-                raise
-            failure = error
-        if isinstance(self.decoder, SoundFileDecoder) and (failure or self._holds_more()):
-            yield from self._go_on(n_frames, failure)
-        elif self.decoder.warnings and self.container.name.startswith(RESYNCHRONISED):
-            self.warnings += self._damage() or self.decoder.warnings
+        if isinstance(self.decoder, SoundFileDecoder):
+            yield from self._read_to_end(self.decoder)
         else:
+            yield from self.decoder.blocks()
             self.warnings += self.decoder.warnings
         if self.container.name.startswith("Ogg") and ends_within_page(self._file, self._n_bytes):
             self.warnings.append("truncated: ends in the middle of a page")
@@ -202,33 +194,49 @@ class _Part:
     def close(self) -> None:
         self.decoder.close()
 
-    def _holds_more(self) -> bool:
+    def _read_to_end(self, first: SoundFileDecoder) -> Iterator[Array]:
+        n_frames, failure = 0, None
+        try:
+            for block in first.blocks():
+                n_frames += len(block)
+                yield block
+        except AudioError as error:
+            if error.code == "out_of_memory":
+                raise
+            failure = error
+        if failure or self._holds_more(first, n_frames):
+            yield from self._go_on(first, n_frames, failure)
+        elif first.warnings and self.container.name.startswith(RESYNCHRONISED):
+            self.warnings += self._damage() or first.warnings
+        else:
+            self.warnings += first.warnings
+
+    def _holds_more(self, first: SoundFileDecoder, n_frames: int) -> bool:
         """Whether samples follow that libsndfile has not read, and that are no other file's."""
-        self._end = self.decoder.position()
-        if self.decoder.is_mpeg:
+        self._end = first.position()
+        if first.is_mpeg:
             return holds_frames(self._file, self._end)
         if self.container.name != "WAV" or self.joint() is not None:
             return False
-        min_bytes = MIN_UNREAD_S * self.decoder.sample_rate * self.decoder.n_channels
-        return n_unexplained_bytes(self._file, self._end, self._n_bytes) > min_bytes
+        n_unread = n_unexplained_bytes(self._file, self._end, self._n_bytes, zeros_are_samples=n_frames == 0)
+        return n_unread > MIN_UNREAD_S * first.sample_rate * first.n_channels
 
     def _damage(self) -> list[str]:
         """What FFmpeg says of the places that libsndfile passed over in silence."""
-        with suppress(AudioError):
-            decoder = FFmpegDecoder(self._file, self.container)
-            with closing(decoder):
-                for _ in decoder.blocks():
-                    pass
+        with suppress(AudioError), closing(FFmpegDecoder(self._file, self.container, start_s=self._start_s)) as decoder:
+            for _ in decoder.blocks():
+                pass
             return [warning for warning in decoder.warnings if warning.startswith("damaged")]
         return []
 
-    def _go_on(self, n_frames: int, failure: AudioError | None) -> Iterator[Array]:
+    def _go_on(self, first: SoundFileDecoder, n_frames: int, failure: AudioError | None) -> Iterator[Array]:
         """What FFmpeg decodes behind the first samples, which libsndfile has delivered."""
         self._is_at_end = True
-        first, n_total, is_mpeg = self.decoder, n_frames, self.decoder.is_mpeg
-        rate, promised_s = first.sample_rate, first.promised_s
+        n_total, has_wrong_length = n_frames, failure is None and not first.is_mpeg
         try:
-            self.decoder = FFmpegDecoder(self._file, self.container, ignores_length=failure is None and not is_mpeg)
+            self.decoder = FFmpegDecoder(
+                self._file, self.container, start_s=self._start_s, ignores_length=has_wrong_length
+            )
             first.close()
             for block in _skip(_same_shape(self.decoder, first), n_frames):
                 n_total += len(block)
@@ -238,24 +246,25 @@ class _Part:
                 raise failure or error from error
             self.warnings.append(f"truncated: {failure or error}")
             return
-        total_s = n_total / rate
-        if failure is None and not is_mpeg:
+        at_s, total_s = (self._start_s + n / first.sample_rate for n in (n_frames, n_total))
+        if has_wrong_length:
             self.warnings.append(
-                f"the header promises {promised_s:.1f} s, and {total_s:.1f} s are there: read to the end of the file. "
-                "Likely cause: a recorder that was stopped before it wrote the length, or more than 4 GiB"
+                f"the header promises {first.promised_s:.1f} s, and {total_s - self._start_s:.1f} s are there: read to "
+                "the end of the file. Likely cause: a recorder that was stopped before it wrote the length, or more "
+                "than 4 GiB"
             )
-        self.warnings += _what_was_lost(self.decoder.warnings, failure, n_frames / rate, total_s, promised_s)
+        self.warnings += _what_was_lost(self.decoder.warnings, failure, at_s, total_s, self._start_s + first.promised_s)
 
 
-def _open_decoder(file: BinaryIO, container: Container) -> Decoder:
+def _open_decoder(file: BinaryIO, container: Container, start_s: float) -> SoundFileDecoder | FFmpegDecoder:
     """libsndfile, if it reads the container and this file; else FFmpeg."""
     if not container.is_libsndfiles:
-        return FFmpegDecoder(file, container)
+        return FFmpegDecoder(file, container, start_s=start_s)
     try:
         return SoundFileDecoder(file, container)
     except AudioError as error:
         try:
-            decoder = FFmpegDecoder(file, container)
+            decoder = FFmpegDecoder(file, container, start_s=start_s)
         except AudioError as other:
             raise (other if other.code == "unsupported_format" else error) from other
         if decoder.is_empty and error.code == "decode_failed":
