@@ -37,7 +37,7 @@ START_TOLERANCE_S = 0.005  # half a frame of features; the clocks of containers 
 GAP_S = 0.1  # a shorter gap between two packets is the rounding of their times
 OTHER_CLOCK_S = 60.0  # a longer gap is no silence: the clock was set, or is that of a broadcast
 PROMISE_SLACK_S = 0.1  # what the padding of encoders may amount to
-EXACT_FORMATS = ("mov", "matroska", "asf", "tta", "wv", "ape")  # whose headers know how long the sound is
+EXACT_FORMATS = ("mov", "matroska", "tta", "wv", "ape")  # whose headers know how long the sound is
 EXACT_IF_CONSTANT = ("wav", "aiff", "au")
 CONSTANT_CODECS = ("pcm_", "adpcm_", "g722", "g726")  # whose bytes tell the length
 ANY_CODEC = ("wav", "w64", "aiff", "caf", "au")  # which hold sound of many encodings, some of them in odd ways
@@ -388,7 +388,8 @@ class FFmpegDecoder:
             self.warnings.append(damage(lost_s, [self._begin_s + at_s for at_s, _ in lost]))
         if is_cut:
             self.warnings.append(f"truncated: ends in the middle of a packet, after {self._begin_s + decoded_s:.1f} s")
-        silent_s = max(0, self._n_silent_before) / self.sample_rate if self.sample_rate else 0.0
+        # A stream's own length begins with its sound, and that of the file with the clock.
+        silent_s = max(0, self._n_silent_before) / (self.sample_rate or 1) if self._stream.duration else 0.0
         known_s = decoded_s - silent_s + (0.0 if self._container.clock else lost_s)
         if self._has_exact_length() and not is_cut and known_s + PROMISE_SLACK_S < self.promised_s:
             self.warnings.append(shortfall(decoded_s, self.promised_s))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from types import TracebackType
 from typing import BinaryIO, Union
 
@@ -44,6 +44,15 @@ ONE_FILE_ONLY = ("WAV", "AIFF")  # FFmpeg reads these to the end of the first fi
 MIN_UNREAD_S = 0.1  # fewer bytes behind the samples are no sound that was missed
 
 
+@contextmanager
+def reading_errors() -> Iterator[None]:
+    """Turn what the system says about reading a file into an ``AudioError``."""
+    try:
+        yield
+    except OSError as error:
+        raise AudioError(f"the file cannot be read: {error.strerror or error}", code="unreadable") from error
+
+
 class AudioReader:
     """Audio that is decoded block by block. Made by ``open_audio``; a context manager.
 
@@ -76,13 +85,15 @@ class AudioReader:
         Raises
         ------
         AudioError
-            If nothing can be decoded, or a limit is passed.
+            ``unreadable``, ``decode_failed`` or ``unsupported_format`` if nothing can be decoded; ``out_of_memory``;
+            ``too_long`` or ``expansion`` if a limit is passed.
         """
         n_frames = 0
-        for block in self._parts():
-            n_frames += len(block)
-            self._check_progress(n_frames)
-            yield block
+        with reading_errors():
+            for block in self._parts():
+                n_frames += len(block)
+                self._check_progress(n_frames)
+                yield block
 
     def _parts(self) -> Iterator[Array]:
         """The blocks of the file, and of those that were joined to its end."""
@@ -170,7 +181,8 @@ class _Part:
     """One sound file, from its first byte to where its decoders end."""
 
     def __init__(self, file: BinaryIO, n_bytes: int, start_s: float = 0.0) -> None:
-        self.container = sniff_container(file, n_bytes)
+        with reading_errors():
+            self.container = sniff_container(file, n_bytes)
         self.decoder = _open_decoder(file, self.container, start_s)
         self.warnings: list[str] = []
         self._file, self._n_bytes, self._start_s = file, n_bytes, start_s
