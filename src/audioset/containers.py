@@ -50,7 +50,7 @@ CONTAINERS = (
     Container("WAV", rb"RIF[FX]....WAVE", "wav", True),
     Container("RF64", rb"RF64....WAVE", "wav", True),
     Container("W64", rb"riff\x2e\x91\xcf\x11", "w64", True),
-    Container("FLAC", rb"fLaC", "flac", True),
+    Container("FLAC", rb"fLaC", "flac", True, "earliest"),
     Container("Ogg Vorbis", rb"OggS.{24}\x01vorbis", "ogg", True, "earliest"),
     Container("Ogg Opus", rb"OggS.{24}OpusHead", "ogg", True, "earliest"),
     Container("Ogg FLAC", rb"OggS.{24}\x7fFLAC", "ogg", True, "earliest"),
@@ -89,7 +89,7 @@ CONTAINERS = (
 MP3 = Container("MP3", b"", "mp3", True)
 # Written to a pipe, so without a length. libsndfile cannot read such FLAC; of such MP3 it guesses the length from
 # the first frame's bit rate, and stops there.
-STREAMED_FLAC = Container("FLAC", b"", "flac")
+STREAMED_FLAC = Container("FLAC", b"", "flac", clock="earliest")
 STREAMED_MP3 = Container("MP3", b"", "mp3")
 AAC = Container("AAC", b"", "aac")
 LATM = Container("AAC (LATM)", b"", "loas")

@@ -85,7 +85,9 @@ def decoding_errors(failure: str) -> Iterator[None]:
         raise
     except MemoryError as error:
         raise AudioError(
-            f"{failure}: it needs more memory than there is. Likely cause: a damaged header", code="out_of_memory"
+            f"{failure}: it needs more memory than there is, or than --worker-memory-mb allows. "
+            "Likely cause: a damaged header",
+            code="out_of_memory",
         ) from error
     except Exception as error:  # the boundary of libraries that raise errors of any class for damaged files
         reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
@@ -302,10 +304,12 @@ class FFmpegDecoder:
 
     def _n_missing(self, frame: Any) -> int:
         """Samples between the last frame and this one, by the container's clock."""
-        before_s, failed_s = self._clock_s, self._failed_s
-        self._failed_s = None
-        self._clock_s = None if frame.time is None else frame.time + frame.samples / frame.sample_rate
-        if not self._container.clock or before_s is None or frame.time is None:
+        before_s, failed_s, length_s = self._clock_s, self._failed_s, frame.samples / frame.sample_rate
+        if frame.time is None:  # as for a while behind damage in FLAC
+            self._clock_s = None if before_s is None else before_s + length_s
+            return 0
+        self._clock_s, self._failed_s = frame.time + length_s, None
+        if not self._container.clock or before_s is None:
             return 0
         gap_s = float(frame.time - before_s)
         if not (GAP_S if failed_s is None else START_TOLERANCE_S) < gap_s <= OTHER_CLOCK_S:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from types import TracebackType
-from typing import BinaryIO, Union
+from typing import Any, BinaryIO, Union
 
 import numpy as np
 
@@ -80,7 +80,7 @@ class AudioReader:
             raise
 
     def blocks(self) -> Iterator[Array]:
-        """Yield arrays of shape (n, n_channels): int16 where the file holds it, else float32.
+        """Yield arrays of shape (n, n_channels): int16 if the file begins with 16-bit samples, else float32.
 
         Raises
         ------
@@ -89,11 +89,13 @@ class AudioReader:
             ``too_long`` or ``expansion`` if a limit is passed.
         """
         n_frames = 0
+        dtype: np.dtype[Any] | None = None
         with reading_errors():
             for block in self._parts():
+                dtype = block.dtype if dtype is None else dtype  # a dtype counts as false
                 n_frames += len(block)
                 self._check_progress(n_frames)
-                yield block
+                yield _as_dtype(block, dtype)
 
     def _parts(self) -> Iterator[Array]:
         """The blocks of the file, and of those that were joined to its end."""
@@ -318,6 +320,17 @@ def _skip(blocks: Iterable[Array], n_frames: int) -> Iterator[Array]:
 def _with_channels(blocks: Iterable[Array], n_channels: int) -> Iterator[Array]:
     """Float32 blocks with another number of channels, each the mean of all that there were."""
     for block in blocks:
-        samples = block.astype(np.float32) / (np.float32(2**15) if block.dtype == np.int16 else np.float32(1))
+        samples = _as_dtype(block, np.dtype(np.float32))
         mono = samples.mean(axis=1, keepdims=True, dtype=np.float32)
         yield samples if samples.shape[1] == n_channels else np.repeat(mono, n_channels, axis=1)
+
+
+def _as_dtype(block: Array, dtype: np.dtype[Any]) -> Array:
+    """Samples as int16, or as floats in [-1, 1]; 16-bit samples that FFmpeg decoded to floats come back exactly."""
+    if block.dtype == dtype:
+        return block
+    if dtype == np.int16:
+        samples: Array = np.clip(np.rint(block * np.float32(2**15)), -(2**15), 2**15 - 1)
+    else:
+        samples = block / np.float32(2**15)
+    return samples.astype(dtype)
