@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import stat
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from audioset.reader import AudioReader, AudioSource
 from audioset.resampling import resample_blocks
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
+
+logger = logging.getLogger(__name__)
 
 MAX_SAMPLE = np.float32(2**31)  # integers stored as floats reach this; anything above overflows float32 features
 
@@ -56,7 +59,7 @@ def open_audio(source: AudioSource, limits: Limits = LIMITS) -> AudioReader:
 def read_audio(
     source: AudioSource, *, sample_rate: int | None = None, mono: bool = False, limits: Limits = LIMITS
 ) -> tuple[FloatArray, int]:
-    """Decode a whole file. Nothing is resampled or mixed unless asked.
+    """Decode a whole file. Nothing is resampled or mixed unless asked. What was lost is logged as a warning.
 
     Parameters
     ----------
@@ -78,7 +81,7 @@ def read_audio(
     Raises
     ------
     AudioError
-        As ``open_audio``, and ``no_samples``, ``non_finite``, ``out_of_range``, ``expansion``.
+        As ``open_audio``, and ``no_samples``, ``non_finite``, ``out_of_range``, ``expansion``, ``out_of_memory``.
     UsageError
         If ``sample_rate`` is no rate.
     """
@@ -87,6 +90,8 @@ def read_audio(
         blocks = (to_float(block) for block in checked_blocks(reader))
         rate = reader.sample_rate if sample_rate is None else sample_rate
         waveform = np.concatenate(list(resample_blocks(blocks, reader.sample_rate, rate)))
+    for warning in reader.warnings:
+        logger.warning("%s: %s", source if isinstance(source, (str, os.PathLike)) else "audio", warning)
     return waveform, rate
 
 

@@ -303,6 +303,12 @@ class Model:
         -------
         Prediction
 
+        Warns
+        -----
+        AudioWarning
+            If the samples hardly mean what they say: integers stored as floats, 16-bit values in 32-bit integers, or
+            channels that cancel each other.
+
         Raises
         ------
         AudioError

@@ -91,6 +91,11 @@ class Stream(Generic[Part]):
             All patches that this block completes: none or one prediction, or several for a block that holds more than
             64 patches. A window of a model of clips goes when it is sure that another one follows it.
 
+        Warns
+        -----
+        AudioWarning
+            As ``Model.predict``, once: of the first ten seconds, or at the end of a shorter stream.
+
         Raises
         ------
         AudioError
