@@ -331,8 +331,8 @@ def test_whatever_a_library_raises_is_an_audio_error(monkeypatch):
 # ---- the container's clock
 
 
-def film(container, codec, start_s, rate=48_000, *, has_pictures=True):
-    """Ten pictures a second from 0 on, and a second of a tone from ``start_s`` on."""
+def film(container, codec, start_s, rate=48_000, *, has_pictures=True, pause_s=0.0):
+    """Ten pictures a second from 0 on, and a second of a tone from ``start_s`` on, perhaps with a pause in it."""
     file = io.BytesIO()
     with av.open(file, "w", format=container) as output:
         packets = []
@@ -355,6 +355,9 @@ def film(container, codec, start_s, rate=48_000, *, has_pictures=True):
         for piece in [*resampler.resample(frame), *resampler.resample(None)]:
             packets += audio.encode(piece)
         packets += audio.encode(None)
+        if pause_s:
+            for packet in packets[len(packets) // 2 :]:
+                packet.pts = packet.dts = packet.pts + round(pause_s / packet.time_base)
         for packet in sorted(packets, key=lambda each: each.dts * each.time_base):
             output.mux(packet)
     return file.getvalue()
@@ -387,6 +390,13 @@ def test_sound_alone_counts_from_zero_where_the_clock_has_one():
     assert onset_s(film("mp4", "aac", 1.5, has_pictures=False)) == pytest.approx(1.5, abs=0.002)
     assert onset_s(film("matroska", "aac", 1.5, has_pictures=False)) == pytest.approx(1.5, abs=0.002)
     assert onset_s(film("mpegts", "mp2", 1.5, has_pictures=False)) < 0.03  # the clock of a broadcast
+
+
+def test_a_pause_of_the_recorder_is_silence_and_no_damage():
+    data = film("matroska", "libopus", 0.0, has_pictures=False, pause_s=2.0)
+    got_s, warnings = seconds_of(data)
+    assert got_s == pytest.approx(3.0, abs=0.03)
+    assert warnings == ["holds no sound for 2.00 s, at 0.5 s; silence stands for it"]
 
 
 def test_the_clock_of_a_broadcast_is_no_silence():

@@ -200,6 +200,7 @@ class FFmpegDecoder:
         self._n_packets = self._n_packet_bytes = 0
         self._first_byte = self._last_byte = 0  # of what the packets came from
         self._lost: list[tuple[float, float]] = []  # when and how long, s
+        self._pauses: list[tuple[float, float]] = []
         self._failed_s: float | None = None  # in packets since the last frame that was decoded
         self._n_silent_before = 0
         self._clock_s: float | None = None  # where the container's clock stood behind that frame
@@ -314,7 +315,9 @@ class FFmpegDecoder:
         gap_s = float(frame.time - before_s)
         if not (GAP_S if failed_s is None else START_TOLERANCE_S) < gap_s <= OTHER_CLOCK_S:
             return 0
-        if gap_s > (failed_s or 0.0):
+        if failed_s is None and self._container.clock == "zero":  # paused, or switched off while nobody spoke
+            self._pauses.append((self._decoded_s(), gap_s))
+        elif gap_s > (failed_s or 0.0):
             self._lost.append((self._decoded_s(), gap_s - (failed_s or 0.0)))
         return round(gap_s * self.sample_rate)
 
@@ -390,6 +393,10 @@ class FFmpegDecoder:
         lost_s = max(sum(length_s for _, length_s in lost), self._missing_s())
         if lost:
             self.warnings.append(damage(lost_s, [self._begin_s + at_s for at_s, _ in lost]))
+        if self._pauses:
+            pause_s = sum(length_s for _, length_s in self._pauses)
+            places = _places([self._begin_s + at_s for at_s, _ in self._pauses])
+            self.warnings.append(f"holds no sound for {pause_s:.2f} s, at {places}; silence stands for it")
         if is_cut:
             self.warnings.append(f"truncated: ends in the middle of a packet, after {self._begin_s + decoded_s:.1f} s")
         # A stream's own length begins with its sound, and that of the file with the clock.
@@ -441,6 +448,10 @@ def shortfall(holds_s: float, promised_s: float) -> str:
 
 def damage(lost_s: float, places_s: Sequence[float]) -> str:
     """The warning for sound that could not be decoded, with where it should have been."""
+    return f"damaged: {lost_s:.2f} s could not be decoded, at {_places(places_s)}"
+
+
+def _places(places_s: Sequence[float]) -> str:
     places = list(dict.fromkeys(f"{place_s:.1f} s" for place_s in places_s))
     more = f" and {len(places) - N_PLACES} more places" if len(places) > N_PLACES else ""
-    return f"damaged: {lost_s:.2f} s could not be decoded, at {', '.join(places[:N_PLACES])}{more}"
+    return ", ".join(places[:N_PLACES]) + more
