@@ -110,6 +110,7 @@ JOINTS = {
     "Ogg": re.compile(rb"OggS\x00[\x02\x03\x06\x07]"),  # the first page of a stream
 }
 MAX_PAGE_BYTES = 27 + 255 + 255 * 255
+READ_AHEAD = ("FLAC", "Ogg")
 READ_AHEAD_BYTES = 1 << 16  # by how much libFLAC and libogg, which read ahead, may have passed a joint
 
 N_AAC_RATES = 13
@@ -165,7 +166,8 @@ def find_joint(file: BinaryIO, container: Container, end: int) -> int | None:
     mark = JOINTS.get(container.name.split()[0])
     if mark is None:
         return None
-    first = max(_skip_tags(file)[0] + 4, end - READ_AHEAD_BYTES)
+    n_ahead = READ_AHEAD_BYTES if container.name.startswith(READ_AHEAD) else 0
+    first = max(_skip_tags(file)[0] + 4, end - n_ahead)
     if container.name.startswith("Ogg"):
         first = max(first, _end_of_first_pages(file))
     for start, data in _windows(file, first):

@@ -228,6 +228,8 @@ class _Part:
     def _holds_more(self, first: SoundFileDecoder, n_frames: int) -> bool:
         """Whether samples follow that libsndfile has not read, and that are no other file's."""
         self._end = first.position()
+        if self._end >= self._n_bytes:
+            return False
         if first.is_mpeg:
             return holds_frames(self._file, self._end)
         if self.container.name != "WAV" or self.joint() is not None:
