@@ -30,7 +30,7 @@ from bench_vggish import write_random_model
 from numpy.lib.stride_tricks import sliding_window_view
 
 from audioset.assets import find_asset
-from audioset.audio import read_audio, resample_blocks
+from audioset.audio import read_audio
 from audioset.concurrency import available_cores
 from audioset.executors.onnx import network_to_onnx
 from audioset.executors.openvino import OpenVinoEngine
@@ -39,6 +39,7 @@ from audioset.models import prepare_model
 from audioset.networks.ops import trace_shapes
 from audioset.networks.vggish import vggish
 from audioset.postprocess import Postprocessor, dequantize
+from audioset.resampling import resample_blocks
 from audioset.weights.model_folder import read_weights
 
 Array = np.ndarray

@@ -32,7 +32,7 @@ LAYERS = (
         "stopping",
     ),
     ("calibration", "clip_labels", "leaf_events"),
-    ("decoders", "audio", "isolation", "assets"),
+    ("containers", "decoders", "resampling", "levels", "reader", "audio", "isolation", "assets"),
     ("frontend",),
     ("networks",),
     ("executors", "weights"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +26,11 @@ from sounds import (
     write_format,
 )
 
-from audioset.audio import mono_blocks, open_audio, read_audio, resample_blocks, waveform_to_mono
-from audioset.decoders import known_formats
+from audioset.audio import mono_blocks, open_audio, read_audio, waveform_to_mono
+from audioset.containers import known_formats
 from audioset.errors import AudioError, UsageError
 from audioset.limits import LIMITS, Limits
+from audioset.resampling import resample_blocks
 
 FORMATS = {name: row[2] for name, row in {**SOUNDFILE_FORMATS, **AV_FORMATS}.items()}
 PATH_SOURCE, BYTES_SOURCE, FILE_SOURCE = (
@@ -397,9 +399,17 @@ def test_broken_files(source, code, match):
     check_refused(source, code, match)
 
 
-@pytest.mark.parametrize("subtype", ["IMA_ADPCM", "MS_ADPCM", "GSM610"])
-def test_encodings_with_known_memory_bugs_are_refused(subtype):
-    check_refused(wav_bytes(noise(8_000), 8_000, subtype), "unsupported_format", f"{subtype}.*convert it to 16-bit PCM")
+@pytest.mark.parametrize(
+    ("container", "subtype"),
+    [*product(["WAV", "W64"], ["IMA_ADPCM", "MS_ADPCM", "GSM610"]), ("AIFF", "IMA_ADPCM"), ("AIFF", "GSM610")],
+)
+def test_encodings_whose_decoder_in_libsndfile_has_memory_bugs_are_read_by_ffmpeg(monkeypatch, container, subtype):
+    data = wav_bytes(sine(440, 8_000, 1.0), 8_000, subtype, container)
+    monkeypatch.setattr(soundfile.SoundFile, "read", None)  # what opens a file reads its header only
+    samples, warnings = decode(data)
+    assert len(samples) / 8_000 == pytest.approx(1, abs=0.04)
+    assert dominant_hz(samples[:, 0], 8_000) == pytest.approx(440, abs=2)
+    assert warnings == []
 
 
 def test_an_unknown_encoding_is_refused(tmp_path):
@@ -456,17 +466,14 @@ def test_a_cut_stream_gives_what_is_there_and_one_warning(tmp_path, name):
 
 
 @pytest.mark.parametrize("source", [PATH_SOURCE, BYTES_SOURCE], ids=["path", "bytes"])
-def test_a_cut_flac_is_refused(tmp_path, source):
+def test_a_cut_flac_gives_what_is_there_and_one_warning(tmp_path, source):
     path = tmp_path / "cut.flac"
     data = wav_bytes(noise(80_000), 16_000, "PCM_16", "FLAC")
     path.write_bytes(data[: len(data) // 2])
-    check_refused(source(path), "decode_failed", r"stopped after \d\.\d s of the 5\.0 s that the FLAC header promises")
-
-
-def test_damage_in_the_middle_is_an_error(tmp_path):
-    data = bytearray(write_format(tmp_path / "radio.aac", seconds=5).read_bytes())
-    data[20_000:20_400] = bytes(400)
-    check_refused(bytes(data), "decode_failed", r"decoding the AAC file stopped after [1-9]\.\d s")
+    cut, warnings = decode(source(path))
+    assert 0.45 < len(cut) / 80_000 < 0.5
+    np.testing.assert_array_equal(cut, decode(data)[0][: len(cut)])
+    assert warnings == [f"truncated: holds {len(cut) / 16_000:.1f} s of the 5.0 s that its header promises"]
 
 
 def test_paths_that_are_no_files(tmp_path):
@@ -536,12 +543,10 @@ def test_no_file_stays_open(tmp_path):
     assert n_open_files() == before
 
 
-@pytest.mark.parametrize(
-    "name", ["pcm16.wav", "free.flac", "vorbis.ogg", "layer3.mp3", "phone.m4a", "page.webm", "tv.ts"]
-)
+@pytest.mark.parametrize("name", ["pcm16.wav", "free.flac", "vorbis.ogg", "phone.m4a", "page.webm", "tv.ts"])
 def test_damaged_files_give_sound_or_one_kind_of_error(tmp_path, name):
     """Random bytes in random places: samples come out, or an AudioError, and nothing else."""
-    original = write_format(tmp_path / name, seconds=0.2).read_bytes()
+    original = write_format(tmp_path / name, seconds=0.2 if name != "vorbis.ogg" else 2.0).read_bytes()
     rng = np.random.default_rng(0)
     outcomes = set()
     for _ in range(60):

@@ -12,7 +12,7 @@ from sounds import av_bytes, noise, sine, wav_bytes
 
 from audioset.audio import read_audio
 from audioset.data.cutter import Cutter
-from audioset.data.media import MediaSettings, check_file, cut_clip
+from audioset.data.media import MediaSettings, check_file, cut_clip, write_clip
 from audioset.data.video import cut_video
 from audioset.errors import AudioError, UsageError
 
@@ -243,3 +243,19 @@ def test_a_file_without_pictures_is_said(tmp_path):
 def test_a_clip_behind_the_last_picture_is_said(tmp_path):
     with pytest.raises(AudioError, match="ends before the clip begins"):
         cut_video(film(tmp_path / "film.mp4", 1.0), None, tmp_path / "clip.mp4", 5.0, 6.0)
+
+
+def test_a_full_disk_is_no_damaged_video_and_a_damaged_video_no_full_disk(tmp_path):
+    path = film(tmp_path / "film.mp4")
+    if Path("/dev/full").exists():
+        with pytest.raises(OSError, match="No space left"):
+            cut_video(path, None, Path("/dev/full"), 0.8, 2.0, None)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 3])
+    with pytest.raises(AudioError, match=r"cannot be (opened|decoded)"):
+        cut_video(path, None, tmp_path / "clip.mp4", 0.8, 2.0, None)
+
+
+def test_a_format_that_does_not_know_the_rate_is_an_error_of_the_clip(tmp_path):
+    with pytest.raises(AudioError, match="at 0 Hz cannot be written as flac"):
+        write_clip(tmp_path / "clip.flac", np.zeros((100, 1), np.float32), 0, MediaSettings())

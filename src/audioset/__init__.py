@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from audioset.batch import Result as Result
     from audioset.batch import tag_files as tag_files
     from audioset.errors import AudioSetError as AudioSetError
+    from audioset.errors import AudioWarning as AudioWarning
     from audioset.events import Event as Event
     from audioset.export.exporting import export_model as export_model
     from audioset.frontend import FrontendSpec as FrontendSpec
@@ -38,6 +39,7 @@ _HOME = {
     "Limits": "limits",
     "read_audio": "audio",
     "AudioSetError": "errors",
+    "AudioWarning": "errors",
     "Result": "batch",
     "tag_files": "batch",
     "Event": "events",

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from audioset.arguments import check_number
-from audioset.decoders import Array, AudioReader, AudioSource, open_reader
+from audioset.decoders import Array
 from audioset.errors import AudioError, UsageError
+from audioset.levels import FULL_SCALE, LevelCheck, warn_of_levels
 from audioset.limits import LIMITS, Limits
+from audioset.reader import AudioReader, AudioSource
+from audioset.resampling import resample_blocks
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
-RESAMPLER_QUALITY = "HQ"  # soxr's; scores move with the resampler, so it is pinned
-FULL_SCALE = {np.dtype(np.int16): 2.0**15, np.dtype(np.int32): 2.0**31}
+logger = logging.getLogger(__name__)
+
 MAX_SAMPLE = np.float32(2**31)  # integers stored as floats reach this; anything above overflows float32 features
-RATES_HZ = (1, 10_000_000)  # beyond these the resampler takes all memory, or never ends
 
 
 def open_audio(source: AudioSource, limits: Limits = LIMITS) -> AudioReader:
@@ -47,7 +49,7 @@ def open_audio(source: AudioSource, limits: Limits = LIMITS) -> AudioReader:
     """
     file, n_bytes = _open_file(source)
     try:
-        return open_reader(file, source, n_bytes, limits)
+        return AudioReader(file, n_bytes, limits, owns_file=file is not source)
     except BaseException:
         if file is not source:
             file.close()
@@ -57,7 +59,7 @@ def open_audio(source: AudioSource, limits: Limits = LIMITS) -> AudioReader:
 def read_audio(
     source: AudioSource, *, sample_rate: int | None = None, mono: bool = False, limits: Limits = LIMITS
 ) -> tuple[FloatArray, int]:
-    """Decode a whole file. Nothing is resampled or mixed unless asked.
+    """Decode a whole file. Nothing is resampled or mixed unless asked. What was lost is logged as a warning.
 
     Parameters
     ----------
@@ -79,7 +81,7 @@ def read_audio(
     Raises
     ------
     AudioError
-        As ``open_audio``, and ``no_samples``, ``non_finite``, ``out_of_range``, ``expansion``.
+        As ``open_audio``, and ``no_samples``, ``non_finite``, ``out_of_range``, ``expansion``, ``out_of_memory``.
     UsageError
         If ``sample_rate`` is no rate.
     """
@@ -88,21 +90,34 @@ def read_audio(
         blocks = (to_float(block) for block in checked_blocks(reader))
         rate = reader.sample_rate if sample_rate is None else sample_rate
         waveform = np.concatenate(list(resample_blocks(blocks, reader.sample_rate, rate)))
+    for warning in reader.warnings:
+        logger.warning("%s: %s", source if isinstance(source, (str, os.PathLike)) else "audio", warning)
     return waveform, rate
 
 
 def mono_blocks(reader: AudioReader, sample_rate: int) -> Iterator[FloatArray]:
     """Mono float32 blocks of a reader's audio at ``sample_rate`` Hz, the same samples for any block size."""
-    return resample_blocks(map(_to_mono, checked_blocks(reader)), reader.sample_rate, sample_rate)
+    return resample_blocks(_mixed(reader), reader.sample_rate, sample_rate)
 
 
-def waveform_to_mono(waveform: Array) -> FloatArray:
+def _mixed(reader: AudioReader) -> Iterator[FloatArray]:
+    levels = LevelCheck()
+    for block in checked_blocks(reader):
+        levels.take(block)
+        yield _to_mono(block)
+    reader.warnings += levels.findings()
+
+
+def waveform_to_mono(waveform: Array, levels: LevelCheck | None = None) -> FloatArray:
     """Check an array of samples and mix it down.
 
     Parameters
     ----------
     waveform : ndarray, shape (n_samples,) or (n_samples, n_channels)
         Floats in [-1, 1], or int16 or int32 PCM, which is scaled.
+    levels : LevelCheck, optional
+        Of what the samples are a part of. By default they are everything, and what is odd about their level is an
+        ``AudioWarning``.
 
     Returns
     -------
@@ -134,48 +149,11 @@ def waveform_to_mono(waveform: Array) -> FloatArray:
         raise AudioError(f"waveform has shape {waveform.shape}: it holds no samples", code="no_samples")
     block = waveform.reshape(len(waveform), -1)
     _check_samples(block, 0, None)
+    whole = levels or LevelCheck()
+    whole.take(block)
+    if levels is None:
+        warn_of_levels(whole)
     return _to_mono(block)
-
-
-def resample_blocks(blocks: Iterable[FloatArray], sample_rate: int, new_sample_rate: int) -> Iterator[FloatArray]:
-    """Resample a stream of float32 blocks, (n,) or (n, channels), by soxr at high quality.
-
-    The samples that come out are the same, bit for bit, however the input is cut into blocks.
-
-    Source: soxr 0.1.3 (libsoxr), quality ``HQ``; the original uses resampy, whose scores differ by the filter.
-
-    Raises
-    ------
-    UsageError
-        If a rate is not between 1 Hz and 10 MHz.
-    """
-    check_rates(sample_rate, new_sample_rate)
-    if sample_rate == new_sample_rate:
-        yield from blocks
-        return
-    stream = None
-    for block in blocks:
-        if stream is None:
-            stream = make_resampler(sample_rate, new_sample_rate, 1 if block.ndim == 1 else block.shape[1])
-            empty = block[:0]
-        resampled = stream.resample_chunk(block)
-        if len(resampled):
-            yield resampled
-    if stream is not None:
-        yield stream.resample_chunk(empty, last=True)
-
-
-def make_resampler(sample_rate: int, new_sample_rate: int, n_channels: int) -> Any:
-    """The soxr stream that everything here resamples with, for two different rates."""
-    import soxr
-
-    return soxr.ResampleStream(sample_rate, new_sample_rate, n_channels, dtype="float32", quality=RESAMPLER_QUALITY)
-
-
-def check_rates(*sample_rates: int) -> None:
-    """Refuse rates with which the resampler takes all memory, or never ends."""
-    for rate in sample_rates:
-        check_number("the sample rate", rate, *RATES_HZ, unit="Hz")
 
 
 def checked_blocks(reader: AudioReader) -> Iterator[Array]:
@@ -237,7 +215,7 @@ def _open_path(path: Path) -> tuple[BinaryIO, int]:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise AudioError("the path is not a regular file; expected an audio file", code="unreadable")
-        return path.open("rb"), status.st_size
+        return path.open("rb", buffering=0), status.st_size
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
         if isinstance(error, AudioError):
             raise

@@ -1,104 +1,70 @@
-"""Recognise audio containers by their first bytes and decode them block by block.
+"""Decode one audio file block by block: libsndfile through soundfile, FFmpeg through PyAV.
 
-libsndfile (through soundfile) reads WAV, RF64, W64, FLAC, Ogg Vorbis, Opus, MP3, AIFF and CAF; FFmpeg
-(through PyAV) reads M4A, AAC, WebM, MP4 and other video. A container is recognised by its contents,
-never by its file name, and FFmpeg is told which one it is, so a playlist renamed ``.wav`` opens nothing.
+What goes wrong in these libraries, of whatever class, becomes an ``AudioError`` here and nowhere else.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, BinaryIO, Protocol, Union
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import chain
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
+from audioset.containers import Container, wav_format_tag
 from audioset.errors import AudioError
-from audioset.limits import Limits
 
 Array = np.ndarray[Any, np.dtype[Any]]
-AudioSource = Union[str, "os.PathLike[str]", bytes, BinaryIO]
 
 BLOCK_FRAMES = 32_768  # smaller blocks pay for more calls, larger ones fall out of the cache
-EXPANSION_FREE_BYTES = 10_000_000  # short files are never refused for how well they compress
-
-
-@dataclass(frozen=True)
-class Container:
-    """A file format: how it begins, and who reads it.
-
-    ``signature`` lists (offset, bytes) that must all match. ``ffmpeg_format`` names the demuxer to pin;
-    None means libsndfile.
-    """
-
-    name: str
-    signature: tuple[tuple[int, bytes], ...]
-    ffmpeg_format: str | None = None
-
-
-CONTAINERS = (
-    Container("WAV", ((0, b"RIFF"), (8, b"WAVE"))),
-    Container("WAV", ((0, b"RIFX"), (8, b"WAVE"))),
-    Container("RF64", ((0, b"RF64"), (8, b"WAVE"))),
-    Container("W64", ((0, b"riff\x2e\x91\xcf\x11"),)),
-    Container("FLAC", ((0, b"fLaC"),)),
-    Container("Ogg Vorbis", ((0, b"OggS"), (28, b"\x01vorbis"))),
-    Container("Ogg Opus", ((0, b"OggS"), (28, b"OpusHead"))),
-    Container("Ogg FLAC", ((0, b"OggS"), (28, b"\x7fFLAC"))),
-    Container("AIFF", ((0, b"FORM"), (8, b"AIFF"))),
-    Container("AIFF", ((0, b"FORM"), (8, b"AIFC"))),
-    Container("CAF", ((0, b"caff"),)),
-    Container("Ogg", ((0, b"OggS"),), "ogg"),
-    Container("MP4", ((4, b"ftyp"),), "mov"),
-    Container("QuickTime", ((4, b"moov"),), "mov"),
-    Container("QuickTime", ((4, b"mdat"),), "mov"),
-    Container("QuickTime", ((4, b"wide"),), "mov"),
-    Container("WebM", ((0, b"\x1a\x45\xdf\xa3"),), "matroska"),
-    Container("AVI", ((0, b"RIFF"), (8, b"AVI ")), "avi"),
-    Container("FLV", ((0, b"FLV\x01"),), "flv"),
-    Container("WMA", ((0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),), "asf"),
-    Container("MPEG-TS", ((0, b"\x47"), (188, b"\x47")), "mpegts"),
-    Container("MPEG-PS", ((0, b"\x00\x00\x01\xba"),), "mpeg"),
-)
-MP3 = Container("MP3", ())
-# Written to a pipe, so without a length. libsndfile cannot read such FLAC; of such MP3 it guesses the length from
-# the first frame's bit rate, and stops there.
-STREAMED_FLAC = Container("FLAC", (), "flac")
-STREAMED_MP3 = Container("MP3", (), "mp3")
-MP3_LENGTH = re.compile(b"Xing|Info|VBRI")
-AAC = Container("AAC", (), "aac")
 
 # How libsndfile's log reports chunks of samples (W64 and RF64: of everything) that reach past the end of the file.
-CUT_CHUNK = re.compile(r"^ *(?:data|SSND|riff|Riff size) : (\d+) \(should be (\d+)\)$", re.MULTILINE)
+CUT_CHUNK = re.compile(r"^ *(?:data|SSND|riff|Riff size|Data Size  ) : (\d+) \(should be (\d+)\)$", re.MULTILINE)
 # Writers to a pipe cannot go back to the header. They put sizes in these ranges there, and mean none.
 STREAMED_SIZES = (range(0x7FFF_0000, 0x8000_0001), range(0xFFFF_0000, 0x1_0000_0000))
 
 # Encodings that libsndfile may decode here. Those left out (ADPCM, GSM and kin) carry its open memory bugs.
 SUBTYPES = re.compile(r"PCM_.*|FLOAT|DOUBLE|ULAW|ALAW|ALAC_.*|VORBIS|OPUS|MPEG_LAYER_.*")
+UNKNOWN_FRAMES = 1 << 62
+MP3_GRANULE, MAX_MISCOUNT = 576, 2 * 1_152  # samples
+
+START_TOLERANCE_S = 0.005  # half a frame of features; the clocks of containers have ticks of 1 ms
+GAP_S = 0.1  # a shorter gap between two packets is the rounding of their times
+OTHER_CLOCK_S = 60.0  # a longer gap is no silence: the clock was set, or is that of a broadcast
+PROMISE_SLACK_S = 0.1  # what the padding of encoders may amount to
+EXACT_FORMATS = ("mov", "matroska", "tta", "wv", "ape")  # whose headers know how long the sound is
+EXACT_IF_CONSTANT = ("wav", "aiff", "au")
+CONSTANT_CODECS = ("pcm_", "adpcm_", "g722", "g726")  # whose bytes tell the length
+ANY_CODEC = ("wav", "w64", "aiff", "caf", "au")  # which hold sound of many encodings, some of them in odd ways
+BARE_FORMATS = ("mp3", "aac", "ac3", "eac3", "dts")  # frame after frame, and nothing else
+MAX_RATE_RATIO = 100
+N_PLACES = 3  # that a warning names
+# What may stand among the frames of MPEG audio: zeros, tags, and the frame that holds nothing but the length.
+HARMLESS = re.compile(rb"\x00*(?:$|TAG|ID3|APETAGEX|LYRICSBEGIN|.{4,40}(?:Xing|Info|VBRI))", re.DOTALL)
 
 
-class AudioReader(Protocol):
-    """Audio that is decoded block by block.
+class Decoder(Protocol):
+    """One way to decode one file.
 
     Attributes
     ----------
     sample_rate : int
-        Hz, the file's own.
+        Hz.
     n_channels : int
-    container : str
-        ``"WAV"``, ``"FLAC"``, …
+    promised_s : float
+        What the header promises; 0 if it does not say.
     warnings : list of str
-        Filled while blocks are read: what the file promised and did not keep.
+        Filled by ``blocks()``.
     """
 
     sample_rate: int
     n_channels: int
-    container: str
+    promised_s: float
     warnings: list[str]
 
     def blocks(self) -> Iterator[Array]:
@@ -106,184 +72,80 @@ class AudioReader(Protocol):
         ...
 
     def close(self) -> None:
-        """Close the file, if ``open_audio`` opened it."""
+        """Close what the decoder opened, which the file is not."""
         ...
 
-    def __enter__(self) -> AudioReader: ...
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-
-def open_reader(file: BinaryIO, source: AudioSource, n_bytes: int, limits: Limits) -> AudioReader:
-    """Reader for an open file at its start; ``source`` is what the user passed, ``n_bytes`` its size."""
-    container = sniff_container(file, n_bytes)
-    reader_class = _SoundFileReader if container.ffmpeg_format is None else _FFmpegReader
-    return reader_class(file, source, container, n_bytes, limits)
-
-
-def sniff_container(file: BinaryIO, n_bytes: int) -> Container:
-    """Recognise a container by its first bytes; the file is left at its start."""
-    head = file.read(512)
-    if head[:3] == b"ID3" and len(head) >= 10:  # a tag in front of MP3, AAC or FLAC; four 7-bit size bytes
-        size = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
-        file.seek(10 + size)
-        head = file.read(512) or b"\xff\xfb"
-    file.seek(0)
-    for container in CONTAINERS:
-        if all(head[at : at + len(magic)] == magic for at, magic in container.signature):
-            return STREAMED_FLAC if container.name == "FLAC" and _flac_length(head) == 0 else container
-    if len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0:  # MPEG audio sync; layer 0 is AAC's
-        if not head[1] & 0x06:
-            return AAC
-        return MP3 if MP3_LENGTH.search(head) else STREAMED_MP3
-    start = head[:24].decode("latin-1").encode("unicode_escape").decode("ascii")
-    raise AudioError(
-        f"the file ({n_bytes:,} bytes) begins with '{start}', which is no audio format known here. Likely cause: "
-        f"text, a playlist or an unfinished download under an audio file's name. Known: {', '.join(known_formats())}",
-        code="not_audio",
-    )
-
-
-def _flac_length(head: bytes) -> int:
-    """Samples that a FLAC header promises: 36 bits of STREAMINFO, 0 for unknown."""
-    return int.from_bytes(head[21:26], "big") & 0xF_FFFF_FFFF
-
-
-def known_formats() -> list[str]:
-    """Names of the containers that can be read."""
-    return list(dict.fromkeys(container.name for container in (*CONTAINERS, MP3, AAC)))
-
-
-def _check_stream(n_channels: int, sample_rate: int, seconds: float, limits: Limits) -> None:
-    """Refuse a stream whose header breaks a limit, before anything is decoded."""
-    if n_channels > limits.max_channels:
+@contextmanager
+def decoding_errors(failure: str) -> Iterator[None]:
+    """Turn whatever a decoder raises into an ``AudioError``; ``failure`` says what could not be done."""
+    try:
+        yield
+    except AudioError:
+        raise
+    except MemoryError as error:
         raise AudioError(
-            f"the file has {n_channels} channels; the limit is {limits.max_channels} (--max-channels)",
-            code="too_many_channels",
-        )
-    if not limits.min_sample_rate <= sample_rate <= limits.max_sample_rate:
-        raise AudioError(
-            f"the sample rate is {sample_rate:,} Hz; the limits are {limits.min_sample_rate:,} to "
-            f"{limits.max_sample_rate:,} Hz (--min-sample-rate, --max-sample-rate)",
-            code="sample_rate",
-        )
-    if seconds > limits.max_seconds:
-        raise AudioError(
-            f"the header claims {seconds:,.0f} s; the limit is {limits.max_seconds:,.0f} s (--max-seconds). "
+            f"{failure}: it needs more memory than there is, or than --worker-memory-mb allows. "
             "Likely cause: a damaged header",
-            code="too_long",
-        )
+            code="out_of_memory",
+        ) from error
+    except Exception as error:  # the boundary of libraries that raise errors of any class for damaged files
+        reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
+        raise AudioError(
+            f"{failure}: {reason.rstrip('.')}. Likely cause: a damaged or cut file", code="decode_failed"
+        ) from error
 
 
-class _Reader:
-    """What both readers share: limits that hold while decoding, and closing."""
-
-    def __init__(self, file: BinaryIO, source: AudioSource, container: Container, n_bytes: int, limits: Limits) -> None:
-        self.container = container.name
-        self.warnings: list[str] = []
-        self.sample_rate = 0
-        self.n_channels = 0
-        self._file = file
-        self._owns_file = file is not source
-        self._n_bytes = n_bytes
-        self._limits = limits
-
-    def blocks(self) -> Iterator[Array]:
-        n_frames = 0
-        for block in self._decode():
-            n_frames += len(block)
-            self._check_progress(n_frames)
-            yield block
-        self._check_promise(n_frames)
-
-    def _decode(self) -> Iterator[Array]:
-        raise NotImplementedError
-
-    def _check_promise(self, n_frames: int) -> None:
-        """Compare what the header promised with what was decoded."""
-
-    def _check_progress(self, n_frames: int) -> None:
-        seconds, n_decoded_bytes = n_frames / self.sample_rate, 4 * n_frames * self.n_channels
-        if seconds > self._limits.max_seconds:
-            raise AudioError(
-                f"the audio goes on after {self._limits.max_seconds:,.0f} s, the limit (--max-seconds)",
-                code="too_long",
-            )
-        if n_decoded_bytes > max(EXPANSION_FREE_BYTES, self._limits.max_expansion * self._n_bytes):
-            raise AudioError(
-                f"{self._n_bytes:,} bytes decode to more than {n_decoded_bytes:,}; the limit is "
-                f"{self._limits.max_expansion:,.0f} times (--max-expansion). Likely cause: a decompression bomb",
-                code="expansion",
-            )
-
-    def close(self) -> None:
-        if self._owns_file:
-            self._file.close()
-
-    def __enter__(self) -> Any:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class _SoundFileReader(_Reader):
+class SoundFileDecoder:
     """libsndfile, through soundfile."""
 
-    def __init__(self, file: BinaryIO, source: AudioSource, container: Container, n_bytes: int, limits: Limits) -> None:
+    def __init__(self, file: BinaryIO, container: Container) -> None:
         import soundfile
 
-        super().__init__(file, source, container, n_bytes, limits)
-        self._library_error = soundfile.SoundFileError
-        try:
-            self._sound = soundfile.SoundFile(_libsndfile_source(file, source))
-        except soundfile.SoundFileError as error:
-            reason = getattr(error, "error_string", str(error))
+        self.warnings: list[str] = []
+        self._name = container.name
+        self._file = file
+        self._fd = _descriptor(file)
+        with decoding_errors(f"the {container.name} file cannot be decoded"):
+            file.seek(0)
+            self._sound = soundfile.SoundFile(file if self._fd is None else self._fd, closefd=False)
+        if not SUBTYPES.fullmatch(self._sound.subtype):
+            self.close()
             raise AudioError(
-                f"the {container.name} file cannot be decoded: {reason} Likely cause: a damaged or cut file",
-                code="decode_failed",
-            ) from error
-        self.sample_rate, self.n_channels = self._sound.samplerate, self._sound.channels
-        try:
-            if not SUBTYPES.fullmatch(self._sound.subtype):
-                raise AudioError(
-                    f"the {container.name} file is encoded as {self._sound.subtype}, which is refused because its "
-                    "decoder has known memory bugs. Next step: convert it to 16-bit PCM",
-                    code="unsupported_format",
-                )
-            _check_stream(self.n_channels, self.sample_rate, self._sound.frames / self.sample_rate, limits)
-        except AudioError:
-            self._sound.close()
-            raise
+                f"the {container.name} file is encoded as {self._sound.subtype}, which is refused because its "
+                "decoder has known memory bugs. Next step: convert it to 16-bit PCM",
+                code="unsupported_format",
+            )
+        self.sample_rate: int = self._sound.samplerate
+        self.n_channels: int = self._sound.channels
+        n_promised = self._sound.frames
+        self._n_promised = n_promised if n_promised < UNKNOWN_FRAMES else 0
+        self.promised_s = self._n_promised / self.sample_rate
+        self.is_mpeg: bool = self._sound.subtype.startswith("MPEG")
 
-    def _decode(self) -> Iterator[Array]:
+    def blocks(self) -> Iterator[Array]:
+        """Yield blocks, as ``Decoder``."""
         dtype = "int16" if self._sound.subtype == "PCM_16" else "float32"
         n_frames = 0
         while True:
-            try:
+            with decoding_errors(
+                f"decoding stopped after {n_frames / self.sample_rate:.1f} s of the {self.promised_s:,.1f} s that the "
+                f"{self._name} header promises"
+            ):
                 block = self._sound.read(BLOCK_FRAMES, dtype=dtype, always_2d=True)
-            except self._library_error as error:
-                raise AudioError(
-                    f"decoding stopped after {n_frames / self.sample_rate:.1f} s of the "
-                    f"{self._sound.frames / self.sample_rate:,.1f} s that the {self.container} header promises. "
-                    "Likely cause: a damaged or cut file",
-                    code="decode_failed",
-                ) from error
             if not len(block):
-                return
+                break
             n_frames += len(block)
             yield block
+        self._compare(n_frames)
 
-    def _check_promise(self, n_frames: int) -> None:
-        if n_frames < self._sound.frames:
-            self.warnings.append(
-                f"truncated: holds {n_frames / self.sample_rate:.1f} s of the "
-                f"{self._sound.frames / self.sample_rate:.1f} s that its header promises"
-            )
+    def _compare(self, n_frames: int) -> None:
+        """Compare what the header promised with what was decoded."""
+        n_missing = self._n_promised - n_frames
+        # Of MP3 in WAV, libsndfile guesses the length; in MP3, encoders may count the frame that holds the length.
+        is_miscount = n_missing <= MAX_MISCOUNT and n_missing % MP3_GRANULE == 0
+        if n_missing > 0 and not (self.is_mpeg and (self._sound.format != "MP3" or is_miscount)):
+            self.warnings.append(shortfall(n_frames / self.sample_rate, self.promised_s))
             return
         cuts = CUT_CHUNK.findall(self._sound.extra_info)
         promised, present = (int(number) for number in cuts[-1]) if cuts else (0, 0)
@@ -292,116 +154,304 @@ class _SoundFileReader(_Reader):
                 f"truncated: holds {present:,} of the {promised:,} bytes of samples that its header promises"
             )
 
+    def position(self) -> int:
+        """How far the file has been read."""
+        return self._file.tell() if self._fd is None else os.lseek(self._fd, 0, os.SEEK_CUR)
+
     def close(self) -> None:
-        self._sound.close()
-        super().close()
+        """Close the library's handle, and not the file."""
+        import soundfile
+
+        with suppress(soundfile.SoundFileError):  # nothing was written that could be lost
+            self._sound.close()
 
 
-def _libsndfile_source(file: BinaryIO, source: AudioSource) -> Any:
-    """A path where there is one: libsndfile then reads without calling back into Python."""
-    if not isinstance(source, (str, os.PathLike)):
-        return file
-    # POSIX names are bytes and need not be UTF-8.
-    return os.fspath(source) if sys.platform == "win32" else os.fsencode(source)
+def _descriptor(file: BinaryIO) -> int | None:
+    """Of a file on disk, so that libsndfile reads without calling back into Python."""
+    if sys.platform == "win32" or not isinstance(file, io.FileIO):  # libsndfile has a C runtime of its own there
+        return None
+    return file.fileno()
 
 
-class _FFmpegReader(_Reader):
-    """FFmpeg, through PyAV: the first audio stream, the container pinned, no protocol but this file."""
+class FFmpegDecoder:
+    """FFmpeg, through PyAV: the first audio stream, the container pinned, no protocol but this file.
 
-    def __init__(self, file: BinaryIO, source: AudioSource, container: Container, n_bytes: int, limits: Limits) -> None:
+    A packet that cannot be decoded costs its own sound, and a warning.
+
+    Parameters
+    ----------
+    file : binary file
+    container : Container
+    start_s : float
+        Where it begins in what it is a part of, for warnings.
+    ignores_length : bool
+        Read a WAV file to its end, whatever its header says.
+    """
+
+    def __init__(
+        self, file: BinaryIO, container: Container, *, start_s: float = 0.0, ignores_length: bool = False
+    ) -> None:
         import av
-        import av.error
 
-        super().__init__(file, source, container, n_bytes, limits)
-        self._library_error = av.error.FFmpegError
+        self.warnings: list[str] = []
+        self._container = container
+        self._begin_s = start_s
         self._n_decoded = 0
+        self._n_packets = self._n_packet_bytes = 0
+        self._first_byte = self._last_byte = 0  # of what the packets came from
+        self._lost: list[tuple[float, float]] = []  # when and how long, s
+        self._pauses: list[tuple[float, float]] = []
+        self._failed_s: float | None = None  # in packets since the last frame that was decoded
+        self._n_silent_before = 0
+        self._clock_s: float | None = None  # where the container's clock stood behind that frame
         # Titles need not be UTF-8; PyAV 19 knows that by itself.
-        options = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
-        self._input = _ffmpeg_call(
-            lambda: av.open(file, mode="r", format=container.ffmpeg_format, **options),
-            av.error.FFmpegError,
-            f"the {container.name} file cannot be opened",
-        )
+        options: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+        if ignores_length:
+            options["options"] = {"ignore_length": "1"}
+        with decoding_errors(f"the {container.name} file cannot be opened"):
+            file.seek(0)
+            self._input = av.open(file, mode="r", format=container.ffmpeg_format, **options)
         try:
-            if not self._input.streams.audio:
-                raise AudioError(f"the {container.name} file has no audio stream", code="no_audio_stream")
-            self._stream = self._input.streams.audio[0]
-            if self._stream.codec_context is None:
-                raise AudioError(
-                    f"the {container.name} file's audio has an encoding that is not known here. "
-                    "Next step: convert it to WAV",
-                    code="unsupported_format",
-                )
-            self.sample_rate, self.n_channels = self._stream.sample_rate or 0, self._stream.channels or 0
-            _check_stream(self.n_channels, self.sample_rate, (self._input.duration or 0) / av.time_base, limits)
+            self._open_stream(file)
         except BaseException:
-            self._input.close()
+            self.close()
             raise
 
-    def _decode(self) -> Iterator[Array]:
+    def _open_stream(self, file: BinaryIO) -> None:
+        name = self._container.name
+        if not self._input.streams.audio:
+            raise AudioError(f"the {name} file has no audio stream", code="no_audio_stream")
+        self._stream = stream = self._input.streams.audio[0]
+        if stream.codec_context is None:
+            tag = wav_format_tag(file) if self._container.ffmpeg_format in ("wav", "avi") else ""
+            raise AudioError(
+                f"the {name} file's audio has an encoding that is not known here{tag}. Next step: convert it to WAV",
+                code="unsupported_format",
+            )
+        self.sample_rate, self.n_channels = stream.sample_rate or 0, stream.channels or 0
+        self.promised_s = self._promised_s()
+        self._frame_queue = self._frames()
+        self._first = next(self._frame_queue, None)
+        if self._first is not None:  # what is decoded may have twice the rate or channels that the header knows of
+            self.sample_rate, self.n_channels = self._first.sample_rate, len(self._first.layout.channels)
+
+    def _promised_s(self) -> float:
+        """Seconds that the header promises of this stream; of all streams, where it does not say more."""
         import av
 
-        converter = av.AudioResampler(format="flt")  # only the sample format changes
+        if self._stream.duration and self._container.ffmpeg_format in EXACT_FORMATS + EXACT_IF_CONSTANT:
+            return float(self._stream.duration * self._stream.time_base)
+        return float((self._input.duration or 0) / av.time_base)
+
+    def blocks(self) -> Iterator[Array]:
+        """Yield blocks, as ``Decoder``."""
         pending: list[Array] = []
         n_pending = 0
-        for frame in self._frames():
-            if (frame.sample_rate, len(frame.layout.channels)) != (self.sample_rate, self.n_channels):
-                raise AudioError(
-                    f"the stream changes from {self.n_channels} channels at {self.sample_rate} Hz to "
-                    f"{len(frame.layout.channels)} at {frame.sample_rate} Hz after {self._decoded_s():.1f} s;"
-                    " expected one format throughout. Next step: convert the file to WAV",
-                    code="unsupported_format",
-                )
-            for converted in converter.resample(frame):
-                pending.append(converted.to_ndarray().reshape(-1, self.n_channels))
-                n_pending += len(pending[-1])
-            self._n_decoded += frame.samples
+        for piece in self._pieces():
+            pending.append(piece)
+            n_pending += len(piece)
             if n_pending >= BLOCK_FRAMES:
                 yield np.concatenate(pending)
                 pending, n_pending = [], 0
         if pending:
             yield np.concatenate(pending)
+        self._compare()
+
+    def _pieces(self) -> Iterator[Array]:
+        """The samples of each frame, and silence where the container's clock says that there are none."""
+        import av
+
+        if self._first is None:
+            return
+        shape, layout = (self.sample_rate, self.n_channels), self._first.layout
+        converter = av.AudioResampler(format="flt")  # only the sample format changes
+        self._n_silent_before = self._n_before()
+        yield from self._silence(self._n_silent_before)
+        n_to_cut = max(0, -self._n_silent_before)
+        for frame in chain([self._first], self._frame_queue):
+            yield from self._silence(self._n_missing(frame))
+            pieces: list[Any] = []
+            with decoding_errors(self._failure()):
+                if (new_shape := (frame.sample_rate, len(frame.layout.channels))) != shape:
+                    self._warn_of_change(*new_shape)
+                    shape = new_shape
+                    pieces = converter.resample(None)
+                    converter = av.AudioResampler("flt", layout, self.sample_rate)
+                pieces = [part.to_ndarray().reshape(-1, self.n_channels) for part in pieces + converter.resample(frame)]
+            for samples in pieces:
+                self._n_decoded += len(samples)
+                yield samples[n_to_cut:]
+                n_to_cut = max(0, n_to_cut - len(samples))
+
+    def _silence(self, n_samples: int) -> Iterator[Array]:
+        for start in range(0, n_samples, BLOCK_FRAMES):
+            yield np.zeros((min(BLOCK_FRAMES, n_samples - start), self.n_channels), np.float32)
+        self._n_decoded += max(0, n_samples)
+
+    def _n_before(self) -> int:
+        """Samples between the zero of the container's clock and the first sound; negative if it begins before."""
+        import av
+
+        clock, start = self._container.clock, self._stream.start_time
+        if not clock or start is None:
+            return 0
+        start_s, earliest_s = float(start * self._stream.time_base), (self._input.start_time or 0) / av.time_base
+        if clock == "earliest" or abs(earliest_s) > OTHER_CLOCK_S:
+            start_s -= earliest_s
+        if start_s <= START_TOLERANCE_S:  # an encoder's delay, which FFmpeg cuts if the container knows of it
+            first_s = (self._first and self._first.time) or 0.0
+            return round(first_s * self.sample_rate) if clock == "zero" and -OTHER_CLOCK_S < first_s < 0 else 0
+        return round(start_s * self.sample_rate) if start_s <= OTHER_CLOCK_S else 0
+
+    def _n_missing(self, frame: Any) -> int:
+        """Samples between the last frame and this one, by the container's clock."""
+        before_s, failed_s, length_s = self._clock_s, self._failed_s, frame.samples / frame.sample_rate
+        if frame.time is None:  # as for a while behind damage in FLAC
+            self._clock_s = None if before_s is None else before_s + length_s
+            return 0
+        self._clock_s, self._failed_s = frame.time + length_s, None
+        if not self._container.clock or before_s is None:
+            return 0
+        gap_s = float(frame.time - before_s)
+        if not (GAP_S if failed_s is None else START_TOLERANCE_S) < gap_s <= OTHER_CLOCK_S:
+            return 0
+        if failed_s is None and self._container.clock == "zero":  # paused, or switched off while nobody spoke
+            self._pauses.append((self._decoded_s(), gap_s))
+        elif gap_s > (failed_s or 0.0):
+            self._lost.append((self._decoded_s(), gap_s - (failed_s or 0.0)))
+        return round(gap_s * self.sample_rate)
+
+    def _warn_of_change(self, sample_rate: int, n_channels: int) -> None:
+        change = (
+            f"changes from {self.n_channels} channels at {self.sample_rate} Hz to {n_channels} at {sample_rate} Hz "
+            f"after {self._begin_s + self._decoded_s():.1f} s"
+        )
+        if self.sample_rate > MAX_RATE_RATIO * sample_rate:  # which would make a flood of samples of few
+            raise AudioError(f"the {self._container.name} file {change}", code="unsupported_format")
+        self.warnings.append(f"{change}; what follows is converted")
 
     def _frames(self) -> Iterator[Any]:
-        """Decoded frames. A packet that cannot be decoded is a cut file if it is the last one, else an error."""
+        """Decoded frames, without the packets that cannot be decoded."""
         failure: AudioError | None = None
         for packet in self._packets():
-            if failure and packet.size:  # the packet that ends the stream has no bytes
-                raise failure
             try:
-                frames = self._call(packet.decode)
+                with decoding_errors(self._failure()):
+                    frames = packet.decode()
             except AudioError as error:
-                failure = error
+                if error.code == "out_of_memory":
+                    raise
+                if not HARMLESS.match(bytes(packet)):
+                    failure = error
+                    length_s = float((packet.duration or 0) * packet.time_base)
+                    self._failed_s = (self._failed_s or 0.0) + length_s
+                    self._lost.append((self._decoded_s(), length_s))
             else:
+                self._n_packet_bytes += packet.size
                 yield from frames
         if failure and not self._n_decoded:
-            raise failure
-        if failure:
-            self.warnings.append(f"truncated: ends in the middle of a packet, after {self._decoded_s():.1f} s")
+            raise self._nothing_decoded(failure)
+
+    def _nothing_decoded(self, failure: AudioError) -> AudioError:
+        if self._container.ffmpeg_format not in ANY_CODEC:
+            return failure
+        return AudioError(
+            f"the {self._container.name} file holds {self._stream.codec_context.name}, and none of its "
+            f"{self._n_packets:,} packets can be decoded. Likely cause: it is packed in an unusual way. "
+            "Next step: convert it to WAV",
+            code="unsupported_format",
+        )
 
     def _packets(self) -> Iterator[Any]:
         packets = self._input.demux(self._stream)
-        # PyAV raises IndexError after the last packet if a stream had appeared midway, as MPEG-TS allows.
-        with suppress(IndexError):
-            while (packet := self._call(lambda: next(packets, None))) is not None:
-                yield packet
+        while True:
+            try:
+                with decoding_errors(self._failure()):
+                    packet = _next_packet(packets)
+            except AudioError as error:
+                if not self._n_decoded or error.code == "out_of_memory":
+                    raise
+                self.warnings.append(f"truncated: {error}")
+                return
+            if packet is None:
+                return
+            if packet.size:
+                self._note_place(packet)
+            yield packet
 
-    def _call(self, call: Callable[[], Any]) -> Any:
-        failure = f"decoding the {self.container} file stopped after {self._decoded_s():.1f} s"
-        return _ffmpeg_call(call, self._library_error, failure)
+    def _note_place(self, packet: Any) -> None:
+        if packet.pos is not None:
+            self._first_byte = self._first_byte if self._n_packets else packet.pos
+            self._last_byte = packet.pos + packet.size
+        self._n_packets += 1
+
+    def _compare(self) -> None:
+        """Say what was lost, and compare what the header promised with what was decoded."""
+        decoded_s = self._decoded_s()
+        last = self._lost[-1] if self._lost and self._failed_s is not None else None
+        is_cut = last is not None and sum(at_s == last[0] for at_s, _ in self._lost) == 1
+        lost = self._lost[:-1] if is_cut else self._lost
+        lost_s = max(sum(length_s for _, length_s in lost), self._missing_s())
+        if lost:
+            self.warnings.append(damage(lost_s, [self._begin_s + at_s for at_s, _ in lost]))
+        if self._pauses:
+            pause_s = sum(length_s for _, length_s in self._pauses)
+            places = _places([self._begin_s + at_s for at_s, _ in self._pauses])
+            self.warnings.append(f"holds no sound for {pause_s:.2f} s, at {places}; silence stands for it")
+        if is_cut:
+            self.warnings.append(f"truncated: ends in the middle of a packet, after {self._begin_s + decoded_s:.1f} s")
+        # A stream's own length begins with its sound, and that of the file with the clock.
+        silent_s = max(0, self._n_silent_before) / (self.sample_rate or 1) if self._stream.duration else 0.0
+        known_s = decoded_s - silent_s + (0.0 if self._container.clock else lost_s)
+        if self._has_exact_length() and not is_cut and known_s + PROMISE_SLACK_S < self.promised_s:
+            self.warnings.append(shortfall(decoded_s, self.promised_s))
+
+    def _missing_s(self) -> float:
+        """Seconds that the bytes between the frames of a stream without a clock would have given."""
+        if self._container.ffmpeg_format not in BARE_FORMATS or not self._n_packet_bytes:
+            return 0.0
+        n_lost_bytes = self._last_byte - self._first_byte - self._n_packet_bytes
+        return max(0.0, n_lost_bytes / self._n_packet_bytes * self._decoded_s())
+
+    def _has_exact_length(self) -> bool:
+        kind, codec = self._container.ffmpeg_format, self._stream.codec_context.name
+        is_exact = kind in EXACT_FORMATS or (kind in EXACT_IF_CONSTANT and codec.startswith(CONSTANT_CODECS))
+        return is_exact and (bool(self._stream.duration) or len(self._input.streams) == 1)
+
+    def _failure(self) -> str:
+        return f"decoding the {self._container.name} file stopped after {self._decoded_s():.1f} s"
 
     def _decoded_s(self) -> float:
-        return self._n_decoded / self.sample_rate
+        return self._n_decoded / (self.sample_rate or 1)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to decode."""
+        return self._first is None
 
     def close(self) -> None:
+        """Close the library's handle, and not the file."""
         self._input.close()
-        super().close()
 
 
-def _ffmpeg_call(call: Callable[[], Any], library_error: type[Exception], failure: str) -> Any:
-    """Run one FFmpeg call; its errors become ``AudioError``."""
-    try:
-        return call()
-    except (library_error, ValueError, EOFError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise AudioError(f"{failure}: {reason}. Likely cause: a damaged or cut file", code="decode_failed") from error
+def _next_packet(packets: Iterator[Any]) -> Any:
+    # PyAV raises IndexError after the last packet if a stream had appeared midway, as MPEG-TS allows.
+    with suppress(IndexError):
+        return next(packets, None)
+    return None
+
+
+def shortfall(holds_s: float, promised_s: float) -> str:
+    """The warning for a file that ends before it should."""
+    n_digits = 1 if promised_s - holds_s >= 0.1 else 4
+    return f"truncated: holds {holds_s:.{n_digits}f} s of the {promised_s:.{n_digits}f} s that its header promises"
+
+
+def damage(lost_s: float, places_s: Sequence[float]) -> str:
+    """The warning for sound that could not be decoded, with where it should have been."""
+    return f"damaged: {lost_s:.2f} s could not be decoded, at {_places(places_s)}"
+
+
+def _places(places_s: Sequence[float]) -> str:
+    places = list(dict.fromkeys(f"{place_s:.1f} s" for place_s in places_s))
+    more = f" and {len(places) - N_PLACES} more places" if len(places) > N_PLACES else ""
+    return ", ".join(places[:N_PLACES]) + more

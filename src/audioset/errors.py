@@ -38,6 +38,10 @@ class AudioError(AudioSetError, ValueError):
     exit_code = 3
 
 
+class AudioWarning(UserWarning):
+    """Samples that can be used and hardly mean what they say: of another scale, or with channels that cancel."""
+
+
 class NoInputError(AudioSetError, ValueError):
     """The inputs name no audio at all."""
 

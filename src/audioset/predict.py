@@ -16,9 +16,9 @@ import numpy as np
 
 from audioset import assets
 from audioset.arguments import check_count, check_path
-from audioset.audio import mono_blocks, open_audio, resample_blocks, waveform_to_mono
+from audioset.audio import mono_blocks, open_audio, waveform_to_mono
 from audioset.calibration import NONE, Calibration
-from audioset.decoders import Array, AudioSource
+from audioset.decoders import Array
 from audioset.errors import AudioError, OutputError, UsageError
 from audioset.events import Event, clip_to_audio, scores_to_events
 from audioset.executors.onnxruntime import OnnxRuntimeEngine
@@ -39,6 +39,8 @@ from audioset.models import (
     segment_frames,
 )
 from audioset.networks.ops import Outputs, input_names
+from audioset.reader import AudioSource
+from audioset.resampling import resample_blocks
 from audioset.stream import Stream
 from audioset.weights.model_folder import ModelCard
 
@@ -320,6 +322,12 @@ class Model:
         Returns
         -------
         Prediction
+
+        Warns
+        -----
+        AudioWarning
+            If the samples hardly mean what they say: integers stored as floats, 16-bit values in 32-bit integers, or
+            channels that cancel each other.
 
         Raises
         ------

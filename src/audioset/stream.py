@@ -7,13 +7,17 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from audioset.audio import check_rates, make_resampler, waveform_to_mono
+from audioset.audio import waveform_to_mono
 from audioset.errors import AudioError, UsageError
 from audioset.frontend import FrontendSpec, Slab, Windows, log_mel, n_patches, pad_to_patch
+from audioset.levels import LevelCheck, warn_of_levels
+from audioset.resampling import check_rates, make_resampler
 
 Array = np.ndarray[Any, Any]
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 Part = TypeVar("Part")
+
+LEVEL_S = 10.0  # of sound, after which a stream's level is judged
 
 
 class Stream(Generic[Part]):
@@ -56,6 +60,9 @@ class Stream(Generic[Part]):
         self._hop_frames = hop_frames
         self._max_patches = max_patches
         self._resample = _resampler(sample_rate, frontend.sample_rate)
+        self._sample_rate = sample_rate
+        self._levels = LevelCheck()
+        self._has_level = False  # that has been judged
         self._n_channels: int | None = None  # of the first block, and so of all
         self._is_finished = False
         self._n_samples = 0  # at the model's rate
@@ -84,6 +91,11 @@ class Stream(Generic[Part]):
             All patches that this block completes: none or one prediction, or several for a block that holds more than
             64 patches. A window of a model of clips goes when it is sure that another one follows it.
 
+        Warns
+        -----
+        AudioWarning
+            As ``Model.predict``, once: of the first ten seconds, or at the end of a shorter stream.
+
         Raises
         ------
         AudioError
@@ -96,8 +108,10 @@ class Stream(Generic[Part]):
         block = np.asarray(block)
         if block.ndim in (1, 2) and len(block) == 0:
             return []
-        mono = waveform_to_mono(block)
+        mono = waveform_to_mono(block, self._levels)
         self._check_channels(block)
+        if self._levels.n_samples >= LEVEL_S * self._sample_rate:
+            self._warn_of_levels()
         samples = self._resample(mono, False)
         if self._windows:
             self._n_samples += len(samples)
@@ -126,6 +140,7 @@ class Stream(Generic[Part]):
         self._is_finished = True
         if self._n_channels is None:
             raise AudioError("the stream ended before its first sample", code="no_samples")
+        self._warn_of_levels()
         samples = self._resample(np.zeros(0, np.float32), True)
         if self._windows:
             self._n_samples += len(samples)
@@ -141,6 +156,12 @@ class Stream(Generic[Part]):
     def _predict_window(self, slab: Slab) -> Part:
         features = log_mel(slab.waveform, self._frontend)
         return self._predict(slab, features, features)
+
+    def _warn_of_levels(self) -> None:
+        """Once: of the first seconds, or of the whole stream if it is shorter."""
+        if not self._has_level:
+            self._has_level = True
+            warn_of_levels(self._levels)
 
     def _check_is_open(self) -> None:
         if self._is_finished:

@@ -69,7 +69,7 @@ def _codecs() -> dict[str, Any]:
     import soundfile
     import soxr
 
-    from audioset.decoders import known_formats
+    from audioset.containers import known_formats
 
     ffmpeg = av.library_versions["libavcodec"]
     return {

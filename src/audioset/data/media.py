@@ -17,9 +17,12 @@ from typing import Any
 import numpy as np
 
 from audioset.assets import hash_file
-from audioset.audio import check_rates, checked_blocks, open_audio, resample_blocks
-from audioset.decoders import Array, AudioReader, sniff_container
+from audioset.audio import checked_blocks, open_audio
+from audioset.containers import sniff_container
+from audioset.decoders import Array, decoding_errors
 from audioset.errors import AudioError, UsageError
+from audioset.reader import AudioReader
+from audioset.resampling import check_rates, resample_blocks
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -150,8 +153,8 @@ def cut_clip(
 ) -> MediaFile:
     """Write the stretch from ``start_s`` to ``end_s`` of a file as a clip, and read it back.
 
-    Sample ``n`` of the clip is the audio at ``start_s + n / sample_rate``; sample 0 of the source is the first one
-    decoded, after the encoder's delay.
+    Sample ``n`` of the clip is the audio at ``start_s + n / sample_rate``; seconds are those of the source's own clock,
+    so that sound and pictures fit, or count from the first sample where it has none.
 
     Parameters
     ----------
@@ -190,13 +193,27 @@ def cut_clip(
 
 
 def write_clip(target: Path, waveform: FloatArray, sample_rate: int, settings: MediaSettings) -> None:
-    """Encode samples in memory, write them, and wait until they are on the disk. Values beyond ±1 are clipped."""
+    """Encode samples in memory, write them, and wait until they are on the disk. Values beyond ±1 are clipped.
+
+    Raises
+    ------
+    AudioError
+        ``unsupported_format`` if the format does not know the sample rate or the number of channels.
+    OSError
+        If the target cannot be written.
+    """
     import soundfile
 
     subtype = settings.encoding.subtypes[settings.bit_depth]
     samples: Array = _quantise(waveform, settings.bit_depth) if subtype.startswith("PCM") else waveform
     encoded = io.BytesIO()
-    soundfile.write(encoded, samples, sample_rate, subtype=subtype, format=settings.encoding.container)
+    try:
+        soundfile.write(encoded, samples, sample_rate, subtype=subtype, format=settings.encoding.container)
+    except (soundfile.SoundFileError, ValueError) as error:
+        raise AudioError(
+            f"{samples.shape[1]} channels at {sample_rate} Hz cannot be written as {settings.format}: {error}",
+            code="unsupported_format",
+        ) from error
     with target.open("wb") as file:
         file.write(encoded.getbuffer())
         file.flush()
@@ -296,28 +313,35 @@ def _check_length(
 def _header_s(source: Path) -> float:
     """Seconds that a container's header promises; 0 where it does not say, or libsndfile reads it."""
     import av
-    import av.error
 
     try:
         with open_container(source) as container:
             return float((container.duration or 0) / av.time_base) if container else 0.0
-    except (av.error.FFmpegError, AudioError, ValueError):
+    except AudioError:
         return 0.0
 
 
 @contextmanager
 def open_container(source: Path) -> Iterator[Any]:
-    """A file, opened by FFmpeg, which is told what it is; None if it is libsndfile's to read."""
+    """A file, opened by FFmpeg, which is told what it is; None if it is libsndfile's to read.
+
+    Raises
+    ------
+    AudioError
+        If it cannot be opened.
+    """
     import av
 
     options = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
     with source.open("rb") as file:
-        kind = sniff_container(file, source.stat().st_size).ffmpeg_format
-        if kind is None:
+        container = sniff_container(file, source.stat().st_size)
+        if container.is_libsndfiles:
             yield None
             return
-        with av.open(file, mode="r", format=kind, **options) as container:
-            yield container
+        with decoding_errors(f"the {container.name} file cannot be opened"):
+            opened = av.open(file, mode="r", format=container.ffmpeg_format, **options)
+        with opened:
+            yield opened
 
 
 def _mix(waveform: FloatArray, n_channels: int | None) -> FloatArray:

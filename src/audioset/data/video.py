@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from audioset.data.media import open_container
+from audioset.decoders import decoding_errors
 from audioset.errors import AudioError
 
 QUALITY = {"crf": "18", "preset": "medium"}
@@ -46,16 +47,28 @@ def cut_video(
     import av
     import av.error
 
-    try:
-        with open_container(source) as container:
-            if container is None or not container.streams.video:
-                raise AudioError("what was fetched has no pictures", code="decode_failed")
-            stream = container.streams.video[0]
-            rate = Fraction(frame_rate or stream.average_rate or DEFAULT_FRAME_RATE)
-            with av.open(str(target), "w", format="mp4") as output:
-                _write(output, _shown(container, stream, rate, start_s, end_s), rate, audio)
-    except av.error.FFmpegError as error:
-        raise AudioError(f"the pictures cannot be decoded: {error.strerror}", code="decode_failed") from error
+    with open_container(source) as container:
+        if container is None or not container.streams.video:
+            raise AudioError("what was fetched has no pictures", code="decode_failed")
+        stream = container.streams.video[0]
+        rate = Fraction(frame_rate or stream.average_rate or DEFAULT_FRAME_RATE)
+        pictures = _decoded(_shown(container, stream, rate, start_s, end_s))
+        try:
+            # Written by Python, so that a full disk is an OSError of its own and none of FFmpeg's.
+            with target.open("wb") as file, av.open(file, "w", format="mp4") as output:
+                _write(output, pictures, rate, audio)
+        except av.error.FFmpegError as error:
+            raise AudioError(f"the pictures cannot be encoded: {error.strerror}", code="decode_failed") from error
+
+
+def _decoded(pictures: Iterator[Any]) -> Iterator[Any]:
+    """The pictures; what the decoder raises is an ``AudioError``."""
+    while True:
+        with decoding_errors("the pictures cannot be decoded"):
+            picture = next(pictures, None)
+        if picture is None:
+            return
+        yield picture
 
 
 def _shown(container: Any, stream: Any, rate: Fraction, start_s: float, end_s: float) -> Iterator[Any]:

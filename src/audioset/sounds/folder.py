@@ -14,7 +14,8 @@ AUDIO_SUFFIXES = frozenset(
     (
         *(".wav", ".wave", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".caf"),
         *(".m4a", ".m4b", ".mp4", ".m4v", ".mov", ".aac", ".3gp", ".webm", ".mkv", ".mka", ".avi", ".flv", ".ogv"),
-        *(".wma", ".wmv", ".asf", ".ts", ".m2ts", ".mpg", ".mpeg"),
+        *(".wma", ".wmv", ".asf", ".ts", ".m2ts", ".mpg", ".mpeg", ".mp2", ".ac3", ".eac3", ".dts", ".amr", ".awb"),
+        *(".au", ".snd", ".wv", ".tta", ".ape", ".mpc", ".voc", ".sph", ".dsf", ".dff", ".shn", ".spx", ".ra", ".rm"),
     )
 )
 # Folders of this kind, and nothing else, on the first level are parts of the data; their folders are the classes.

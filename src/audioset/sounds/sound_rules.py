@@ -11,6 +11,7 @@ SHORT_S = 0.12  # a tenth of a second, and what rounding adds
 LONG_S = 600.0
 LATE_S = 0.1  # how much later than its recording a label may end
 CLIPPED_SHARE = 0.01  # of the samples
+LOSSES = ("truncated", "damaged", "what is joined")  # how warnings begin that speak of sound that is gone
 LOUDEST_PEAK = 1.01  # what a conversion may overshoot
 
 
@@ -62,15 +63,32 @@ def find_late_ends(survey: Survey) -> Iterator[Finding]:
 
 def find_damage(survey: Survey) -> Iterator[Finding]:
     """Files that hold less than they promise."""
-    damaged = _one_a_file(item for item in survey.heard if item.file and item.file.warnings)
+    damaged = [(item, lost) for item, texts in _warned(survey) if (lost := [text for text in texts if _is_loss(text)])]
     if damaged:
         yield concerning(
             "truncated",
             "warning",
-            f"{count_of(len(damaged), 'file')} that {is_or_are(len(damaged))} cut short; what is there is used. Next "
-            "step: copy from the original again",
-            damaged,
-            ["; ".join(item.file.warnings) for item in damaged if item.file],
+            f"{count_of(len(damaged), 'file')} that {is_or_are(len(damaged))} cut short or damaged; what is there is "
+            "used. Next step: copy from the original again",
+            [item for item, _ in damaged],
+            ["; ".join(lost) for _, lost in damaged],
+        )
+
+
+def find_odd_sound(survey: Survey) -> Iterator[Finding]:
+    """Files that hardly mean what they say: of another scale, with channels that cancel, joined of several formats."""
+    odd = [
+        (item, rest)
+        for item, texts in _warned(survey)
+        if (rest := [text for text in texts if not _is_loss(text)]) and not _is_too_loud(item)
+    ]
+    if odd:
+        yield concerning(
+            "odd_sound",
+            "warning",
+            f"{count_of(len(odd), 'file')} whose sound may not be what was meant",
+            [item for item, _ in odd],
+            ["; ".join(rest) for _, rest in odd],
         )
 
 
@@ -129,6 +147,20 @@ def find_mixed_formats(survey: Survey) -> Iterator[Finding]:
         yield Finding("channels", "note", f"several numbers of channels: {counts}; all are mixed down to one")
 
 
+def _warned(survey: Survey) -> list[tuple[HeardClip, tuple[str, ...]]]:
+    """One clip of each file that has warnings, and these."""
+    items = _one_a_file(item for item in survey.heard if item.file and item.file.warnings)
+    return [(item, item.file.warnings) for item in items if item.file]
+
+
+def _is_loss(warning: str) -> bool:
+    return warning.startswith(LOSSES)
+
+
+def _is_too_loud(item: HeardClip) -> bool:
+    return item.piece is not None and item.piece.peak > LOUDEST_PEAK
+
+
 def _one_a_file(items: Iterable[HeardClip]) -> list[HeardClip]:
     return list({item.clip.path: item for item in items}.values())
 
@@ -148,6 +180,7 @@ SOUND_RULES: tuple[Rule, ...] = (
     find_long,
     find_late_ends,
     find_damage,
+    find_odd_sound,
     find_clipped,
     find_mixed_formats,
     find_silent_background,

@@ -1,0 +1,345 @@
+"""Recognise audio files by their contents: which container, who reads it, and where in it another file begins.
+
+libsndfile reads what its flag says, and FFmpeg everything. A container is recognised by its first bytes, never by its
+name, and FFmpeg is told which one it is, so a playlist renamed ``.wav`` opens nothing.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from audioset.errors import AudioError
+
+HEAD_BYTES = 512  # where the marks of every container are
+SEARCH_BYTES = 1 << 18  # how far from the start, or from the end of the tags, frames of MPEG audio are looked for
+CHUNK_BYTES = 1 << 20
+MARK_BYTES = 64  # no mark below is longer
+
+
+@dataclass(frozen=True)
+class Container:
+    """A file format: how it begins, and who reads it.
+
+    Attributes
+    ----------
+    name : str
+    start : bytes
+        A regular expression that its first bytes match.
+    ffmpeg_format : str
+        The demuxer that FFmpeg is pinned to; empty for what nobody here reads.
+    is_libsndfiles : bool
+        libsndfile reads it, and FFmpeg what libsndfile cannot.
+    clock : str
+        Where seconds are counted from: ``"zero"`` of the container's own clock; ``"earliest"``, the first moment of any
+        of its streams, where the clock begins anywhere; or ``""``, the first sample, where there is no clock.
+    """
+
+    name: str
+    start: bytes
+    ffmpeg_format: str
+    is_libsndfiles: bool = False
+    clock: str = ""
+
+
+CONTAINERS = (
+    Container("WAV", rb"RIF[FX]....WAVE", "wav", True),
+    Container("RF64", rb"RF64....WAVE", "wav", True),
+    Container("W64", rb"riff\x2e\x91\xcf\x11", "w64", True),
+    Container("FLAC", rb"fLaC", "flac", True, "earliest"),
+    Container("Ogg Vorbis", rb"OggS.{24}\x01vorbis", "ogg", True, "earliest"),
+    Container("Ogg Opus", rb"OggS.{24}OpusHead", "ogg", True, "earliest"),
+    Container("Ogg FLAC", rb"OggS.{24}\x7fFLAC", "ogg", True, "earliest"),
+    Container("AIFF", rb"FORM....AIF[FC]", "aiff", True),
+    Container("CAF", rb"caff", "caf", True),
+    Container("AU", rb"\.snd", "au", True),
+    Container("Ogg", rb"OggS", "ogg", clock="earliest"),
+    Container("MP4", rb"....ftyp", "mov", clock="zero"),
+    Container("QuickTime", rb"....(?:moov|mdat|wide)", "mov", clock="zero"),
+    Container("WebM", rb"\x1a\x45\xdf\xa3", "matroska", clock="zero"),
+    Container("AVI", rb"RIFF....AVI ", "avi", clock="zero"),
+    Container("FLV", rb"FLV\x01", "flv", clock="earliest"),
+    Container("WMA", rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "asf", clock="earliest"),
+    Container("MPEG-TS", rb"\x47.{187}\x47|.{4}\x47.{191}\x47.{191}\x47", "mpegts", clock="earliest"),
+    Container("MPEG-PS", rb"\x00\x00\x01\xba", "mpeg", clock="earliest"),
+    Container("AC-3", rb"\x0b\x77...[\x00-\x57]", "ac3"),
+    Container("E-AC-3", rb"\x0b\x77...[\x58-\x87]", "eac3"),
+    Container("DTS", rb"\x7f\xfe\x80\x01", "dts"),
+    Container("AMR", rb"#!AMR", "amr"),
+    Container("WavPack", rb"wvpk", "wv"),
+    Container("TTA", rb"TTA1", "tta"),
+    Container("Monkey's Audio", rb"MAC ", "ape"),
+    Container("Musepack", rb"MPCK", "mpc8"),
+    Container("Musepack", rb"MP\+", "mpc"),
+    Container("VOC", rb"Creative Voice File", "voc"),
+    Container("SPHERE", rb"NIST_1A", "nistsphere"),
+    Container("DSF", rb"DSD ", "dsf"),
+    Container("DSDIFF", rb"FRM8", "iff"),
+    Container("RealMedia", rb"\.ra\xfd|\.RMF", "rm"),
+    Container("Shorten", rb"ajkg", "shn"),
+    # Audio for which there is no decoder here, or only one with a known fault.
+    Container("MIDI", rb"MThd", ""),
+    Container("TAK", rb"tBaK", ""),
+    Container("OptimFROG", rb"OFR ", ""),
+)
+MP3 = Container("MP3", b"", "mp3", True)
+# Written to a pipe, so without a length. libsndfile cannot read such FLAC; of such MP3 it guesses the length from
+# the first frame's bit rate, and stops there.
+STREAMED_FLAC = Container("FLAC", b"", "flac", clock="earliest")
+STREAMED_MP3 = Container("MP3", b"", "mp3")
+AAC = Container("AAC", b"", "aac")
+LATM = Container("AAC (LATM)", b"", "loas")
+
+MP3_LENGTH = re.compile(b"Xing|Info|VBRI")
+FRAME_SYNC = re.compile(rb"\xff[\xe0-\xff]|\x56[\xe0-\xff]")
+MIN_FRAMES = 3  # so many frames in a row are no accident
+NOT_AUDIO = re.compile(rb"PK|%PDF|<|\x89PNG|GIF8|\xff\xd8\xff|\x7fELF|\x1f\x8b|.{257}ustar", re.DOTALL)
+TAG = re.compile(rb"TAG|ID3|APETAGEX|LYRICSBEGIN")
+ZEROS = re.compile(rb"\x00+")
+
+# How files of those containers begin that people join end to end.
+JOINTS = {
+    "WAV": re.compile(rb"RIFF....WAVE", re.DOTALL),
+    "RF64": re.compile(rb"R(?:F64|IFF)....WAVE", re.DOTALL),
+    "AIFF": re.compile(rb"FORM....AIF[FC]", re.DOTALL),
+    "FLAC": re.compile(rb"fLaC[\x00\x80]\x00\x00\x22"),
+    "Ogg": re.compile(rb"OggS\x00[\x02\x03\x06\x07]"),  # the first page of a stream
+}
+MAX_PAGE_BYTES = 27 + 255 + 255 * 255
+READ_AHEAD = ("FLAC", "Ogg")
+READ_AHEAD_BYTES = 1 << 16  # by how much libFLAC and libogg, which read ahead, may have passed a joint
+
+N_AAC_RATES = 13
+MPEG_RATES_HZ = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}
+LAYER_3, LAYER_2, LAYER_1 = 1, 2, 3  # as two bits of the header
+MPEG_KBITS = {  # by whether it is MPEG-1, and by layer
+    (True, LAYER_1): (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
+    (True, LAYER_2): (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    (True, LAYER_3): (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    (False, LAYER_1): (0, 32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
+    (False, LAYER_2): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+    (False, LAYER_3): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+
+
+def sniff_container(file: BinaryIO, n_bytes: int) -> Container:
+    """Recognise a container by its first bytes; the file is left at its start.
+
+    Raises
+    ------
+    AudioError
+        ``not_audio``, or ``unsupported_format`` for a kind of audio that nobody here reads.
+    """
+    start, is_tagged = _skip_tags(file)
+    data = read_at(file, start, HEAD_BYTES)
+    container = _by_mark(data) or _by_frames(file, start, is_tagged)
+    file.seek(0)
+    if container is None:
+        begin = read_at(file, 0, 24).decode("latin-1").encode("unicode_escape").decode("ascii")
+        file.seek(0)
+        raise AudioError(
+            f"the file ({n_bytes:,} bytes) begins with '{begin}', which is no audio format known here. Likely cause: "
+            "text, a playlist or an unfinished download under an audio file's name. Known: "
+            f"{', '.join(known_formats())}",
+            code="not_audio",
+        )
+    if not container.ffmpeg_format:
+        raise AudioError(
+            f"the file is {container.name}, which is not read here. Next step: convert it to WAV or FLAC",
+            code="unsupported_format",
+        )
+    return container
+
+
+def known_formats() -> list[str]:
+    """Names of the containers that can be read."""
+    readable = (container.name for container in (*CONTAINERS, MP3, AAC, LATM) if container.ffmpeg_format)
+    return list(dict.fromkeys(readable))
+
+
+def find_joint(file: BinaryIO, container: Container, end: int) -> int | None:
+    """Where another file begins behind one that ended at about ``end``; None if there is none."""
+    mark = JOINTS.get(container.name.split()[0])
+    if mark is None:
+        return None
+    n_ahead = READ_AHEAD_BYTES if container.name.startswith(READ_AHEAD) else 0
+    first = max(_skip_tags(file)[0] + 4, end - n_ahead)
+    if container.name.startswith("Ogg"):
+        first = max(first, _end_of_first_pages(file))
+    for start, data in _windows(file, first):
+        if match := mark.search(data):
+            return start + match.start()
+    return None
+
+
+def holds_frames(file: BinaryIO, start: int) -> bool:
+    """Whether frames of MPEG audio follow, and not only tags, zeros or noise."""
+    return _find_frames(read_at(file, start, SEARCH_BYTES)) is not None
+
+
+def n_unexplained_bytes(file: BinaryIO, end: int, n_bytes: int, *, zeros_are_samples: bool) -> int:
+    """How many bytes follow the samples of a WAV file that are no chunks, tags or padding."""
+    if TAG.match(read_at(file, end, 16)):
+        return 0
+    for at in (end, end + 1):  # a chunk of odd length has a byte behind it, or should have
+        name, size = (head := read_at(file, at, 8))[:4], int.from_bytes(head[4:], "little")
+        if re.fullmatch(rb"[ -~]{4}", name) and at + 8 + size <= n_bytes + 1:
+            return 0
+    if not zeros_are_samples and not any(data.strip(b"\x00") for _, data in _windows(file, end)):
+        return 0
+    return n_bytes - end
+
+
+def ends_within_page(file: BinaryIO, n_bytes: int) -> bool:
+    """Whether an Ogg file was cut."""
+    start = max(0, n_bytes - MAX_PAGE_BYTES)
+    data = read_at(file, start, MAX_PAGE_BYTES)
+    at = data.rfind(b"OggS\x00")
+    head = data[at : at + 27]
+    if at < 0:
+        return False
+    return len(head) < 27 or at + 27 + head[26] + sum(data[at + 27 : at + 27 + head[26]]) > len(data)
+
+
+def wav_format_tag(file: BinaryIO) -> str:
+    """How a WAV or AVI file calls the encoding of its sound, for messages; empty if it does not."""
+    head = read_at(file, 0, 1 << 16)
+    at = head.find(b"fmt ")
+    return f" (WAV format 0x{int.from_bytes(head[at + 8 : at + 10], 'little'):04x})" if at > 0 else ""
+
+
+def read_at(file: BinaryIO, start: int, n_bytes: int) -> bytes:
+    """Up to so many bytes from a position on."""
+    file.seek(start)
+    return file.read(n_bytes)
+
+
+class FileFrom(io.RawIOBase):
+    """A file from a position to its end, as a file of its own."""
+
+    def __init__(self, file: BinaryIO, start: int) -> None:
+        self._file, self._start, self._at = file, start, 0
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a position; a place before the start is an ``OSError``, as in any file."""
+        n_bytes = self._file.seek(0, os.SEEK_END) - self._start
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: n_bytes}[whence]
+        if self._at < 0:
+            raise OSError(f"position {self._at} is before the start of the file")
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer; return how many bytes there were."""
+        data = read_at(self._file, self._start + self._at, len(buffer))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+
+def _skip_tags(file: BinaryIO) -> tuple[int, bool]:
+    """Where the audio begins behind ID3 tags, of which there may be several, and the zeros that follow them."""
+    start = 0
+    while (head := read_at(file, start, 10))[:3] == b"ID3" and len(head) == 10:  # the size has four 7-bit bytes
+        start += 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
+        if zeros := ZEROS.match(read_at(file, start, SEARCH_BYTES)):
+            start += zeros.end()
+    return start, start > 0
+
+
+def _by_mark(head: bytes) -> Container | None:
+    for container in CONTAINERS:
+        if re.match(container.start, head, re.DOTALL):
+            return STREAMED_FLAC if container.name == "FLAC" and _flac_length(head) == 0 else container
+    return None
+
+
+def _flac_length(head: bytes) -> int:
+    """Samples that a FLAC header promises: 36 bits of STREAMINFO, 0 for unknown."""
+    return int.from_bytes(head[21:26], "big") & 0xF_FFFF_FFFF
+
+
+def _by_frames(file: BinaryIO, start: int, is_tagged: bool) -> Container | None:
+    """MPEG audio, which has no header but frames; also behind zeros or the rest of a frame."""
+    if not is_tagged and NOT_AUDIO.match(read_at(file, 0, HEAD_BYTES)):
+        return None
+    data = read_at(file, start, SEARCH_BYTES)
+    at = _find_frames(data)
+    if at is None and is_tagged:  # the tag may lie about its length
+        data = read_at(file, 10, SEARCH_BYTES)
+        at = _find_frames(data)
+    if at is None:
+        return STREAMED_MP3 if is_tagged else None
+    frame = data[at : at + HEAD_BYTES]
+    if frame[0] != 0xFF:
+        return LATM
+    if not frame[1] & 0x06:
+        return AAC
+    return MP3 if at == 0 and MP3_LENGTH.search(frame) else STREAMED_MP3
+
+
+def _find_frames(data: bytes) -> int | None:
+    """Position of the first of several frames in a row, or of fewer that end with the data."""
+    return next((sync.start() for sync in FRAME_SYNC.finditer(data) if _is_frame_row(data, sync.start())), None)
+
+
+def _is_frame_row(data: bytes, at: int) -> bool:
+    kind = data[at : at + 2]
+    for _ in range(MIN_FRAMES):
+        n_bytes = _frame_bytes(data[at : at + 6])
+        if not n_bytes or data[at : at + 1] != kind[:1] or ((data[at + 1] ^ kind[1]) & 0x1E and kind[0] == 0xFF):
+            return False
+        at += n_bytes
+        if at >= len(data):
+            return True
+    return True
+
+
+def _frame_bytes(head: bytes) -> int:
+    """Length of a frame by its header: MPEG audio layers 1 to 3, AAC in ADTS or LOAS; 0 if it is none."""
+    if len(head) < 6:
+        return 0
+    if head[0] == 0x56:
+        return ((head[1] & 0x1F) << 8 | head[2]) + 3
+    version, layer, kbit_index, rate_index = head[1] >> 3 & 3, head[1] >> 1 & 3, head[2] >> 4, head[2] >> 2 & 3
+    if layer == 0:
+        return (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5 if head[2] >> 2 & 15 < N_AAC_RATES else 0
+    if version == 1 or kbit_index in (0, 15) or rate_index == 3:
+        return 0
+    bits_per_s = 1_000 * MPEG_KBITS[version == 3, layer][kbit_index]
+    rate, padding = MPEG_RATES_HZ[version][rate_index], head[2] >> 1 & 1
+    if layer == LAYER_1:
+        return (12 * bits_per_s // rate + padding) * 4
+    return (72 if layer == LAYER_3 and version != 3 else 144) * bits_per_s // rate + padding
+
+
+def _end_of_first_pages(file: BinaryIO) -> int:
+    """Where the pages end that begin the streams of an Ogg file: together they are no joint."""
+    at = 0
+    while (head := read_at(file, at, 27))[:4] == b"OggS" and len(head) == 27 and head[5] & 2:
+        at += 27 + head[26] + sum(read_at(file, at + 27, head[26]))
+    return at
+
+
+def _windows(file: BinaryIO, start: int) -> Iterator[tuple[int, bytes]]:
+    """The bytes from a position to the end, in pieces that overlap by a mark's length."""
+    while len(data := read_at(file, start, CHUNK_BYTES)) > 0:
+        yield start, data
+        if len(data) < CHUNK_BYTES:
+            return
+        start += CHUNK_BYTES - MARK_BYTES
