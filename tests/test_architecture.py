@@ -18,7 +18,21 @@ SOURCE = Path(audioset.__file__).parent
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(SOURCE.rglob("*.py"))
 LAYERS = (
-    ("child", "concurrency", "errors", "files", "limits", "labels", "ontology", "events", "postprocess", "stopping"),
+    (
+        "child",
+        "concurrency",
+        "errors",
+        "files",
+        "folders",
+        "label_tables",
+        "limits",
+        "text",
+        "labels",
+        "ontology",
+        "events",
+        "postprocess",
+        "stopping",
+    ),
     ("calibration", "clip_labels", "leaf_events"),
     ("decoders", "audio", "assets"),
     ("frontend",),
