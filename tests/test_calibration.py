@@ -602,7 +602,7 @@ def test_recordings_become_one_clip_each_and_patches_with_times_stay(tmp_path: P
         ("a.wav,\n", "no line has a label"),
         ("a.wav,Speach\n", r"labels\.csv: line 1: there is no label 'Speach' .* did you mean 'Speech'"),
         ("a.wav,Speech\nb.wav,Speech;Dgo\n", r"line 2: there is no label 'Dgo'"),
-        ("path,begin\na.wav,1\n", "the heading has path, begin; expected a column label"),
+        ("path,begin\na.wav,1\n", r"line 1: no column label; the columns are path, begin\. Next step"),
         (",Speech\n", "line 1 has no path"),
         ("a.wav\n", r"line 1 has 1 cells; expected path, label, start_s, end_s"),
         ("a.wav,Speech,0,1,2\n", "line 1 has 5 cells"),
@@ -613,7 +613,7 @@ def test_recordings_become_one_clip_each_and_patches_with_times_stay(tmp_path: P
         ("a.wav,Speech,nan,1\n", "the times 'nan' and '1'"),
         ("a.wav,Speech,0,1\nb.wav,Dog\n", "line 2 has a label without start and end"),
         ('a.wav,"Speech\n', "unexpected end of data"),
-        ("a.wav,Speech\udcff\n", "codec can't decode"),
+        ("a.wav,Speech\udcff\n", "line 1: the label .* is not UTF-8"),
     ],
 )
 def test_bad_tables_of_labels(tmp_path: Path, text: str, message: str) -> None:

@@ -132,7 +132,7 @@ def test_wrong_options_are_refused(good: Path, arguments: list[str], error: type
 
 def test_a_damaged_table_is_refused(tmp_path: Path) -> None:
     result = run(table_of(tmp_path, "path,name\n"))
-    with pytest.raises(DataError, match="the heading is path, name"):
+    with pytest.raises(DataError, match="no column label; the columns are path, name"):
         raise result.exception or AssertionError(result.stdout)
 
 

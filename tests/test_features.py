@@ -546,7 +546,7 @@ def test_parquet_has_the_columns_that_are_promised(tmp_path: Path) -> None:
         "start_s": "float",
         "end_s": "float",
         "labels": "list<element: int16>",
-        "embeddings": "list<element: fixed_size_binary[128]>",
+        "embeddings": "list<element: binary>",
         "subset": "string",
     }
 

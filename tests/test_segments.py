@@ -322,6 +322,31 @@ def test_a_list_from_a_spreadsheet_is_mended_to_the_byte(assets_folder: Path, tm
     assert report["rows"][0] == {"line": 4, "found": "#NAME?", "video_id": "--4gqARaEJE", "mended": ["id"]}
 
 
+# What spreadsheets save of a line of a list.
+SAVED = {
+    "semicolons": (lambda cells: ";".join(cells).replace(".", ","), "\r\n", "utf-8-sig"),
+    "tabs": ("\t".join, "\r\n", "utf-16"),
+    "no blanks": (lambda cells: ",".join([*cells[:3], *(f'"{cell}"' for cell in cells[3:])]), "\n", "utf-8"),
+}
+
+
+@pytest.mark.parametrize("name", SAVED)
+@pytest.mark.parametrize("n_header_lines", [0, 3])
+def test_what_spreadsheets_save_is_called_that_and_mended(
+    name: str, n_header_lines: int, small: Path, tmp_path: Path
+) -> None:
+    save, end, encoding = SAVED[name]
+    lines = small.read_text().splitlines()[3 - n_header_lines :]
+    cells = [[cell.strip(' "') for cell in line.split(", ", 3)] for line in lines]
+    saved = tmp_path / "saved.csv"
+    saved.write_bytes((end.join(map(save, cells)) + end).encode(encoding))
+    with pytest.raises(DataError, match=r"[Ll]ikely cause: .*spreadsheet.* data segments repair FILE OFFICIAL"):
+        read_segments(saved)
+    repair = repair_segments(saved, small)
+    assert (repair.n_rows, repair.counts) == (3, {"id": 0, "times": 0, "labels": 0, "form": 3})
+    assert list(repair.segments) == list(read_segments(small))
+
+
 def test_a_sound_list_needs_no_mending(small: Path) -> None:
     repair = repair_segments(small, small)
     assert repair.mends == ()

@@ -17,7 +17,7 @@ def check_count(name: str, value: Any, minimum: int = 1) -> int:
     """A whole number of at least ``minimum``."""
     is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not is_whole or value < minimum:
-        raise UsageError(f"{name} is {shown(value)}; expected a whole number, {minimum} or more")
+        raise UsageError(f"{name} is {value_text(value)}; expected a whole number, {minimum} or more")
     return operator.index(value)
 
 
@@ -25,7 +25,7 @@ def check_number(name: str, value: Any, low: float, high: float, unit: str = "")
     """A number from ``low`` to ``high``; text is none."""
     if not is_number(value) or not low <= value <= high:
         unit = f" {unit}" if unit else ""
-        given = f"{value:g}{unit}" if is_number(value) else shown(value)
+        given = f"{value:g}{unit}" if is_number(value) else value_text(value)
         raise UsageError(f"{name} is {given}; expected a number from {low:,.12g} to {high:,.12g}{unit}")
     return float(value)
 
@@ -38,7 +38,7 @@ def is_number(value: Any) -> bool:
 def check_path(name: str, value: Any) -> str:
     """A path as text."""
     if not isinstance(value, (str, os.PathLike)):
-        raise UsageError(f"{name} is {shown(value)}; expected a path or name, as str or pathlib.Path")
+        raise UsageError(f"{name} is {value_text(value)}; expected a path or name, as str or pathlib.Path")
     path = os.fspath(value)
     return path if isinstance(path, str) else os.fsdecode(path)
 
@@ -46,11 +46,11 @@ def check_path(name: str, value: Any) -> str:
 def check_many(name: str, values: Iterable[Item]) -> Iterable[Item]:
     """Several of something: a single text or path, whose letters or parts are no items, is refused."""
     if isinstance(values, (str, bytes, os.PathLike)) or not isinstance(values, Iterable):
-        raise UsageError(f"{name} is {shown(values)}; expected several. Next step: put it into a list")
+        raise UsageError(f"{name} is {value_text(values)}; expected several. Next step: put it into a list")
     return values
 
 
-def shown(value: Any, n_max: int = 60) -> str:
+def value_text(value: Any, n_max: int = 60) -> str:
     """A value as a message names it: its representation where that is short, and its type where it says more."""
     text = repr(value)
     if len(text) > n_max:

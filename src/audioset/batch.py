@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from audioset.arguments import check_count, check_many, check_path, shown
+from audioset.arguments import check_count, check_many, check_path, value_text
 from audioset.child import N_STARTS, START_S, Child, StallClock
 from audioset.concurrency import available_cores
 from audioset.errors import AudioError, AudioSetError, UsageError
@@ -173,9 +173,11 @@ def predict_parts(
     """
     check_many("paths", paths)
     if not isinstance(model, Model):
-        raise UsageError(f"model is {shown(model)}; expected a Model. Next step: audioset.load_model({shown(model)})")
+        raise UsageError(
+            f"model is {value_text(model)}; expected a Model. Next step: audioset.load_model({value_text(model)})"
+        )
     if not isinstance(limits, Limits):
-        raise UsageError(f"limits is {shown(limits)}; expected Limits")
+        raise UsageError(f"limits is {value_text(limits)}; expected Limits")
     n_workers = available_cores() if n_workers is None else check_count("n_workers", n_workers)
     frontend = model.frontend.with_pad(pad).with_window(window_s)
     hop_frames = frontend.hop_frames(hop_s)
@@ -204,7 +206,7 @@ def _make_file(path: Any) -> _File:
     """An input; what is no path has failed already."""
     if isinstance(path, (str, os.PathLike)):
         return _File(check_path("a path", path))
-    message = f"among the paths is {shown(path)}; expected a path, as str or pathlib.Path"
+    message = f"among the paths is {value_text(path)}; expected a path, as str or pathlib.Path"
     return _File(str(path), is_decoded=True, error=UsageError(message, code="not_a_path"))
 
 

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from audioset.errors import UsageError
+from audioset.errors import DataError, UsageError
+from audioset.label_tables import Table, TableRow, read_table
 from audioset.labels import LabelSet
+from audioset.text import has_bytes, shown
 
 Array = np.ndarray[Any, Any]
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
-COLUMNS = ("path", "label", "start_s", "end_s")  # of a table without a heading
-LABEL_COLUMNS = ("label_id", "label", "labels")  # of one with a heading, the first that is there
 MIN_OVERLAP = 0.5  # of the patch or of the sound, whichever is shorter
 POOLS: dict[str, Callable[[FloatArray], FloatArray]] = {
     "max": lambda scores: scores.max(axis=0),
@@ -140,11 +138,10 @@ def read_label_table(path: str | os.PathLike[str], labels: LabelSet) -> LabelTab
     Parameters
     ----------
     path : path
-        UTF-8, separated by tabs if its name ends in ``.tsv``, else by commas. On each line a recording's path, a
-        label by id or name and, if wanted, start and end in seconds. A recording may have several lines, and a
-        line several labels, with ``;`` between them, or ``,``. Without a label, it was listened to and has none.
-        With a heading, the columns ``path``, ``label_id``, ``label`` or ``labels``, ``start_s`` and ``end_s`` may
-        have any order, and others are passed over.
+        As ``label_tables.read_table`` reads it: CSV or TSV with a recording's path, a label by id or name and, if
+        wanted, start and end in seconds on each line. A recording may have several lines, and a line several labels,
+        with ``;`` between them, or ``,``. Without a label, it was listened to and has none. Of a table with a column
+        of ids and one of names, the ids count.
     labels : LabelSet
         Of the model.
 
@@ -159,54 +156,26 @@ def read_label_table(path: str | os.PathLike[str], labels: LabelSet) -> LabelTab
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        rows = list(_rows(text, "\t" if path.suffix.lower() == ".tsv" else ","))
-        return _make_table(rows, labels)
-    except OSError as error:
-        raise UsageError(f"labels {path} cannot be read: {error.strerror or error}") from error
-    except (UsageError, UnicodeDecodeError, csv.Error) as error:
+        table = read_table(path)
+    except DataError as error:
+        raise UsageError(f"labels {error}") from error
+    try:
+        return _make_table(table, labels)
+    except UsageError as error:
         raise UsageError(f"labels {path}: {error}") from error
 
 
-def _rows(text: str, delimiter: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """Number of each line that is not empty, and its cells by name of column."""
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    names: Sequence[str] = COLUMNS
-    is_first = True
-    for cells in lines:
-        stripped = [cell.strip() for cell in cells]
-        if not any(stripped):
-            continue
-        if is_first and "path" in map(str.casefold, stripped):
-            names = _headings(stripped)
-        elif len(stripped) > len(names) or (is_first and len(stripped) == 1):
-            raise UsageError(f"line {lines.line_num} has {len(stripped)} cells; expected {', '.join(names)}")
-        else:
-            yield lines.line_num, dict(zip(names, stripped, strict=False))
-        is_first = False
-
-
-def _headings(cells: Sequence[str]) -> list[str]:
-    names = [cell.casefold() for cell in cells]
-    of_labels = next((name for name in LABEL_COLUMNS if name in names), None)
-    if of_labels is None:
-        raise UsageError(f"the heading has {', '.join(names)}; expected a column label beside path")
-    return ["label" if name == of_labels else f"other {name}" if name == "label" else name for name in names]
-
-
-def _make_table(rows: Sequence[tuple[int, Mapping[str, str]]], labels: LabelSet) -> LabelTable:
+def _make_table(table: Table, labels: LabelSet) -> LabelTable:
     sounds: dict[str, list[Sound]] = {}
     untimed: list[int] = []  # lines
     is_timed = False
-    for line, cells in rows:
-        if not cells["path"]:
-            raise UsageError(f"line {line} has no path")
-        label_ids = _label_ids(cells.get("label", ""), labels, line)
-        times = _times(cells.get("start_s", ""), cells.get("end_s", ""), line) if label_ids else ()
+    for row in table.rows:
+        label_ids = _label_ids(row.label_id.strip() or row.label.strip(), labels, row.line)
+        times = _times(row) if label_ids else ()
         found = [Sound(label_id, *times) for label_id in label_ids]
-        sounds.setdefault(os.path.normpath(cells["path"]), []).extend(found)
+        sounds.setdefault(os.path.normpath(row.path.strip()), []).extend(found)
         is_timed |= bool(found and times)
-        untimed += [line] * bool(found and not times)
+        untimed += [row.line] * bool(found and not times)
     if not sounds:
         raise UsageError("there are no rows; expected a path and a label on each line")
     if is_timed and untimed:
@@ -221,21 +190,22 @@ def _make_table(rows: Sequence[tuple[int, Mapping[str, str]]], labels: LabelSet)
     return LabelTable(sounds, labels.select(columns), is_timed)
 
 
-def _times(start: str, end: str, line: int) -> tuple[float, float] | tuple[()]:
+def _times(row: TableRow) -> tuple[float, float] | tuple[()]:
     """Start and end in seconds, or nothing where the cells are empty."""
-    if not start and not end:
+    if row.start_s is None and row.end_s is None:
         return ()
-    try:
-        start_s, end_s = float(start), float(end)
-    except ValueError:
-        start_s = end_s = math.nan
-    if not 0 <= start_s < end_s < math.inf:
-        raise UsageError(f"line {line} has the times {start!r} and {end!r}; expected seconds, the end after the start")
-    return start_s, end_s
+    if row.start_s is None or row.end_s is None or row.start_s == row.end_s:
+        start, end = ("" if time_s is None else f"{time_s:g}" for time_s in (row.start_s, row.end_s))
+        raise UsageError(
+            f"line {row.line} has the times {start!r} and {end!r}; expected seconds, the end after the start"
+        )
+    return row.start_s, row.end_s
 
 
 def _label_ids(cell: str, labels: LabelSet, line: int) -> list[str]:
     """Ids of the labels in a cell. A label may have commas in its name, so the cell as a whole is tried first."""
+    if has_bytes(cell):
+        raise UsageError(f"line {line}: the label {shown(cell)} is not UTF-8. Next step: save the table as UTF-8")
     for separator in (None, ";", ","):
         parts = [part.strip() for part in cell.split(separator)] if separator else [cell]
         named = [part for part in parts if part]

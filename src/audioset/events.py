@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from audioset.arguments import is_number, shown
-from audioset.errors import UsageError
+from audioset.arguments import is_number, value_text
+from audioset.errors import DataError, UsageError
 from audioset.labels import LabelSet
+from audioset.text import has_bytes, lines_of, read_text, shown
 
 Array = np.ndarray[Any, Any]
 LabelThreshold = float | tuple[float, float | None] | None
@@ -67,7 +68,7 @@ def _as_pair(value: float | tuple[float, float | None]) -> tuple[float, float | 
 
 def _check_pair(whose: str, high: float, low: float | None) -> None:
     if not is_number(high) or not 0 <= high <= 1:
-        raise UsageError(f"threshold{whose} is {shown(high)}; expected a score in [0, 1]")
+        raise UsageError(f"threshold{whose} is {value_text(high)}; expected a score in [0, 1]")
     if low is not None and (not is_number(low) or not 0 <= low <= high):
         raise UsageError(f"low_threshold{whose} is {low}; expected a score in [0, {high}], up to the threshold")
 
@@ -117,7 +118,7 @@ class EventSettings:
             raise UsageError(f"median_patches is {self.median_patches}; expected an odd number of patches, from 1")
         for name in ("max_gap_s", "min_duration_s"):
             if not is_number(getattr(self, name)) or not 0 <= getattr(self, name) < math.inf:
-                raise UsageError(f"{name} is {shown(getattr(self, name))}; expected seconds, 0 or more")
+                raise UsageError(f"{name} is {value_text(getattr(self, name))}; expected seconds, 0 or more")
 
     def thresholds(self, labels: LabelSet) -> tuple[Array, Array]:
         """Thresholds and low thresholds of all labels.
@@ -386,10 +387,10 @@ def read_thresholds(path: str | os.PathLike[str]) -> dict[str, LabelThreshold]:
     Parameters
     ----------
     path : path
-        UTF-8. ``.json``: an object from label ids or names to a number, or to a list of a threshold and a low one,
-        or to null. ``.tsv``, separated by tabs, or any other name, by commas: id or name, threshold and, if wanted, low
-        threshold on each line, or id or name and ``off``. A first line with ``threshold`` in its second place is a
-        heading.
+        UTF-8, or with the byte order mark of another Unicode. ``.json``: an object from label ids or names to a number,
+        or to a list of a threshold and a low one, or to null. Any other name: id or name, threshold and, if wanted, low
+        threshold on each line, or id or name and ``off``, between commas, tabs, or the semicolons of spreadsheets with
+        a decimal comma. A first line with ``threshold`` in its second place is a heading.
 
     Returns
     -------
@@ -404,7 +405,7 @@ def read_thresholds(path: str | os.PathLike[str]) -> dict[str, LabelThreshold]:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path)
         pairs = list(_json_thresholds(text) if path.suffix.lower() == ".json" else _table_thresholds(text, path.suffix))
         thresholds: dict[str, LabelThreshold] = {}
         for label, value in pairs:
@@ -412,9 +413,9 @@ def read_thresholds(path: str | os.PathLike[str]) -> dict[str, LabelThreshold]:
                 raise UsageError(f"{label!r} is there twice; expected one threshold for each label")
             thresholds[label] = value
         EventSettings(label_thresholds=thresholds)  # checks the ranges
-    except OSError as error:
-        raise UsageError(f"thresholds {path} cannot be read: {error.strerror or error}") from error
-    except (UsageError, UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
+    except DataError as error:
+        raise UsageError(f"thresholds {error}") from error
+    except (UsageError, json.JSONDecodeError, csv.Error) as error:
         raise UsageError(f"thresholds {path}: {error}") from error
     return thresholds
 
@@ -478,9 +479,13 @@ def _json_thresholds(text: str) -> Iterable[tuple[str, LabelThreshold]]:
 
 
 def _table_thresholds(text: str, suffix: str) -> Iterable[tuple[str, LabelThreshold]]:
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter="\t" if suffix.lower() == ".tsv" else ",", strict=True)
+    delimiter = _delimiter(text, suffix)
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     for number, cells in enumerate(lines, start=1):
         label, *values = [cell.strip() for cell in cells] or [""]
+        if has_bytes(label):
+            raise UsageError(f"line {number}: the label {shown(label)} is not UTF-8. Next step: save it as UTF-8")
+        values = values if delimiter == "," else [value.replace(",", ".") for value in values]
         if not label and not any(values):
             continue
         if number == 1 and values and values[0].casefold() == "threshold":
@@ -488,6 +493,17 @@ def _table_thresholds(text: str, suffix: str) -> Iterable[tuple[str, LabelThresh
         while values and not values[-1]:
             values.pop()
         yield label, _threshold(values, f"line {number}")
+
+
+def _delimiter(text: str, suffix: str) -> str:
+    """What separates the cells: with it, the first line has a threshold in its second place."""
+    usual = "\t" if suffix.lower() == ".tsv" else ","
+    first = next((line for line in lines_of(text) if line.strip()), "")
+    for delimiter in ("\t", ";", ","):
+        second = first.split(delimiter)[-1].strip() if delimiter in first else ""
+        if second.casefold() in ("threshold", "low", OFF) or _is_number(second.replace(",", ".")):
+            return delimiter
+    return usual
 
 
 def _threshold(values: list[Any], where: str) -> LabelThreshold:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from audioset.arguments import is_number, shown
+from audioset.arguments import is_number, value_text
 from audioset.errors import AudioError, UsageError
 
 FloatArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
@@ -229,7 +229,7 @@ class FrontendSpec:
 def _check_seconds(name: str, seconds: float) -> None:
     """Refuse what is no number, and so long a time that its samples would fill the memory."""
     if not is_number(seconds) or seconds > MAX_SECONDS:
-        raise UsageError(f"{name} is {shown(seconds)}; expected seconds, at most {MAX_SECONDS:,.0f}")
+        raise UsageError(f"{name} is {value_text(seconds)}; expected seconds, at most {MAX_SECONDS:,.0f}")
 
 
 def hz_to_mel(frequency_hz: Any) -> Any:

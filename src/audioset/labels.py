@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib import resources
 
-from audioset.arguments import check_count, check_many, shown
+from audioset.arguments import check_count, check_many, value_text
 from audioset.errors import UsageError
 
 # The six AudioSet labels that YAMNet leaves out: male and female speech and singing voices, battle cry,
@@ -86,7 +86,7 @@ class LabelSet:
             If there is no such label; the message names the nearest ones.
         """
         if not isinstance(label, str):
-            raise UsageError(f"a label is {shown(label)}; expected an id or a display name")
+            raise UsageError(f"a label is {value_text(label)}; expected an id or a display name")
         try:
             return self._index[label.casefold()]
         except KeyError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from audioset.arguments import is_number, shown
+from audioset.arguments import is_number, value_text
 from audioset.errors import UsageError
 
 
@@ -45,7 +45,7 @@ class Limits:
         for limit in fields(self):
             value = getattr(self, limit.name)
             if not is_number(value) or not value > 0:
-                raise UsageError(f"the limit {limit.name} is {shown(value)}; expected a number above 0")
+                raise UsageError(f"the limit {limit.name} is {value_text(value)}; expected a number above 0")
 
 
 LIMITS = Limits()

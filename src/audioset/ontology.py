@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from audioset.arguments import shown
+from audioset.arguments import value_text
 from audioset.errors import UsageError
 from audioset.labels import LabelSet, nearest_names
 
@@ -285,7 +285,7 @@ class Ontology:
     def _matches(self, label: str) -> list[str]:
         """Ids that a text may mean: an id wins over names."""
         if not isinstance(label, str):
-            raise UsageError(f"a class is {shown(label)}; expected an id or a display name")
+            raise UsageError(f"a class is {value_text(label)}; expected an id or a display name")
         key = label.strip()
         return [key] if key in self._by_id else self._by_name.get(key.casefold(), [])
 

@@ -21,6 +21,7 @@ from audioset.cli.options import (
     take_limits,
 )
 from audioset.errors import ConflictError, UsageError
+from audioset.folders import find_recordings
 
 if TYPE_CHECKING:
     from audioset.calibration import Calibration
@@ -132,8 +133,8 @@ class _TaggedFiles:
         self._options = options
         self._limits = limits
         self._table = table
-        self._files = {name: os.path.join(options["audio"], name) for name in table.sounds}  # noqa: PTH118 - as given
-        missing = [path for path in self._files.values() if not Path(path).is_file()]
+        self._files = find_recordings(table.sounds, Path(options["audio"]))
+        missing = [str(path) for path in self._files.values() if not path.is_file()]
         if missing:
             raise UsageError(
                 f"{len(missing)} of {len(self._files)} labelled recordings are no files: {_some(missing)}. "

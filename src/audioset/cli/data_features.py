@@ -33,6 +33,7 @@ def features() -> None:
     Examples:
       audioset data features info features.tar.gz --subset eval
       audioset data features verify features.tar.gz --segments eval_segments.csv
+      audioset data features convert features.tar.gz eval.parquet --subset eval
       audioset data features convert features.tar.gz features --to arrays
     """
 
@@ -63,7 +64,7 @@ def info(path: str, subset: str | None, as_json: bool) -> None:
     "lists",
     metavar="CSV",
     multiple=True,
-    help="A published list of clips to compare with, such as eval_segments.csv. Repeatable.",
+    help="A published list of clips to compare with: eval, or a file such as eval_segments.csv. Repeatable.",
 )
 @with_subset
 @as_json_option
@@ -87,28 +88,44 @@ def verify(path: str, lists: tuple[str, ...], subset: str | None, as_json: bool)
 @features.command()
 @click.argument("path")
 @click.argument("output")
-@click.option("--to", "to", type=click.Choice(FORMATS), required=True, help="What to make of them.")
+@click.option("--to", "to", type=click.Choice(FORMATS), help="What to make of them. Default: what OUTPUT's name says.")
 @with_subset
 @click.option("--skip-damaged", is_flag=True, help="Leave damaged records out and exit with 3, instead of stopping.")
 @overwrite_option
 @as_json_option
 def convert(
-    path: str, output: str, to: str, subset: str | None, skip_damaged: bool, overwrite: bool, as_json: bool
+    path: str, output: str, to: str | None, subset: str | None, skip_damaged: bool, overwrite: bool, as_json: bool
 ) -> None:
     """Write the features in PATH as OUTPUT, which has its name when it is whole and not before.
 
+    A name that ends in .parquet, .h5, .tfrecord or .tar.gz says what to make; arrays make a folder, and need --to.
     tfrecord and youtube8m make an archive if OUTPUT ends in .tar.gz, one file if it ends in .tfrecord, else a folder.
     """
     from audioset.data import features
     from audioset.formats.output import check_output, file_ids
 
     read = file_ids(features.files_of(path))
-    check_output(output, read, features.recogniser(output, to), overwrites=overwrite, option="OUTPUT")
+    check_output(
+        output,
+        read,
+        features.recogniser(output, features.output_form(output, to)),
+        overwrites=overwrite,
+        option="OUTPUT",
+    )
     n_clips, problems = features.convert(path, output, to, subset, "skip" if skip_damaged else "raise")
     for error in problems.kept[:MOST_SHOWN]:
         click.echo(f"audioset: left out: {error}", err=True)
     if as_json:
-        click.echo(json.dumps({"output": output, "to": to, "n_clips": n_clips, "n_skipped": problems.n_skipped}))
+        click.echo(
+            json.dumps(
+                {
+                    "output": output,
+                    "to": features.output_form(output, to),
+                    "n_clips": n_clips,
+                    "n_skipped": problems.n_skipped,
+                }
+            )
+        )
     else:
         left_out = f", {problems.n_skipped:,} damaged records left out" if problems.n_skipped else ""
         click.echo(f"audioset: {n_clips:,} clips in {output}{left_out}", err=True)

@@ -50,7 +50,7 @@ def embed(**options: Any) -> int:
     from audioset.cli.run import Run
 
     postprocessor = _find_postprocessor(options)
-    with open_inputs(options.pop("inputs")) as inputs:
+    with open_inputs(options.pop("inputs"), is_quiet=options["quiet"]) as inputs:
         run = Run(inputs, take_limits(options), options, EMBED_FORMATS, OWN_EMBEDDINGS)
         with closing(_rows(run, postprocessor)) as rows:
             n_failed = run.write(rows)

@@ -61,8 +61,7 @@ def _common_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--labels",
             metavar="FILE",
-            type=click.Path(path_type=Path),
-            help="A list such as eval_segments.csv, or a table with path and label.",
+            help="A published list, by name (eval) or as a file, or a table with path and label.",
         ),
         click.option("--output", "-o", metavar="FOLDER", type=click.Path(path_type=Path), help="Where the reports go."),
         overwrite_option,
@@ -124,7 +123,7 @@ def evaluate(model: str | None, **options: Any) -> int:
 
     \b
     Examples:
-      audioset evaluate model/ --features features.tar.gz --labels eval_segments.csv --output eval/
+      audioset evaluate model/ --features features.tar.gz --labels eval --output eval/
       audioset evaluate yamnet --audio dataset/ --labels eval_segments.csv --output yamnet-eval/
       audioset evaluate --scores theirs.npz --labels eval_segments.csv --json
     """

@@ -49,7 +49,7 @@ def events(**options: Any) -> int:
     from audioset.cli.run import Run
 
     make_finder = take_event_finder(options)
-    with open_inputs(options.pop("inputs")) as inputs:
+    with open_inputs(options.pop("inputs"), is_quiet=options["quiet"]) as inputs:
         run = Run(inputs, take_limits(options), options, EVENT_FORMATS, OWN_EVENTS)
         check_tagger(run.model, run.name)
         with closing(_rows(run, make_finder(run.model))) as rows:
@@ -59,6 +59,7 @@ def events(**options: Any) -> int:
 
 def _rows(run: Run, finder: EventFinder) -> Generator[EventRow, None, None]:
     """Rows of events as soon as they are final; each file's last row says how it went."""
+    high_hz = run.model.frontend.sample_rate / 2
     n_events, duration_s = 0, 0.0
     for shown, part in run.parts():
         prediction = part.prediction
@@ -70,7 +71,7 @@ def _rows(run: Run, finder: EventFinder) -> Generator[EventRow, None, None]:
         n_events += len(found)
         is_last = part.is_last and part.error is None
         if found or is_last:
-            yield EventRow(shown, found, n_events, duration_s, run.name, is_last, part.warnings)
+            yield EventRow(shown, found, n_events, duration_s, run.name, is_last, part.warnings, high_hz=high_hz)
         if part.error:
             yield EventRow.failed(shown, part.error, run.name, n_events)
         if part.is_last:

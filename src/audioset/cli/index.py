@@ -61,7 +61,7 @@ def index(context: click.Context, /, **options: Any) -> int:
     if Path(given["model"]).is_dir():
         given["model"] = options["model"] = str(Path(given["model"]).resolve())
     limits = take_limits(options)
-    with open_inputs(options["inputs"]) as inputs, ExitStack() as stack:
+    with open_inputs(options["inputs"], is_quiet=options["quiet"]) as inputs, ExitStack() as stack:
         if any(item.shown != item.path for item in inputs):
             raise click.UsageError("standard input has no name to be found by. Next step: give files or folders")
         model = load_chosen_model(options)

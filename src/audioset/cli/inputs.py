@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,9 +10,11 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
+
 from audioset.errors import NoInputError
 from audioset.files import temporary_folder
-from audioset.sounds.folder import AUDIO_SUFFIXES
+from audioset.folders import AUDIO_SUFFIXES, scan_folder
 
 STDIN = "-"
 
@@ -27,10 +28,11 @@ class Input:
 
 
 @contextmanager
-def open_inputs(arguments: Sequence[str]) -> Iterator[list[Input]]:
+def open_inputs(arguments: Sequence[str], *, is_quiet: bool = False) -> Iterator[list[Input]]:
     """All recordings that the arguments name, each once, in the order given; folders sorted.
 
-    Standard input is kept in a temporary file, because most formats cannot be decoded without seeking.
+    What lies in folders and is no audio is counted on standard error, unless ``is_quiet``. Standard input is kept in a
+    temporary file, because most formats cannot be decoded without seeking.
 
     Raises
     ------
@@ -40,7 +42,7 @@ def open_inputs(arguments: Sequence[str]) -> Iterator[list[Input]]:
     with temporary_folder() if STDIN in arguments else nullcontext(Path()) as folder:
         inputs: dict[str, Input] = {}
         for argument in arguments:
-            for path in _paths(argument):
+            for path in _paths(argument, is_quiet=is_quiet):
                 inputs.setdefault(path, Input(path, path))
             if argument == STDIN:
                 inputs[STDIN] = Input(_spool_stdin(folder), STDIN)
@@ -52,24 +54,18 @@ def open_inputs(arguments: Sequence[str]) -> Iterator[list[Input]]:
         yield list(inputs.values())
 
 
-def _paths(argument: str) -> Iterator[str]:
+def _paths(argument: str, *, is_quiet: bool) -> Iterator[str]:
     if argument == STDIN:
         return
     if Path(argument).is_dir():
-        yield from _walk(argument)
+        scan = scan_folder(argument)
+        for note in () if is_quiet else scan.notes():
+            click.echo(f"audioset: {note}", err=True)
+        yield from scan.of(AUDIO_SUFFIXES)
     elif glob.has_magic(argument) and not Path(argument).exists():
         yield from sorted(path for path in glob.glob(argument, recursive=True) if not Path(path).is_dir())
     else:
         yield argument
-
-
-def _walk(folder: str) -> Iterator[str]:
-    """Audio files below a folder; hidden ones, such as macOS resource forks, are left out."""
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if Path(name).suffix.lower() in AUDIO_SUFFIXES and not name.startswith("."):
-                yield os.path.join(parent, name)  # noqa: PTH118 - "./x.wav" stays as it was given
 
 
 def _spool_stdin(folder: Path) -> str:

@@ -81,7 +81,7 @@ def listen(source: str | None, **options: Any) -> int:
     stream = model.stream(live.sample_rate or model.frontend.sample_rate, **settings)
     with status, closing(live.blocks), _Interrupt() as interrupt:
         parts = _parts(stream, live.blocks, interrupt)
-        rows = _rows(parts, stream, finder, live.name, options["model"], status)
+        rows = _rows(parts, stream, finder, live.name, options["model"], model.frontend.sample_rate / 2, status)
         return _write(rows, options["format_name"], status)
 
 
@@ -223,6 +223,7 @@ def _rows(
     finder: EventFinder,
     name: str,
     model: str,
+    high_hz: float,
     status: _Status,
 ) -> Iterator[EventRow]:
     """Rows of events as soon as they are final; the last row says how it went."""
@@ -232,13 +233,13 @@ def _rows(
             found = finder.push(part)
             n_events += len(found)
             if found:
-                yield EventRow(name, tuple(found), n_events, stream.duration_s, model, is_last=False)
+                yield EventRow(name, tuple(found), n_events, stream.duration_s, model, is_last=False, high_hz=high_hz)
             status.show(finder.view, part)
     except AudioError as error:
         failure = error
     found = finder.finish()
     n_events += len(found)
-    yield EventRow(name, tuple(found), n_events, stream.duration_s, model, is_last=failure is None)
+    yield EventRow(name, tuple(found), n_events, stream.duration_s, model, is_last=failure is None, high_hz=high_hz)
     if failure is not None:
         yield EventRow.failed(name, failure, model, n_events)
 

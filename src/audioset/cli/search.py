@@ -119,6 +119,7 @@ def search(**options: Any) -> int:
             chosen,
             label=options["label"] or "found",
             model=manifest.settings.model,
+            high_hz=model.frontend.sample_rate / 2,
             read=read,
             overwrites=options["overwrite"],
         )

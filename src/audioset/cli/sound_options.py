@@ -82,8 +82,14 @@ def with_sounds(command: Command) -> Command:
 
 
 def read_given(data: Path, options: dict[str, Any]) -> Collection:
-    """Remove the options of ``with_sounds`` from a command's options, and read the collection that they mean."""
+    """Remove the options of ``with_sounds`` from a command's options, and read the collection that they mean.
+
+    What was passed over is said on standard error.
+    """
     from audioset.sounds.reading import read_collection
 
     given = {name: options.pop(name) for name in NAMES}
-    return read_collection(data, **{**given, "classes": given["classes"] or None})
+    collection = read_collection(data, **{**given, "classes": given["classes"] or None})
+    for note in collection.notes:
+        click.echo(f"audioset: {note}", err=True)
+    return collection

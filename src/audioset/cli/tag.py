@@ -64,7 +64,7 @@ def tag(**options: Any) -> int:
 
     plot = options.pop("plot")
     make_view = take_view(options)
-    with open_inputs(options.pop("inputs")) as inputs:
+    with open_inputs(options.pop("inputs"), is_quiet=options["quiet"]) as inputs:
         if plot and len(inputs) != 1:
             raise click.UsageError(f"--plot draws one recording; the inputs are {len(inputs)}.")
         run = Run(inputs, take_limits(options), options, TAG_FORMATS, OWN_TAGS)
@@ -118,6 +118,7 @@ def _file_rows(run: Run, choose: _Choice) -> Generator[Row, None, None]:
     """One row a file, with mean scores that are summed as the parts come."""
     import numpy as np
 
+    high_hz = run.model.frontend.sample_rate / 2
     total: Any = 0.0
     n_patches, duration_s = 0, 0.0
     for shown, part in run.parts():
@@ -131,19 +132,20 @@ def _file_rows(run: Run, choose: _Choice) -> Generator[Row, None, None]:
                 yield Row.failed(shown, part.error, run.name)
             else:
                 tags = choose.tags(total / n_patches)
-                yield Row(shown, 0.0, duration_s, tags, duration_s, run.name, part.warnings)
+                yield Row(shown, 0.0, duration_s, tags, duration_s, run.name, part.warnings, high_hz=high_hz)
             total, n_patches, duration_s = 0.0, 0, 0.0
 
 
 def _patch_rows(run: Run, choose: _Choice) -> Generator[Row, None, None]:
     """One row a patch, as soon as it is known; a file that fails ends with a row that says so."""
+    high_hz = run.model.frontend.sample_rate / 2
     for shown, part in run.parts():
         if part.prediction is not None:
             prediction = choose.view(part.prediction)
             columns = (prediction.start_s, prediction.end_s, prediction.require_scores())
             for start_s, end_s, scores in zip(*columns, strict=True):
                 tags = choose.tags(scores)
-                yield Row(shown, float(start_s), float(end_s), tags, prediction.duration_s, run.name)
+                yield Row(shown, float(start_s), float(end_s), tags, prediction.duration_s, run.name, high_hz=high_hz)
         elif part.error:
             yield Row.failed(shown, part.error, run.name)
 

@@ -33,9 +33,9 @@ HEADINGS = {"error": "Errors", "warning": "Warnings", "note": "Notes"}
 def check(data: Path, *, shows_all: bool, as_json: bool, workers: int | None, quiet: bool, **options: Any) -> int:
     """Say what is in DATA, and what is wrong with it, before anything is learned.
 
-    DATA is a folder of folders, one for each class; a CSV or TSV file with the columns path and label; a folder of
-    recordings with Audacity or Raven labels beside them; or a list of AudioSet's clips with --audio. Each file is
-    decoded once; nothing is changed.
+    DATA is a folder of folders, one for each class; a CSV or TSV file with the columns path and label, or a table of
+    DCASE, ESC-50, UrbanSound8K, FSD50K, Raven or BirdNET; a folder of recordings with labels of Audacity, Raven or
+    BirdNET beside them; or a list of AudioSet's clips with --audio. Each file is decoded once; nothing is changed.
 
     Exit codes: 0 no errors, 3 errors (what is left can be learned from, where there is something left), 4 nothing can
     be used.

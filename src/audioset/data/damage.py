@@ -17,6 +17,10 @@ FETCH = "Next step: audioset data fetch segments"
 SPREADSHEET = "Likely cause: a spreadsheet opened and saved the list"
 
 EXPECTED = '<id of 11 characters>, 30.000, 40.000, "/m/09x0r,/m/05zppz"'
+# What is left of the header, however it was quoted, split or cut.
+HEADER_WORDS = re.compile(rb"segments csv|num_ytids|num_segs|YTID|positive_labels", re.IGNORECASE)
+ROW_BEGINS = re.compile(rb'[\s"]*[\w-]{11}[\s"]*[,;\t]')
+PAGE = re.compile(rb"\s*<|.*\b(?:error|denied|not found)\b", re.IGNORECASE | re.DOTALL)
 EXPECTED_HEADER = "three lines: when it was created, its counts, and the names of its four columns"
 
 
@@ -64,20 +68,27 @@ class Form:
     fetch: str
 
 
-RE_EXPORT = "Likely cause: another program wrote the list anew"
+RE_EXPORT = "Likely cause: a spreadsheet or another program wrote the list anew"
 
 # The first that fits is meant.
 SYMPTOMS = (
     _symptom(rb"\xff\xfe|\xfe\xff", "the text is UTF-16", SPREADSHEET, REPAIR),
     _symptom(rb"[^\0]*\0", "there is a NUL byte", "Likely cause: a write that was cut short, or UTF-16", FETCH),
-    _symptom(rb"\xef\xbb\xbf", "there is a byte order mark", "Likely cause: an editor on Windows", REPAIR),
+    _symptom(
+        rb"\xef\xbb\xbf", "there is a byte order mark", "Likely cause: a spreadsheet, or an editor on Windows", REPAIR
+    ),
     _symptom(rb"\s*$", "the line is empty", "Likely cause: the list was edited by hand", REPAIR),
     _symptom(rb'"?#(?:NAME|VALUE|REF|N/A|NUM|NULL|DIV)', "the id is a spreadsheet's error", SPREADSHEET, REPAIR),
     _symptom(rb"#", "there is a comment among the rows", "Likely cause: two copies were joined", FETCH),
     _symptom(
         rb'.*"" ?"" ?|.*" *""|.*"""', "quotes are doubled and labels are spread over columns", SPREADSHEET, REPAIR
     ),
-    _symptom(rb".*\r$", "the line ends as on Windows (CR LF)", "Likely cause: an editor, or git's autocrlf", REPAIR),
+    _symptom(
+        rb".*\r$",
+        "the line ends as on Windows (CR LF)",
+        "Likely cause: a spreadsheet, an editor, or git's autocrlf",
+        REPAIR,
+    ),
     _symptom(rb'[\w-]{11},[^ "]', "there is no blank after the commas", RE_EXPORT, REPAIR),
     _symptom(rb'[\w-]{11}, \d+(?:\.\d+)?, \d+(?:\.\d+)?, [^"]', "the labels are not quoted", RE_EXPORT, REPAIR),
     _symptom(
@@ -131,17 +142,27 @@ def explain_header(path: Path, lines: Sequence[bytes]) -> DataError:
         return DataError(f"{path}, line 1: {symptom.what}; expected {EXPECTED_HEADER}. {symptom.cause}. {symptom.step}")
     if not text:
         return DataError(f"{path} is empty; expected {EXPECTED_HEADER}. Likely cause: a download that failed. {FETCH}")
-    cause, step = "Likely cause: another file, such as an error page", FETCH
-    if b"\r" in text:
-        cause, step = "It has the line ends of Windows (CR LF). Likely cause: an editor, or git's autocrlf", REPAIR
-    elif b",," in text or text.startswith(b'"#'):
-        cause, step = SPREADSHEET, REPAIR
-    elif lines[0].startswith(b"# num_ytids") or lines[0].startswith(b"# YTID"):
-        cause, step = RE_EXPORT, REPAIR
+    cause, step = _header_cause(lines, text)
     number = next((number for number, line in enumerate(lines, 1) if not line.startswith(b"# ")), 1)
     return DataError(
         f"{path}, line {number}: the header is {shown(lines[number - 1])}; expected {EXPECTED_HEADER}. {cause}. {step}"
     )
+
+
+def _header_cause(lines: Sequence[bytes], text: bytes) -> tuple[str, str]:
+    """Why the first lines are not as published, and what to do."""
+    if PAGE.match(lines[0]):
+        return "Likely cause: another file, such as an error page", FETCH
+    if b"\r" in text and not (b",," in text or b";" in text or b"\t" in text):
+        return (
+            "It has the line ends of Windows (CR LF). Likely cause: a spreadsheet, an editor, or git's autocrlf",
+            REPAIR,
+        )
+    if b",," in text or text.startswith(b'"#') or b";" in text or b"\t" in text:
+        return SPREADSHEET, REPAIR
+    if HEADER_WORDS.search(text) or ROW_BEGINS.match(lines[0]):
+        return RE_EXPORT, REPAIR
+    return "Likely cause: another file", FETCH
 
 
 def explain_count(path: Path, name: str, n_found: int, n_promised: int, n_lines: int) -> DataError:

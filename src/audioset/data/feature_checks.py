@@ -18,6 +18,7 @@ from audioset.data.feature_clips import FeatureClip, check_subset, in_blocks, su
 from audioset.data.feature_problems import Problems
 from audioset.data.feature_shards import Shard
 from audioset.data.features import read
+from audioset.data.published import segments_path
 from audioset.errors import AudioSetError, DataError, UsageError
 from audioset.labels import LabelSet
 
@@ -238,7 +239,7 @@ def _read_lists(
     """The clips of the lists, and the subsets that these cover; None among them covers all."""
     expected: dict[str, _Listed] = {}
     covered: set[str | None] = set()
-    for path in map(Path, lists):
+    for path in map(segments_path, lists):
         found = subset_named(path.name.partition(".")[0])
         if None not in (subset, found) and found != subset:
             raise UsageError(f"{path} is the list of {found}; the subset asked for is {subset}")

@@ -50,7 +50,8 @@ class Layout:
     video_id, embeddings : str
         Names of the feature and the feature list.
     has_times : bool
-        Whether a record must say its times. Where it need not, it begins at 0 and has one embedding a second.
+        Whether a record says its times; one that says neither has NaN. Elsewhere it begins at 0 and has one embedding a
+        second.
     n_classes : int
         Labels are below it.
     """
@@ -84,7 +85,8 @@ def encode_clip(
     ----------
     video_id : str
     start_s, end_s : float
-        Seconds; stored as float32. The layout of YouTube-8M has them too, where its readers pass over them.
+        Seconds; stored as float32. Left out if they are NaN, which means that they are not known. The layout of
+        YouTube-8M has them too, where its readers pass over them.
     labels : iterable of int
         Indices of classes, 0 or more.
     embeddings : iterable of bytes
@@ -97,8 +99,7 @@ def encode_clip(
     """
     context = {
         layout.video_id: bytes_feature(video_id.encode()),
-        START: float_feature(start_s),
-        END: float_feature(end_s),
+        **{name: float_feature(time_s) for name, time_s in ((START, start_s), (END, end_s)) if not math.isnan(time_s)},
         LABELS: int64_feature(labels),
     }
     return sequence_example(context, {layout.embeddings: map(bytes_feature, embeddings)})
@@ -137,10 +138,11 @@ def parse_clip(
     frames = [_frame(feature) for feature in delimited(lists[layout.embeddings], 1)]
     embeddings = np.frombuffer(b"".join(frames), np.uint8).reshape(-1, EMBEDDING_SIZE)
     labels = context.get(LABELS, memoryview(b""))
+    is_untimed = layout.has_times and START not in context and END not in context
     return FeatureClip(
         _id(video_id, layout.video_id),
-        _time(context, START, None if layout.has_times else 0.0),
-        _time(context, END, None if layout.has_times else float(len(frames))),
+        _time(context, START, math.nan if is_untimed else None if layout.has_times else 0.0),
+        _time(context, END, math.nan if is_untimed else None if layout.has_times else float(len(frames))),
         _classes(int64_values(labels), layout.n_classes),
         embeddings,
         subset,

@@ -1,7 +1,8 @@
 """Features as Parquet: one row for each clip, of any length.
 
-Columns: ``video_id`` string, ``start_s`` and ``end_s`` float, ``labels`` list of int16, ``embeddings`` list of
-fixed-size binary of 128 bytes, one for each second, ``subset`` string, which may be null.
+Columns: ``video_id`` string, ``start_s`` and ``end_s`` float, ``labels`` list of int16, ``embeddings`` list of binary
+of 128 bytes each, one for each second, ``subset`` string, which may be null. Not of fixed-size binary, as earlier
+versions wrote them: pandas cannot open lists of these. Both are read.
 """
 
 from __future__ import annotations
@@ -69,8 +70,9 @@ def write(path: Path, clips: Iterable[FeatureClip]) -> int:
 
 def _columns(pyarrow: Any, clips: list[FeatureClip]) -> list[Any]:
     frames = np.concatenate([clip.embeddings for clip in clips])
-    packed = pyarrow.FixedSizeBinaryArray.from_buffers(
-        pyarrow.binary(EMBEDDING_SIZE), len(frames), [None, pyarrow.py_buffer(frames.tobytes())]
+    ends = np.arange(0, (len(frames) + 1) * EMBEDDING_SIZE, EMBEDDING_SIZE, dtype=np.int32)
+    packed = pyarrow.Array.from_buffers(
+        pyarrow.binary(), len(frames), [None, *map(pyarrow.py_buffer, (ends.tobytes(), frames.tobytes()))]
     )
     offsets = np.cumsum([0, *(len(clip.embeddings) for clip in clips)], dtype=np.int32)
     return [
@@ -91,7 +93,10 @@ def _rows(table: Any) -> Iterator[tuple[Any, ...]]:
         if name != "subset" and (column.null_count or flat.null_count):
             raise Malformed(f"the column {name!r} has nulls; expected values")
     lists = table["embeddings"].combine_chunks()
-    frames = np.frombuffer(b"".join(lists.flatten().to_pylist()), np.uint8).reshape(-1, EMBEDDING_SIZE)
+    rows = lists.flatten().to_pylist()
+    if other := next((len(row) for row in rows if len(row) != EMBEDDING_SIZE), None):
+        raise Malformed(f"an embedding has {other} bytes; expected {EMBEDDING_SIZE}")
+    frames = np.frombuffer(b"".join(rows), np.uint8).reshape(-1, EMBEDDING_SIZE)
     ends = np.cumsum(lists.value_lengths().to_numpy(zero_copy_only=False)).tolist()
     columns = (table[name].to_pylist() for name in ("video_id", "start_s", "end_s", "labels", "subset"))
     for start, end, (video_id, start_s, end_s, labels, subset) in zip(
@@ -107,7 +112,7 @@ def _schema(pyarrow: Any) -> Any:
             pyarrow.field("start_s", pyarrow.float32()),
             pyarrow.field("end_s", pyarrow.float32()),
             pyarrow.field("labels", pyarrow.list_(pyarrow.int16())),
-            pyarrow.field("embeddings", pyarrow.list_(pyarrow.binary(EMBEDDING_SIZE))),
+            pyarrow.field("embeddings", pyarrow.list_(pyarrow.binary())),
             pyarrow.field("subset", pyarrow.string()),
         ]
     )

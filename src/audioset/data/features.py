@@ -45,6 +45,16 @@ RECOGNISERS: dict[str, Callable[[BinaryIO], bool]] = {
     "tfrecord": feature_tfrecord.is_written,
     "youtube8m": feature_tfrecord.is_written,
 }
+# What the ending of a single file says; TFRecord's are in ``feature_shards``.
+ENDINGS = {".parquet": "parquet", ".h5": "hdf5", ".hdf5": "hdf5"}
+# What the name of an output may say, for each form; None is a name that says nothing: a folder.
+NAMES_OF: dict[str, tuple[str | None, ...]] = {
+    "parquet": ("parquet",),
+    "hdf5": ("hdf5",),
+    "arrays": (None,),
+    "tfrecord": ("tfrecord", None),
+    "youtube8m": ("tfrecord", None),
+}
 EXPECTED = (
     "features.tar.gz as released, a .tfrecord, .parquet or .h5 file, a folder with .tfrecord files, or one of arrays"
 )
@@ -103,7 +113,7 @@ def read_arrays(path: str | os.PathLike[str], subset: str | None = None) -> Clip
 def convert(
     path: str | os.PathLike[str],
     output: str | os.PathLike[str],
-    to: str,
+    to: str | None = None,
     subset: str | None = None,
     on_error: str = "raise",
 ) -> tuple[int, Problems]:
@@ -115,7 +125,9 @@ def convert(
         As for ``read``.
     output : path
         It has its name when it is whole, and not before. Folders must not be there yet.
-    to : {"parquet", "hdf5", "arrays", "tfrecord", "youtube8m"}
+    to : {"parquet", "hdf5", "arrays", "tfrecord", "youtube8m"}, optional
+        Default: what the output's name says: ``.parquet``, ``.h5`` or ``.hdf5``, or one of TFRecord's. Names that say
+        another form are refused, and so is a single file whose name says none, as ``read`` could not tell it.
 
     Returns
     -------
@@ -131,10 +143,9 @@ def convert(
     ConflictError
         The folder is there already.
     """
-    if to not in WRITERS:
-        raise UsageError(f"cannot convert to {to!r}; expected one of {', '.join(WRITERS)}")
+    form = output_form(output, to)
     clips = read(path, subset, on_error)
-    return WRITERS[to](Path(output), clips), clips.problems
+    return WRITERS[form](Path(output), clips), clips.problems
 
 
 def recogniser(output: str | os.PathLike[str], to: str) -> Callable[[BinaryIO], bool] | None:
@@ -192,6 +203,29 @@ class Clips:
             return join_arrays([ClipArrays.of(block) for block in in_blocks(self, CLIPS_PER_BLOCK)])
         except Malformed as error:
             raise DataError(f"{self._path}: {error}. Next step: read the clips one by one") from error
+
+
+def output_form(path: str | os.PathLike[str], to: str | None = None) -> str:
+    """The form in which ``convert`` writes an output: ``to``, or what its name says."""
+    output = Path(path)
+    if to is not None and to not in WRITERS:
+        raise UsageError(f"cannot convert to {to!r}; expected one of {', '.join(WRITERS)}")
+    is_tfrecord = is_archive(output) or is_shard(output.name)
+    said = "tfrecord" if is_tfrecord else ENDINGS.get(output.suffix.lower())
+    if to is None and said is None:
+        raise UsageError(
+            f"{output} has a name that says no form. Next step: a name that ends in {', '.join(ENDINGS)}, .tfrecord or "
+            f".tar.gz; or, for a folder, --to arrays, tfrecord or youtube8m"
+        )
+    form = to or str(said)
+    if said not in NAMES_OF[form]:
+        endings = ", ".join(ending for ending, other in ENDINGS.items() if other == form)
+        expected = f"a name that ends in {endings}" if endings else "a folder" if form == "arrays" else "another name"
+        raise UsageError(
+            f"--to {form} does not fit the name {output}: its readers could not tell. Next step: {expected}"
+            + (f", such as {output.name}{endings.partition(',')[0]}" if endings and said is None else "")
+        )
+    return form
 
 
 def _paths(path: str) -> list[Path]:

@@ -18,7 +18,7 @@ from audioset.errors import DataError
 VIDEO_ID = re.compile(rf"[A-Za-z0-9_-]{{{ID_LENGTH}}}")
 LABEL_ID = re.compile(r"/[a-z]+/\w+")
 HEADER = re.compile(r'[\s"]*#(?!NAME|VALUE|REF|N/A|NUM|NULL|DIV)', re.IGNORECASE)
-SEPARATORS = re.compile(r"[,;\t]")
+SEPARATOR = re.compile(r"[,;\t]")
 TOLERANCE_S = 5e-4
 ENCODINGS = ((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
@@ -173,7 +173,8 @@ def _loose_rows(path: Path) -> Iterator[_LooseRow]:
         is_header = is_header and HEADER.match(text) is not None
         if is_header or not text.strip(' ,;\t"'):
             continue
-        cells = [cell.strip(' "') for cell in SEPARATORS.split(text, maxsplit=3)]
+        first = SEPARATOR.search(text)
+        cells = [cell.strip(' "') for cell in text.split(first[0] if first else ",", maxsplit=3)]
         yield _LooseRow(number, line, cells[0], _times(cells[1:3]), frozenset(LABEL_ID.findall(text)))
 
 
@@ -188,7 +189,7 @@ def _decoded(path: Path) -> str:
 
 def _times(cells: list[str]) -> tuple[float, float] | None:
     try:
-        start_s, end_s = map(float, cells)
+        start_s, end_s = (float(cell.replace(",", ".")) for cell in cells)  # spreadsheets know decimal commas
     except ValueError:
         return None
     return start_s, end_s

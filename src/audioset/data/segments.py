@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, overload
 
 import numpy as np
 
-from audioset.data.damage import SEGMENTS_FORM, explain_count, explain_header, shown
+from audioset.data.damage import HEADER_WORDS, SEGMENTS_FORM, explain_count, explain_header, shown
 from audioset.data.strict_rows import Cells, strict_rows
 from audioset.errors import DataError, UsageError
 from audioset.files import writing
@@ -33,6 +33,7 @@ CHUNK_ROWS = 1 << 16
 LINE_BYTES = 4_096  # a header's line has fewer
 N_HEADER_LINES = 3
 CREATED = "# Segments csv created "
+UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 HEADLINE = re.compile(rb"# Segments csv created ([ -~]*)")
 COLUMNS = b"# YTID, start_seconds, end_seconds, positive_labels"
 COUNTS = re.compile(
@@ -207,6 +208,15 @@ def concatenate(lists: Sequence[SegmentList]) -> SegmentList:
             "Likely cause: one list is a part of another"
         )
     return joined
+
+
+def begins_as_list(path: Path) -> bool:
+    """Whether a file begins as the published lists do, or as what other programs make of them."""
+    with path.open("rb") as file:
+        head = file.read(LINE_BYTES)
+    text = head.decode("utf-16" if head.startswith(UTF16_MARKS) else "utf-8-sig", "replace")
+    begins_as_header = text.lstrip('" ').startswith("#") and HEADER_WORDS.search(text.encode()) is not None
+    return begins_as_header or ROW.match(head) is not None
 
 
 def read_segments(path: str | os.PathLike[str], labels: LabelSet | None = None) -> SegmentList:

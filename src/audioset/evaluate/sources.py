@@ -16,9 +16,11 @@ from audioset.data.clips import Key
 from audioset.data.download import PARTIAL_FOLDER
 from audioset.data.features import ClipArrays
 from audioset.data.ledger import LEDGER_NAME
-from audioset.data.segments import SegmentList, read_segments
+from audioset.data.published import segments_path
+from audioset.data.segments import SegmentList, begins_as_list, read_segments
 from audioset.errors import DataError, NoInputError, UsageError
-from audioset.evaluate.clips import NOT_THERE, Array, FloatArray, Scores, Targets
+from audioset.evaluate.clips import CLIP_NAME, NOT_THERE, Array, FloatArray, Scores, Targets
+from audioset.folders import find_recordings
 from audioset.labels import LabelSet
 from audioset.weights.model_folder import WEIGHTS_NAME, ModelCard
 
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 
 PUBLISHED_LABELS = "audioset-527"
 CLIPS_AT_ONCE = 4096
-LISTS_BEGIN = b"#"  # after what spreadsheets put before it
 NO_FILE, NO_EMBEDDINGS = "no_file", "no_embeddings"
 
 
@@ -47,8 +48,9 @@ def read_targets(path: str | os.PathLike[str], labels: LabelSet) -> Targets:
     Parameters
     ----------
     path : path
-        A list such as ``eval_segments.csv``, or a table as ``clip_labels.read_label_table`` reads it. The targets of
-        a table are of the labels that occur in it: whoever wrote it did not listen for others.
+        A list such as ``eval_segments.csv``; the name of a published one, such as ``eval``; or a table as
+        ``clip_labels.read_label_table`` reads it. The targets of a table are of the labels that occur in it: whoever
+        wrote it did not listen for others.
     labels : LabelSet
         Of the model. A table may also name those of AudioSet that the model does not have.
 
@@ -60,9 +62,17 @@ def read_targets(path: str | os.PathLike[str], labels: LabelSet) -> Targets:
     ------
     DataError, UsageError
         As ``read_segments`` and ``read_label_table``.
+    AssetError
+        If a published list is not on this machine and cannot be fetched.
     """
-    path = Path(path)
-    if _is_published_list(path):
+    path = segments_path(path)
+    try:
+        is_list = begins_as_list(path)
+    except OSError as error:
+        raise UsageError(
+            f"labels {path} cannot be read: {error.strerror or error}. Next step: check its name"
+        ) from error
+    if is_list:
         return segment_targets(read_segments(path), path.name)
     table = read_label_table(path, _joined(labels, LabelSet.load(PUBLISHED_LABELS)))
     places = {label_id: index for index, label_id in enumerate(table.labels.ids)}
@@ -210,7 +220,12 @@ def find_audio(folder: str | os.PathLike[str], targets: Targets) -> tuple[dict[s
     folder = Path(folder)
     if not folder.is_dir():
         raise NoInputError(f"{folder} is no folder. Next step: name the one with the recordings")
-    by_path = {name: folder / name for name in targets.names if (folder / name).is_file()}
+    is_table = not all(map(CLIP_NAME.fullmatch, targets.names))
+    by_path = (
+        {name: path for name, path in find_recordings(targets.names, folder).items() if path.is_file()}
+        if is_table
+        else {}
+    )
     files = by_path or _files_by_clip(folder, targets)
     if not files:
         raise NoInputError(
@@ -240,12 +255,19 @@ def describe_model(name: str, card: ModelCard, folder: Path, **settings: Any) ->
 def count_training_clips(paths: Iterable[str | os.PathLike[str]]) -> dict[str, int]:
     """How many clips of published lists have each label, by its id."""
     counts = dict.fromkeys(LabelSet.load(PUBLISHED_LABELS).ids, 0)
-    for path in paths:
+    for path in map(segments_path, paths):
         segments = read_segments(path)
         for labels, count in zip(segments.label_sets, segments.set_counts.tolist(), strict=True):
             for label_id in labels:
                 counts[label_id] += count
     return counts
+
+
+def _files_by_path(folder: Path, targets: Targets) -> dict[str, Path]:
+    """Recordings where a table says; none for a list, which names clips."""
+    if all(map(CLIP_NAME.fullmatch, targets.names)):
+        return {}
+    return {name: path for name, path in find_recordings(targets.names, folder).items() if path.is_file()}
 
 
 def _files_by_clip(folder: Path, targets: Targets) -> dict[str, Path]:
@@ -270,17 +292,6 @@ def _audio_files(folder: Path) -> Iterator[Path]:
     for parent, folders, names in os.walk(start):
         folders[:] = sorted(name for name in folders if name != PARTIAL_FOLDER and not name.startswith("."))
         yield from (Path(parent, name) for name in sorted(names) if not name.startswith("."))
-
-
-def _is_published_list(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            head = file.read(64)
-    except OSError as error:
-        raise UsageError(
-            f"labels {path} cannot be read: {error.strerror or error}. Next step: check its name"
-        ) from error
-    return head.lstrip(b'\xef\xbb\xbf" ').startswith(LISTS_BEGIN)
 
 
 def _joined(first: LabelSet, second: LabelSet) -> LabelSet:

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from audioset.errors import AudioError, NoInputError
+from audioset.folders import AUDIO_SUFFIXES, find_files
 from audioset.frontend import FrontendSpec
 from audioset.labels import LabelSet
 from audioset.sounds.audio import read_clip
 from audioset.sounds.collection import Clip
-from audioset.sounds.folder import AUDIO_SUFFIXES, find_files
 from audioset.sounds.reading import read_collection
 
 logger = logging.getLogger(__name__)

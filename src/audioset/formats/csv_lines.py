@@ -1,4 +1,4 @@
-"""CSV: one line for each label or event, UTF-8, quoted as RFC 4180 says."""
+"""CSV: one line for each label or event, UTF-8, quoted as RFC 4180 says, and without formulas for spreadsheets."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from audioset.formats.output import Stream
 from audioset.formats.recognising import begins_with
 from audioset.formats.rows import CELLS, EVENT_CELLS, Cell, EventRow, Row, flat_cells, flat_event_cells
+from audioset.text import harmless
 
 # Not the csv module: before Python 3.13 it leaves a lone carriage return unquoted, and then cannot read it back.
 NEEDS_QUOTES = re.compile('[",\r\n]')
@@ -54,7 +55,7 @@ def _line(cells: tuple[Cell, ...]) -> bytes:
 def _quoted(cell: Cell) -> str:
     if cell is None:
         return ""
-    text = cell if isinstance(cell, str) else decimal(cell)
+    text = harmless(cell) if isinstance(cell, str) else decimal(cell)
     return '"' + text.replace('"', '""') + '"' if NEEDS_QUOTES.search(text) else text
 
 

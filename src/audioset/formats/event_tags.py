@@ -39,7 +39,7 @@ def raven_events(stream: Stream) -> EventTagsWriter:
 def _tag_rows(row: EventRow) -> Iterator[Row]:
     for event in row.events:
         tags = (Tag(event.label_id, event.label, event.score),)
-        yield Row(row.path, event.start_s, event.end_s, tags, row.duration_s, row.model)
+        yield Row(row.path, event.start_s, event.end_s, tags, row.duration_s, row.model, high_hz=row.high_hz)
     if row.is_last:
         about = (row.duration_s, row.model, row.warnings, row.error_code, row.error)
         yield Row(row.path, 0.0, row.duration_s or 0.0, (), *about)

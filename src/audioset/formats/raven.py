@@ -21,7 +21,6 @@ COLUMNS = (
     "Confidence",
     "Model",
 )
-HIGH_HZ = 8_000  # what the published models can hear
 
 
 class RavenWriter:
@@ -46,7 +45,7 @@ class RavenWriter:
             return
         self._move_on(row)
         times = self._path_starts_s + row.start_s, self._path_starts_s + clipped_end_s(row)
-        where = (*map(_decimal, times), "0", str(HIGH_HZ), row.path, _decimal(row.start_s))
+        where = (*map(_decimal, times), _decimal(0.0), _decimal(row.high_hz), row.path, _decimal(row.start_s))
         lines = b""
         for tag in row.tags:
             self._n_selections += 1

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 RowT = TypeVar("RowT", contravariant=True)
 Cell = str | float | None
 
+HIGH_HZ = 8_000.0  # what models of 16 kHz hear
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 CELLS = ("path", "start_s", "end_s", "rank", "label_id", "label", "score", "model", "error_code", "error")
 EVENT_CELLS = ("path", "start_s", "end_s", "label_id", "label", "score", "mean", "model", "error_code", "error")
@@ -68,6 +69,8 @@ class Row:
     warnings : tuple of str
     error_code, error : str or None
         Both or neither.
+    high_hz : float
+        The highest frequency that the model hears, for formats that draw frames.
     """
 
     path: str
@@ -79,6 +82,7 @@ class Row:
     warnings: tuple[str, ...] = ()
     error_code: str | None = None
     error: str | None = None
+    high_hz: float = HIGH_HZ
 
     def __post_init__(self) -> None:
         _make_printable(self)
@@ -111,6 +115,8 @@ class EventRow:
     warnings : tuple of str
     error_code, error : str or None
         Both or neither.
+    high_hz : float
+        The highest frequency that the model hears, for formats that draw frames.
     """
 
     path: str
@@ -122,6 +128,7 @@ class EventRow:
     warnings: tuple[str, ...] = ()
     error_code: str | None = None
     error: str | None = None
+    high_hz: float = HIGH_HZ
 
     def __post_init__(self) -> None:
         _make_printable(self)

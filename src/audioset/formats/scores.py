@@ -17,6 +17,7 @@ import numpy as np
 from audioset.clip_labels import Patches
 from audioset.errors import MissingExtraError, UsageError
 from audioset.labels import LabelSet
+from audioset.text import without_apostrophe
 
 CELLS = ("path", "start_s", "end_s", "label_id", "score", "model", "error_code")  # of those in rows.CELLS
 
@@ -137,7 +138,8 @@ def _flat_rows(lines: Iterator[Mapping[str, Any]]) -> Iterator[_Row]:
 
 def _csv_rows(path: Path) -> Iterator[_Row]:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        yield from _flat_rows(iter(csv.DictReader(file, strict=True)))
+        lines = csv.DictReader(file, strict=True)
+        yield from _flat_rows({**line, "path": without_apostrophe(line["path"])} for line in lines)
 
 
 def _parquet_rows(path: Path) -> Iterator[_Row]:

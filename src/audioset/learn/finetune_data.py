@@ -15,12 +15,12 @@ import torch
 
 from audioset.assets import hash_file
 from audioset.errors import AudioError, DataError, NoInputError
+from audioset.folders import AUDIO_SUFFIXES, find_files
 from audioset.frontend import FrontendSpec, log_mel, patches, slabs
 from audioset.learn.augment import MelScale, Noise
 from audioset.learn.finetune_config import FinetuneConfig
 from audioset.sounds.audio import read_clip
 from audioset.sounds.collection import Clip, Collection
-from audioset.sounds.folder import AUDIO_SUFFIXES, find_files
 
 logger = logging.getLogger(__name__)
 

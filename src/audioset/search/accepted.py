@@ -13,6 +13,7 @@ from audioset.files import update
 from audioset.formats.csv_lines import decimal
 from audioset.formats.rows import printable
 from audioset.search.moments import Span
+from audioset.text import harmless
 
 COLUMNS = ["path", "label", "start_s", "end_s"]
 MOST_DIGITS = 9  # of a number in a list
@@ -68,7 +69,8 @@ def append_moments(path: str | os.PathLike[str], moments: Iterable[Span], label:
     if not label.strip():
         raise UsageError("the label is empty; expected the name of a class. Next step: --label NAME")
     lines = dict.fromkeys(
-        (moment.path, printable(label.strip()), decimal(moment.start_s), decimal(moment.end_s)) for moment in moments
+        (harmless(moment.path), harmless(printable(label.strip())), decimal(moment.start_s), decimal(moment.end_s))
+        for moment in moments
     )
     new: list[tuple[str, ...]] = []
 

@@ -15,9 +15,10 @@ from audioset.formats.audacity import AudacityWriter, is_audacity
 from audioset.formats.output import FileId, Stream, check_output, open_output
 from audioset.formats.raven import RavenWriter, is_raven
 from audioset.formats.recognising import Recogniser, begins_with, has_lines, has_records
-from audioset.formats.rows import Row, Tag, Writer, one_line
+from audioset.formats.rows import HIGH_HZ, Row, Tag, Writer, one_line
 from audioset.formats.table import clock
 from audioset.search.moments import Moment
+from audioset.text import harmless
 
 CELLS = ("rank", "path", "start_s", "end_s", "similarity")
 EDITORS: dict[str, Callable[[Stream], Writer[Row]]] = {"audacity": AudacityWriter, "raven": RavenWriter}
@@ -32,6 +33,7 @@ def write_found(
     model: str = "",
     read: Container[FileId] = (),
     overwrites: bool = False,
+    high_hz: float = HIGH_HZ,
 ) -> None:
     """Write moments to a file, to standard output, or as a file for each recording into a folder.
 
@@ -47,6 +49,8 @@ def write_found(
         What ``audacity`` and ``raven`` call each moment.
     model : str
         For Raven's column of that name.
+    high_hz : float
+        What the model hears at most, for Raven.
     read : set of (int, int), overwrites : bool
         As for ``check_output``: which files were read, and whether any others may be replaced.
 
@@ -61,7 +65,7 @@ def write_found(
         with open_output(target) as stream:
             stream.write(FORMATS[format_name](moments).encode(stream.encoding, "replace"))
         return
-    rows = [_row(moment, label, model) for moment in sorted(moments, key=lambda one: (one.path, one.start_s))]
+    rows = [_row(moment, label, model, high_hz) for moment in sorted(moments, key=lambda one: (one.path, one.start_s))]
     if target is None or not Path(target).is_dir():
         _write_rows(rows, target, format_name)
         return
@@ -108,7 +112,7 @@ def to_csv(moments: Sequence[Moment]) -> str:
     lines = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     text.write(",".join(CELLS) + "\n")
     for record in _records(moments):
-        lines.writerow(record.values())
+        lines.writerow({**record, "path": harmless(record["path"])}.values())
     return text.getvalue()
 
 
@@ -139,9 +143,9 @@ def _records(moments: Sequence[Moment]) -> list[dict[str, Any]]:
     return [moment_to_record(rank, moment) for rank, moment in enumerate(moments, start=1)]
 
 
-def _row(moment: Moment, label: str, model: str) -> Row:
+def _row(moment: Moment, label: str, model: str, high_hz: float) -> Row:
     tags = (Tag("", label, moment.similarity),)
-    return Row(moment.path, moment.start_s, moment.end_s, tags, moment.end_s, model)
+    return Row(moment.path, moment.start_s, moment.end_s, tags, moment.end_s, model, high_hz=high_hz)
 
 
 def _write_rows(rows: Sequence[Row], target: str | None, format_name: str) -> None:

@@ -1,33 +1,42 @@
-"""Labels beside the audio, as editors write them: Audacity's label tracks and Raven's selection tables."""
+"""Labels beside the audio, as editors and BirdNET write them: label tracks, selection tables, and other tables."""
 
 from __future__ import annotations
 
-import csv
 import math
 import re
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
 
 from audioset.errors import DataError
+from audioset.folders import find_recordings, is_audio_name, some
+from audioset.label_tables import Heading, Table, TableRow, find_heading, read_table
 from audioset.sounds.entry import Entry
-from audioset.sounds.folder import AUDIO_SUFFIXES, find_files
-from audioset.sounds.text import lines_of, read_text, shown, split_labels
+from audioset.text import lines_of, read_text, shown, split_labels
 
-SUFFIXES = frozenset((".txt",))
+SUFFIXES = frozenset((".txt", ".csv", ".tsv", ".tab"))
 # What stands between the recording's name and the end of the label file's: x.Table.1.selections.txt
-NAME = re.compile(r"(?P<recording>.+?)(?P<raven>(\.Table\.\d+)?\.selections)?\.txt", re.IGNORECASE | re.DOTALL)
+NAME = re.compile(
+    r"(?P<recording>.+?)(?P<program>(\.Table\.\d+)?\.selections|(\.BirdNET)?\.selection\.table"
+    r"|\.BirdNET\.results(\.r|\.kaleidoscope)?)?\.(txt|csv|tsv|tab)",
+    re.IGNORECASE | re.DOTALL,
+)
+JOINED = re.compile(r"BirdNET_.*", re.IGNORECASE)  # BirdNET's tables of all recordings of a folder
 NUMBER = r"[-+]?\d+(?:[.,]\d*)?(?:[eE][-+]?\d+)?"
-AUDACITY_LINE = re.compile(rf"(?P<start>{NUMBER})\t(?P<end>{NUMBER})(?:\t(?P<label>.*))?")
+POINT_NUMBER = NUMBER.replace(",", "")
+# Audacity has tabs between the cells; people type blanks, and spreadsheets put semicolons or commas.
+LABEL_LINES = (
+    re.compile(rf"(?P<start>{NUMBER})(?:\s+|;)(?P<end>{NUMBER})(?:(?:\s+|;)(?P<label>.*))?"),
+    re.compile(rf"(?P<start>{POINT_NUMBER}), ?(?P<end>{POINT_NUMBER})(?:, ?(?P<label>.*))?"),
+)
 FREQUENCIES = "\\"  # begins the second line of an Audacity label with a range of frequencies
 SCORE = re.compile(r"\s\((?:0\.\d\d|1\.00)\)$")  # that ``audioset events`` puts after a label
-START, END, OFFSET = "begin time (s)", "end time (s)", "file offset (s)"
-RECORDING_COLUMNS = ("begin path", "begin file")
-# Raven names no column for the label; these are usual, the first that is there.
-RAVEN_LABELS = ("label", "labels", "annotation", "species", "common name", "species code", "tag", "tags", "call type")
+CONFIDENCE = re.compile(r"\t(?:0?\.\d+|[01](?:\.0*)?)?\s*$")  # that BirdNET puts into a fourth column
+FORMS = "start, end and label with tabs between them, as Audacity exports them, or a heading with such columns"
 
-Stretch = tuple[float, float, str]  # start and end in seconds, label
+# Recording, start and end in seconds, labels.
+Stretch = tuple[Path, float, float, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -37,29 +46,36 @@ class LabelFile:
     Attributes
     ----------
     path : Path
-    form : {"audacity", "raven", "empty"}
-    recording : Path
-        The audio it belongs to, which may be missing.
+    form : {"track", "table", "empty", "other"}
+        A label track has no heading; what is none of these is ``other``: it lies beside a recording and was not
+        understood.
+    recording : Path or None
+        The audio it belongs to, which may be missing; None for a table that names the recordings in its rows.
     """
 
     path: Path
     form: str
-    recording: Path
+    recording: Path | None
 
 
-def find_label_files(folder: Path, audio_folder: Path, recordings: Sequence[Path]) -> list[LabelFile]:
+def find_label_files(
+    folder: Path, paths: Sequence[Path], audio_folder: Path, recordings: Sequence[Path]
+) -> list[LabelFile]:
     """Label files below a folder, and the recording of each, which has the same place below ``audio_folder``.
 
     Parameters
     ----------
-    folder, audio_folder : Path
+    folder : Path
+    paths : sequence of Path
+        The files below it that end as label files do.
+    audio_folder : Path
     recordings : sequence of Path
         The audio files below ``audio_folder``.
 
     Returns
     -------
     list of LabelFile
-        Text files of another form are left out.
+        Text that belongs to no recording and is of another form is left out.
 
     Raises
     ------
@@ -71,18 +87,26 @@ def find_label_files(folder: Path, audio_folder: Path, recordings: Sequence[Path
         by_name[recording].append(recording)
         by_name[recording.with_suffix("")].append(recording)
     found = []
-    for path in find_files(folder, SUFFIXES):
+    for path in paths:
         match = NAME.fullmatch(path.name)
-        form = _form(path, is_raven=bool(match and match["raven"]))
-        if match and form:
-            place = (audio_folder / path.relative_to(folder)).with_name(match["recording"])
-            found.append(LabelFile(path, form, _recording(path, place, by_name[place])))
+        if match is None:
+            continue
+        place = (audio_folder / path.relative_to(folder)).with_name(match["recording"])
+        label_file = _label_file(path, place, by_name[place], is_of_program=match["program"] is not None)
+        if label_file:
+            found.append(label_file)
     _check_forms(found)
     return found
 
 
-def read_annotations(label_files: Sequence[LabelFile], audio_folder: Path) -> list[Entry]:
+def read_annotations(label_files: Sequence[LabelFile], audio_folder: Path) -> tuple[list[Entry], list[str]]:
     """One clip for each labelled stretch; one that is labelled several times has several labels.
+
+    Returns
+    -------
+    entries : list of Entry
+    notes : list of str
+        What was passed over.
 
     Raises
     ------
@@ -90,127 +114,139 @@ def read_annotations(label_files: Sequence[LabelFile], audio_folder: Path) -> li
         If a line is none of its form; the message has its number.
     """
     joined: dict[tuple[Path, float, float], Entry] = {}
+    notes: list[str] = []
     for label_file in label_files:
-        for start_s, end_s, label in READERS[label_file.form](label_file):
-            key = label_file.recording, start_s, end_s
-            labels = split_labels(label, shown(label_file.path))
-            name = label_file.recording.relative_to(audio_folder).as_posix()
-            entry = joined.setdefault(key, Entry(label_file.recording, name, (), start_s, end_s))
-            joined[key] = replace(entry, labels=tuple(dict.fromkeys(entry.labels + labels)))
-    return list(joined.values())
+        for recording, start_s, end_s, labels in _stretches(label_file, audio_folder, notes):
+            name = recording.relative_to(audio_folder) if recording.is_relative_to(audio_folder) else recording
+            entry = joined.setdefault(
+                (recording, start_s, end_s), Entry(recording, name.as_posix(), (), start_s, end_s)
+            )
+            joined[recording, start_s, end_s] = replace(entry, labels=tuple(dict.fromkeys(entry.labels + labels)))
+    return list(joined.values()), notes
 
 
-def _form(path: Path, *, is_raven: bool) -> str | None:
-    """Whose labels a text file has, by its first line; None for any other text."""
+def _label_file(path: Path, place: Path, recordings: Sequence[Path], *, is_of_program: bool) -> LabelFile | None:
+    """What a file of text is to the recording that its name means."""
+    is_text = path.suffix.lower() == ".txt"
+    if not (is_text or is_of_program or recordings or JOINED.match(path.name)):
+        return None
+    form, heading = _form(path, is_of_program=is_of_program)
+    if recordings:
+        return LabelFile(path, form, _only(path, recordings))
+    if form == "other":
+        return None
+    if heading and "path" in heading.places and (is_of_program or is_text or JOINED.match(path.name)):
+        return LabelFile(path, form, None)
+    if not is_text and not is_of_program:
+        return None
+    return LabelFile(path, form, place if is_audio_name(place.name) else place.with_name(f"{place.name}.wav"))
+
+
+def _form(path: Path, *, is_of_program: bool) -> tuple[str, Heading | None]:
+    """What labels a text has, by its first lines, and its heading if it is a table."""
     try:
         text = read_text(path)
     except DataError:
-        if is_raven:
+        if is_of_program:
             raise
-        return None
+        return "other", None
     first = next((line for line in lines_of(text) if line.strip()), None)
     if first is None:
-        return "empty"
-    if START in _cells(first.casefold()):
-        return "raven"
-    if is_raven:
+        return "empty", None
+    if _match(first):
+        return "track", None
+    heading = find_heading(text, path.suffix)
+    if heading.is_there and heading.is_timed and not heading.places.keys().isdisjoint(("label", "label_id")):
+        return "table", heading
+    if is_of_program:
         raise DataError(
-            f"{shown(path)} begins with {shown(first)!r}; expected the heading of a Raven selection table, with "
-            "Begin Time (s). Next step: save it from Raven again"
+            f"{shown(path)} begins with {shown(first)!r}; expected the heading of a selection table, with "
+            "Begin Time (s), End Time (s) and a column of labels such as Annotation or Species. Next step: save it "
+            "from its program again"
         )
-    return "audacity" if AUDACITY_LINE.fullmatch(first.strip(" ")) else None
+    return "other", None
 
 
-def _recording(path: Path, place: Path, recordings: Sequence[Path]) -> Path:
+def _only(path: Path, recordings: Sequence[Path]) -> Path:
     if len(recordings) > 1:
         names = " and ".join(shown(recording.name) for recording in recordings)
         raise DataError(f"{shown(path)} may belong to {names}. Next step: name it {shown(recordings[0].name)}.txt")
-    if recordings:
-        return recordings[0]
-    return place if place.suffix.lower() in AUDIO_SUFFIXES else place.with_name(f"{place.name}.wav")
+    return recordings[0]
 
 
 def _check_forms(found: Sequence[LabelFile]) -> None:
-    """Refuse a recording with two label files, other than several tables of Raven's."""
+    """Refuse a recording with two label files, other than several tables."""
     first: dict[Path, LabelFile] = {}
     for label_file in found:
+        if label_file.recording is None or label_file.form == "other":
+            continue
         other = first.setdefault(label_file.recording, label_file)
-        if other is not label_file and not other.form == label_file.form == "raven":
+        if other is not label_file and not other.form == label_file.form == "table":
             raise DataError(
                 f"{shown(label_file.recording)} has two label files, {shown(other.path.name)} and "
                 f"{shown(label_file.path.name)}; expected one. Next step: move one of them away"
             )
 
 
-def _read_audacity(label_file: LabelFile) -> Iterator[Stretch]:
-    for number, line in enumerate(lines_of(read_text(label_file.path)), 1):
+def _stretches(label_file: LabelFile, audio_folder: Path, notes: list[str]) -> Iterator[Stretch]:
+    place = shown(label_file.path)
+    if label_file.form == "table":
+        table = read_table(label_file.path, needs_path=label_file.recording is None)
+        for row, recording in _rows_of(table, label_file, audio_folder, notes):
+            if row.start_s is None or row.end_s is None:
+                raise DataError(f"{place}, line {row.line} has no start or no end; expected both, in seconds")
+            yield recording, row.start_s, row.end_s, split_labels(row.label or row.label_id, place, table.separators)
+    elif label_file.form == "track" and label_file.recording:
+        for start_s, end_s, label in _read_track(label_file.path):
+            yield label_file.recording, start_s, end_s, split_labels(label, place)
+
+
+def _rows_of(
+    table: Table, label_file: LabelFile, audio_folder: Path, notes: list[str]
+) -> Iterator[tuple[TableRow, Path]]:
+    """Each row and its recording; those of recordings that are not there are counted."""
+    if label_file.recording is None:
+        files = find_recordings((row.path for row in table.rows), audio_folder)
+        yield from ((row, files[row.path]) for row in table.rows)
+        return
+    others: Counter[str] = Counter()
+    for row in table.rows:
+        named = PureWindowsPath(row.path.strip())  # takes both kinds of slashes
+        sibling = label_file.recording.with_name(named.name) if named.name else label_file.recording
+        if named.name in ("", label_file.recording.name) or named.stem == label_file.recording.stem:
+            yield row, label_file.recording
+        elif sibling.exists():
+            yield row, sibling
+        else:
+            others[named.name] += 1
+    if others and others.total() == len(table.rows):
+        raise DataError(
+            f"{shown(label_file.path)} has no row of {shown(label_file.recording.name)}: its rows are of "
+            f"{some(others)}. Likely cause: the recording or the table was renamed. Next step: put the recording that "
+            "the rows name beside it, or correct the names in its column of files"
+        )
+    if others:
+        notes.append(
+            f"skipped: {others.total():,} rows of {shown(label_file.path)}, which are of {some(others)}, and no such "
+            "recording is there"
+        )
+
+
+def _read_track(path: Path) -> Iterator[tuple[float, float, str]]:
+    for number, line in enumerate(lines_of(read_text(path)), 1):
         if not line.strip() or line.startswith(FREQUENCIES):
             continue
-        match = AUDACITY_LINE.fullmatch(line.strip(" "))
+        match = _match(line)
         if not match:
+            raise DataError(f"{shown(path)}, line {number}: {shown(line)!r}; expected {FORMS}")
+        start_s, end_s = (float(match[name].replace(",", ".")) for name in ("start", "end"))
+        if not 0 <= start_s <= end_s < math.inf:
             raise DataError(
-                f"{shown(label_file.path)}, line {number}: {shown(line)!r}; expected start, end and label with tabs "
-                "between them, as Audacity exports them"
+                f"{shown(path)}, line {number} has the times {shown(match['start'])!r} and {shown(match['end'])!r}; "
+                "expected seconds, the end not before the start"
             )
-        times = _times(match["start"], match["end"], label_file, number)
-        yield *times, SCORE.sub("", match["label"] or "")
+        yield start_s, end_s, SCORE.sub("", CONFIDENCE.sub("", match["label"] or ""))
 
 
-def _read_raven(label_file: LabelFile) -> Iterator[Stretch]:
-    lines = [line for line in enumerate(lines_of(read_text(label_file.path)), 1) if line[1].strip()]
-    (number, heading), *rows = lines
-    names = [name.casefold() for name in _cells(heading)]
-    column = next((name for name in RAVEN_LABELS if name in names), None)
-    if column is None or END not in names:
-        raise DataError(
-            f"{shown(label_file.path)}, line {number}: the columns are {shown(', '.join(names))}; expected "
-            f"End Time (s) and one of {', '.join(RAVEN_LABELS)}. Next step: add the column in Raven, or rename yours"
-        )
-    for number, line in rows:
-        cells = dict(zip(names, _cells(line), strict=False))
-        if _is_of(cells, label_file.recording):
-            yield *_raven_times(cells, label_file, number), cells.get(column, "")
-
-
-def _is_of(cells: dict[str, str], recording: Path) -> bool:
-    """Whether a selection is of the recording, and of none that was opened together with it."""
-    named = next((cells[column] for column in RECORDING_COLUMNS if cells.get(column)), None)
-    return named is None or PureWindowsPath(named).name == recording.name  # takes both kinds of slashes
-
-
-def _raven_times(cells: dict[str, str], label_file: LabelFile, number: int) -> tuple[float, float]:
-    """Seconds in the recording: Begin Time counts from the start of the first one that was open."""
-    start_s, end_s = _times(cells.get(START, ""), cells.get(END, ""), label_file, number)
-    if not cells.get(OFFSET):
-        return start_s, end_s
-    offset_s, _ = _times(cells[OFFSET], cells[OFFSET], label_file, number)
-    return offset_s, offset_s + (end_s - start_s)
-
-
-def _times(start: str, end: str, label_file: LabelFile, number: int) -> tuple[float, float]:
-    try:
-        start_s, end_s = float(start.replace(",", ".")), float(end.replace(",", "."))
-    except ValueError:
-        start_s = end_s = math.nan
-    if not 0 <= start_s <= end_s < math.inf:
-        raise DataError(
-            f"{shown(label_file.path)}, line {number} has the times {shown(start)!r} and {shown(end)!r}; expected "
-            "seconds, the end not before the start"
-        )
-    return start_s, end_s
-
-
-def _read_empty(label_file: LabelFile) -> Iterator[Stretch]:
-    """Nothing: somebody listened, and heard none of the classes."""
-    return iter(())
-
-
-def _cells(line: str) -> list[str]:
-    return [cell.strip() for cell in next(csv.reader([line], delimiter="\t", quoting=csv.QUOTE_NONE), [])]
-
-
-READERS: dict[str, Callable[[LabelFile], Iterator[Stretch]]] = {
-    "audacity": _read_audacity,
-    "raven": _read_raven,
-    "empty": _read_empty,
-}
+def _match(line: str) -> re.Match[str] | None:
+    return next(filter(None, (pattern.fullmatch(line.strip(" ")) for pattern in LABEL_LINES)), None)

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -83,6 +84,7 @@ class Check:
         """The check as JSON knows it."""
         return {
             "source": self.collection.source,
+            "skipped": list(self.collection.notes),
             "n_clips": len(self.collection),
             "n_usable": len(self.usable),
             "is_multi_label": self.usable.is_multi_label,
@@ -176,7 +178,7 @@ def _hear(
     rows_of: dict[Path, list[int]] = defaultdict(list)
     heard: dict[int, HeardClip] = {}
     for row, clip in enumerate(collection.clips):
-        if clip.path.exists():
+        if os.path.exists(clip.path):  # noqa: PTH110 - Path.exists raises OSError for a name too long
             rows_of[clip.path].append(row)
         else:
             heard[row] = HeardClip(clip, code="missing", problem="there is no such file")

@@ -57,11 +57,14 @@ class Collection:
         Names in order: column ``i`` of targets and scores is ``classes[i]``.
     source : str
         Where it was read from, for people.
+    notes : tuple of str
+        What was passed over there, for people.
     """
 
     clips: tuple[Clip, ...]
     classes: tuple[str, ...]
     source: str = ""
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         unknown = sorted({label for clip in self.clips for label in clip.labels} - set(self.classes))

@@ -7,19 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from audioset.data.adopt import NAMES
-from audioset.data.segments import CREATED, Segment, read_segments
+from audioset.data.segments import Segment, read_segments
 from audioset.errors import DataError
 from audioset.labels import LabelSet
 from audioset.sounds.entry import Entry
-from audioset.sounds.text import shown
+from audioset.text import shown
 
 FILE_SUFFIXES = re.compile(r"(\.[a-z]\w*)+$", re.IGNORECASE)  # the dot in "x_30.000" begins none
-
-
-def is_segment_list(path: Path) -> bool:
-    """Whether a file begins as the published lists do."""
-    with path.open("rb") as file:
-        return file.read(len(CREATED)) == CREATED.encode()
 
 
 def read_segment_list(path: Path, audio: Path, files: Sequence[Path]) -> list[Entry]:

@@ -10,24 +10,28 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from audioset.data.published import SUBSET_FILES, segments_path
+from audioset.data.segments import begins_as_list
 from audioset.errors import DataError, NoInputError, UsageError
+from audioset.folders import AUDIO_SUFFIXES, find_files, is_audio_name, scan_folder, some
 from audioset.labels import LabelSet, nearest_names
-from audioset.sounds.annotations import LabelFile, find_label_files, read_annotations
+from audioset.sounds.annotations import FORMS as LABEL_FORMS
+from audioset.sounds.annotations import SUFFIXES, LabelFile, find_label_files, read_annotations
 from audioset.sounds.collection import SPLITS, Clip, Collection
-from audioset.sounds.dataset import is_segment_list, read_segment_list
+from audioset.sounds.dataset import read_segment_list
 from audioset.sounds.entry import Entry
-from audioset.sounds.folder import AUDIO_SUFFIXES, find_files, read_folders
-from audioset.sounds.table import read_table
-from audioset.sounds.text import class_name, has_bytes, shown
+from audioset.sounds.folder import read_folders
+from audioset.sounds.table import read_clip_table
+from audioset.text import class_name, has_bytes, shown
 
 BACKGROUNDS = ("background", "_background_noise_")  # names of no class, unless another is given
 FORMS = (
     "a folder of folders, one for each class; a CSV or TSV file with the columns path and label; a folder of "
-    "recordings with Audacity or Raven labels beside them (x.wav and x.txt); a list of AudioSet's clips "
+    "recordings with labels of Audacity, Raven or BirdNET beside them (x.wav and x.txt); a list of AudioSet's clips "
     "(eval_segments.csv) with --audio FOLDER"
 )
 SEGMENTS = "AudioSet's list"
@@ -48,8 +52,9 @@ def read_collection(
     Parameters
     ----------
     source : path
-        One of: a folder of folders, one for each class; a CSV or TSV file; a folder of recordings with Audacity or
-        Raven labels beside them; a list of AudioSet's clips. It is recognised by what is in it.
+        One of: a folder of folders, one for each class; a CSV or TSV file, as ``label_tables.read_table`` reads it; a
+        folder of recordings with labels of Audacity, Raven or BirdNET beside them; a list of AudioSet's clips. It is
+        recognised by what is in it.
     audio : path, optional
         Where the paths of a table begin, or where the recordings of label files or of a list are. Default: in the
         folder of the source.
@@ -79,7 +84,7 @@ def read_collection(
         If a group, split, background or class is not there.
     """
     folder_or_file = Path(source)
-    entries, form = _read_source(folder_or_file, None if audio is None else Path(audio))
+    entries, form, notes = _read_source(folder_or_file, None if audio is None else Path(audio))
     groups = _marks(entries, group, "--group") if group is not None else [None] * len(entries)
     splits = _splits(entries, split)
     labels = _without_background(entries, background)
@@ -90,73 +95,113 @@ def read_collection(
     names = _sorted_classes(clips, form)
     if classes is not None:
         clips, names = _choose(clips, names, classes)
-    return Collection(tuple(clips), names, f"{folder_or_file} ({form})")
+    return Collection(tuple(clips), names, f"{folder_or_file} ({form})", notes)
 
 
-def _read_source(source: Path, audio: Path | None) -> tuple[list[Entry], str]:
-    """What the source says, and what it is."""
+def _read_source(source: Path, audio: Path | None) -> tuple[list[Entry], str, tuple[str, ...]]:
+    """What the source says, what it is, and what was passed over in it."""
     try:
         if audio is not None and not audio.is_dir():
             raise NoInputError(f"there is no folder {shown(audio)}. Next step: correct --audio")
+        if os.fspath(source) in SUBSET_FILES and not source.exists():
+            if audio is None:
+                raise UsageError(f"{source} is the name of a published list. Next step: --audio FOLDER, with its clips")
+            source = segments_path(source)
         if source.is_dir():
             return _read_folder(source, audio)
         if not source.is_file():
             raise NoInputError(f"there is no file or folder {shown(source)}. Next step: check its name")
-        if is_segment_list(source):
+        if begins_as_list(source):
             folder = source.parent if audio is None else audio
-            return read_segment_list(source, folder, _audio_files(folder)), SEGMENTS
-        if source.suffix.lower() in AUDIO_SUFFIXES:
+            return read_segment_list(source, folder, find_files(folder, AUDIO_SUFFIXES)), SEGMENTS, ()
+        if is_audio_name(source.name):
             raise UsageError(f"{shown(source)} is one sound; expected {FORMS}")
-        return read_table(source, audio), "table"
+        return read_clip_table(source, audio), "table", ()
     except OSError as error:
         if isinstance(error, (DataError, NoInputError, UsageError)):
             raise
         raise DataError(f"{shown(source)} cannot be read: {error.strerror or error}") from error
 
 
-def _read_folder(source: Path, audio: Path | None) -> tuple[list[Entry], str]:
-    files = _audio_files(source if audio is None else audio)
-    label_files = find_label_files(source, source if audio is None else audio, files)
+def _read_folder(source: Path, audio: Path | None) -> tuple[list[Entry], str, tuple[str, ...]]:
+    scan = scan_folder(source)
+    files = list(map(Path, scan.of(AUDIO_SUFFIXES))) if audio is None else find_files(audio, AUDIO_SUFFIXES)
+    texts = list(map(Path, scan.of(SUFFIXES)))
+    beside = find_label_files(source, texts, source if audio is None else audio, files)
+    label_files = [label_file for label_file in beside if label_file.form != "other"]
+    others = [label_file for label_file in beside if label_file.form == "other"]
     loose = [path for path in files if path.parent == source]
-    if label_files and (audio is not None or loose or _beside(label_files, files)):
-        _check_all_labelled(source, label_files, files if not loose else ())
-        entries = read_annotations(label_files, source if audio is None else audio)
+    if label_files and (audio is not None or loose or _are_of(label_files, files)):
+        if not loose:
+            _check_all_labelled(source, label_files, files)
+        notes = [*scan.notes(), *_check_others(others, label_files)]
+        entries, rows_skipped = read_annotations(label_files, source if audio is None else audio)
         if not entries:
             raise DataError(f"the label files in {shown(source)} have no labels; expected a start, an end and a label")
-        return entries, "labels beside the audio"
+        notes += [*rows_skipped, *_unlabelled(files, label_files, entries)]
+        return entries, "labels beside the audio", tuple(notes)
     if audio is not None:
         raise UsageError(f"{shown(source)} has no label files, so --audio has no meaning. Known forms: {FORMS}")
     if not files:
-        raise NoInputError(f"there is no audio in {shown(source)}. Known forms: {FORMS}")
+        raise NoInputError(f"there is no audio in {shown(source)}. {_said(scan.notes())}Known forms: {FORMS}")
     if loose:
         where = "lie" if len(loose) > 1 else "lies"
+        texts_beside = f"; {_not_labels(others)}" if others else ", and no labels lie beside"
         raise DataError(
-            f"{_some([path.name for path in loose])} {where} in no folder of a class below {shown(source)}, and no "
-            f"labels lie beside. Next step: put each sound in the folder of its class. Known forms: {FORMS}"
+            f"{some(path.name for path in loose)} {where} in no folder of a class below {shown(source)}{texts_beside}. "
+            f"Next step: put each sound in the folder of its class. Known forms: {FORMS}"
         )
-    return read_folders(source, files), "folders"
+    notes = [*scan.notes(), *([f"skipped: {_not_labels(others)}"] if others else [])]
+    return read_folders(source, files), "folders", tuple(notes)
 
 
-def _audio_files(folder: Path) -> list[Path]:
-    return find_files(folder, AUDIO_SUFFIXES)
-
-
-def _beside(label_files: Iterable[LabelFile], files: Sequence[Path]) -> bool:
+def _are_of(label_files: Iterable[LabelFile], files: Sequence[Path]) -> bool:
+    """Whether any label file belongs to a recording that is there."""
     known = set(files)
-    return any(label_file.recording in known for label_file in label_files)
+    return any(label_file.recording is None or label_file.recording in known for label_file in label_files)
 
 
-def _check_all_labelled(source: Path, label_files: Iterable[LabelFile], files: Sequence[Path]) -> None:
+def _check_all_labelled(source: Path, label_files: Sequence[LabelFile], files: Sequence[Path]) -> None:
     """Refuse a folder of folders with some label files: it could be meant either way."""
     labelled = {label_file.recording for label_file in label_files}
     without = [path for path in files if path not in labelled]
-    if without:
+    if without and None not in labelled:
         raise DataError(
             f"{shown(source)} could be a folder of folders, or recordings with labels beside them: {len(without)} of "
-            f"{len(files)} sounds have none, such as {_some([path.name for path in without])}. Next step: put an empty "
+            f"{len(files)} sounds have none, such as {some(path.name for path in without)}. Next step: put an empty "
             "text file beside a recording without labels, or move the text files away, or write a CSV with the columns "
             f"path and label. Known forms: {FORMS}"
         )
+
+
+def _check_others(others: Sequence[LabelFile], label_files: Sequence[LabelFile]) -> Iterator[str]:
+    """Refuse text that is no labels beside a recording that has no others: these may be lost. Name all other text."""
+    labelled = {label_file.recording for label_file in label_files}
+    alone = [label_file for label_file in others if label_file.recording not in labelled]
+    if alone and None not in labelled:
+        raise DataError(
+            f"{_not_labels(alone)}; expected {LABEL_FORMS}. Next step: correct it, or move it away. An empty text file "
+            "says that a recording has no labels"
+        )
+    if others:
+        yield f"skipped: {_not_labels(others)}"
+
+
+def _not_labels(others: Sequence[LabelFile]) -> str:
+    """That texts beside recordings are no labels, and how the first of them begins."""
+    return f"{some(other.path.name for other in others)} beside recordings, not understood as labels"
+
+
+def _unlabelled(files: Sequence[Path], label_files: Sequence[LabelFile], entries: Sequence[Entry]) -> Iterator[str]:
+    labelled = {*(label_file.recording for label_file in label_files), *(entry.path for entry in entries)}
+    without = [path for path in files if path not in labelled]
+    if without:
+        names = some(path.name for path in without)
+        yield f"skipped: {len(without):,} of {len(files):,} recordings, which have no label file: {names}"
+
+
+def _said(notes: Iterable[str]) -> str:
+    return "".join(f"{note[0].upper()}{note[1:]}. " for note in notes)
 
 
 def _marks(entries: Sequence[Entry], rule: str, option: str) -> list[str | None]:
@@ -218,7 +263,7 @@ def _without_background(entries: Sequence[Entry], background: str | None) -> lis
     names = {class_name(name).casefold() for name in (BACKGROUNDS if background is None else (background,))}
     present = {label for entry in entries for label in entry.labels}
     if background is not None and not any(label.casefold() in names for label in present):
-        raise UsageError(f"there is no {background!r} for --background among {_some(sorted(present))}")
+        raise UsageError(f"there is no {background!r} for --background among {some(sorted(present))}")
     return [tuple(label for label in entry.labels if label.casefold() not in names) for entry in entries]
 
 
@@ -243,8 +288,3 @@ def _choose(clips: Iterable[Clip], names: Sequence[str], classes: Sequence[str])
         if not clip.labels or not set(chosen).isdisjoint(clip.labels)
     ]
     return kept, chosen
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - N_SHOWN:,} more" if len(names) > N_SHOWN else ""
-    return ", ".join(map(shown, names[:N_SHOWN])) + more

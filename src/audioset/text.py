@@ -18,6 +18,7 @@ MARKS = (  # the longer ones first: UTF-32's begins as UTF-16's does
 LABEL_SEPARATOR = ";"
 LINE_END = re.compile("\r\n?|\n")
 NOT_UTF8 = re.compile("[\ud800-\udfff]")
+FORMULA = re.compile(r"'*[=+\-@\t\r]")  # with apostrophes of its own before it, so that each is undone once
 N_SHOWN = 60  # characters of a line, in messages
 
 
@@ -61,8 +62,8 @@ def has_bytes(text: str) -> bool:
     return NOT_UTF8.search(text) is not None
 
 
-def split_labels(text: str, place: str) -> tuple[str, ...]:
-    """Names of classes in a cell with ``;`` between them, each once.
+def split_labels(text: str, place: str, separators: str = LABEL_SEPARATOR) -> tuple[str, ...]:
+    """Names of classes in a cell with any of ``separators`` between them, each once.
 
     Raises
     ------
@@ -74,7 +75,20 @@ def split_labels(text: str, place: str) -> tuple[str, ...]:
             f"{place}: the label {shown(text)} is not UTF-8. Likely cause: a file in Latin-1 or another old encoding. "
             "Next step: save it as UTF-8"
         )
-    return tuple(dict.fromkeys(filter(None, map(class_name, text.split(LABEL_SEPARATOR)))))
+    return tuple(dict.fromkeys(filter(None, map(class_name, re.split(f"[{re.escape(separators)}]", text)))))
+
+
+def harmless(cell: str) -> str:
+    """A cell of CSV that no spreadsheet takes for a formula: those that begin as one get an apostrophe before them.
+
+    Source: OWASP, "CSV Injection".
+    """
+    return f"'{cell}" if FORMULA.match(cell) else cell
+
+
+def without_apostrophe(cell: str) -> str:
+    """The cell that ``harmless`` was given."""
+    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
 
 
 def class_name(text: str) -> str:
