@@ -42,6 +42,7 @@ from audioset.sounds.splits import fold_by_file, fold_by_group
 from audioset.train.average import Weights
 from audioset.train.checkpoint import Record
 from audioset.train.distributed import Processes, join_processes
+from audioset.train.finite import named
 from audioset.weights.model_folder import ModelCard
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
@@ -299,7 +300,14 @@ class _Finetuning:
         task = self._task
         card, first = with_new_layers(task.backbone, task.classes, task.activation, self._config, {})
         module = FinetuneState(card, first, self._config, self._processes.device).module
-        return predict(task, module, weights, rows, self._processes)
+        scores = predict(task, module, weights, rows, self._processes)
+        is_spoilt = ~np.isfinite(scores).all(axis=1)
+        if is_spoilt.any():
+            raise UsageError(
+                f"the scores of {named(task.names(rows[is_spoilt]))} are not finite. Likely cause: a training that has "
+                "diverged. Next step: a lower learning_rate, or clip_norm = 1"
+            )
+        return scores
 
     def _written(self, held_out: tuple[HeldOut, ...], weights: Weights, n_clips: int) -> Record:
         config, task = self._config, self._task
