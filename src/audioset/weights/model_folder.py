@@ -74,16 +74,9 @@ def write_model_folder(folder: Path, card: ModelCard, weights: Mapping[str, Floa
         Made if need be; files of the same names are replaced.
     card : ModelCard
     weights : mapping of str to float32 ndarray
-
-    Raises
-    ------
-    WeightsError
-        NaN or infinite values, as ``read_weights`` would; nothing is written.
     """
     from safetensors.numpy import save_file
 
-    for name, value in weights.items():
-        _check_finite(folder / WEIGHTS_NAME, name, value)
     contiguous = {name: np.ascontiguousarray(value) for name, value in weights.items()}
     with replacing(folder / WEIGHTS_NAME) as temporary:
         temporary.touch()
@@ -179,10 +172,6 @@ def read_weights(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[st
             raise WeightsError(f"{path}: {name!r} has shape {weights[name].shape}; expected {shape}")
         if weights[name].dtype.kind != "f":
             raise WeightsError(f"{path}: {name!r} has dtype {weights[name].dtype}; expected floating-point weights")
-        _check_finite(path, name, weights[name])
+        if not np.isfinite(weights[name]).all():
+            raise WeightsError(f"{path}: {name!r} holds NaN or infinite values; expected finite weights")
     return {name: weights[name].astype(np.float32, copy=False) for name in shapes}
-
-
-def _check_finite(path: Path, name: str, weights: FloatArray) -> None:
-    if not np.isfinite(weights).all():
-        raise WeightsError(f"{path}: {name!r} holds NaN or infinite values; expected finite weights")
