@@ -610,6 +610,14 @@ def test_a_class_of_one_clip_is_learned_and_its_measure_is_said_to_be_unknown(tm
     assert read_card(tmp_path / "model").labels == ["chirp", "hiss", "hum"]
 
 
+def test_where_no_clip_can_be_judged_nothing_is_said_of_the_model(tmp_path, config):
+    folder = write_sounds(tmp_path / "sounds", {"hum": 1, "hiss": 1})
+    record = run(folder, replace(config, n_epochs=1, unfreeze_epochs=0), tmp_path / "model", cross_validates=True)
+    assert record["evaluations"] == []
+    assert not (tmp_path / "model" / "folds").exists()
+    assert any("nothing is known of how well they are recognised" in warning for warning in record["warnings"])
+
+
 def test_corrupt_clips_are_left_out(tmp_path, config):
     folder = write_sounds(tmp_path / "sounds", {"hum": 4, "hiss": 4})
     (folder / "hum" / "a_9.wav").write_bytes(b"RIFF nothing")

@@ -1,8 +1,8 @@
-"""How glibc's allocator treats large arrays that are freed: it keeps them for the next ones, or gives them back.
+"""How glibc's allocator treats arrays that are freed: it keeps them for the next ones, or gives them back.
 
-By itself it gives arrays of more than 128 kB, and later of more than 32 MB, back to the system when they are freed, and
-fetches pages for the next ones, which the system fills with zeros first. What computes on arrays of the same sizes
-again and again, as a training or a decoding process does, spends up to half of its processor time on these zeros.
+By itself it gives large arrays back to the system when they are freed, and fetches pages for the next ones, which the
+system fills with zeros first. What computes on arrays of the same sizes again and again, as a training or a decoding
+process does, spends up to half of its processor time on these zeros.
 """
 
 from __future__ import annotations
@@ -10,27 +10,26 @@ from __future__ import annotations
 import ctypes
 import os
 
-MMAP_THRESHOLD_BYTES = 32 << 20  # smaller arrays come from the heap; glibc allows no more
-TRIM_THRESHOLD_BYTES = 256 << 20  # of free memory at the end of the heap that is kept
-KEPT_MEMORY_ENVIRONMENT = {  # of a process that is yet to start
-    "MALLOC_MMAP_THRESHOLD_": str(MMAP_THRESHOLD_BYTES),
-    "MALLOC_TRIM_THRESHOLD_": str(TRIM_THRESHOLD_BYTES),
-}
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+# Of a decoding process, which is yet to start. glibc allows no more than 32 MiB for the first.
+KEPT_MEMORY_ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
+# Of a training, whose arrays are larger than that: none has pages of its own, and the heap never shrinks. Parameters
+# of glibc's malloc.h: M_MMAP_MAX and M_TRIM_THRESHOLD, where -1 is without end.
+KEPT_MEMORY_OPTIONS = {-4: 0, -1: -1}
+OWN_SETTINGS = ("MALLOC_MMAP_", "MALLOC_TRIM_", "GLIBC_TUNABLES")  # of whoever started this process
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep what its arrays free, for those that come next.
+    """Let this process keep all memory that its arrays free, for those that come next.
 
-    The commands that train begin with it. No other function calls it: the allocator belongs to the program, and one
-    that trains through Python may call it once, before it begins. No result depends on it. Thresholds that the
-    environment sets stay. Other C libraries, those of macOS, Windows and Alpine Linux, have no such thresholds:
-    nothing happens there.
+    It then holds as much as it has once needed until it ends, and a tenth more, for what lies between arrays. The
+    commands that train begin with it. No other function calls it: the allocator belongs to the program, and one that
+    trains through Python may call it once, before it begins. No result depends on it. Where the environment has
+    settings of the allocator, these stay. Other C libraries, those of macOS, Windows and Alpine Linux, have none of
+    these parameters: nothing happens there.
     """
-    if os.name != "posix" or KEPT_MEMORY_ENVIRONMENT.keys() & os.environ.keys():
+    if os.name != "posix" or any(name.startswith(OWN_SETTINGS) for name in os.environ):
         return
     library = ctypes.CDLL(None)
-    if not hasattr(library, "gnu_get_libc_version"):
-        return
-    library.mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
-    library.mallopt(M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES)
+    if hasattr(library, "gnu_get_libc_version"):
+        for parameter, value in KEPT_MEMORY_OPTIONS.items():
+            library.mallopt(parameter, value)

@@ -176,7 +176,7 @@ class _Finetuning:
         held_out = []
         if n_folds:
             with self._timed("cross-validation"):
-                held_out.append(self._cross_validated(train_rows, n_folds))
+                held_out += self._cross_validated(train_rows, n_folds)
         with self._timed("training"):
             name, validation = self._validation(train_rows)
             learned = np.setdiff1d(train_rows, validation)
@@ -250,8 +250,8 @@ class _Finetuning:
         held &= ~(targets[:, lost] > 0).any(axis=1)  # a class with all its clips there could not be learned
         return name, rows[held]
 
-    def _cross_validated(self, rows: IndexArray, n_folds: int) -> HeldOut:
-        """Scores of all clips by networks that learned from the others, each in a training of its own."""
+    def _cross_validated(self, rows: IndexArray, n_folds: int) -> list[HeldOut]:
+        """Scores of all clips by networks that learned from the others; none if no clip's class is in other folds."""
         collection = self._usable.select(rows.tolist())
         groups = {clip.group for clip in collection.clips} - {None}
         name = BY_GROUP if len(groups) > 1 else BY_FILE
@@ -262,6 +262,8 @@ class _Finetuning:
         )
         scores = np.zeros((len(rows), len(self._usable.classes)), np.float32)
         is_judged = self._judged(rows, folds)
+        if not is_judged.any():
+            return []
         names = []
         for fold in range(int(folds.max()) + 1):
             held = folds == fold
@@ -272,7 +274,8 @@ class _Finetuning:
             scores[held] = self._scores(rows[held], weights)
         targets = self._task.targets[rows]
         chosen = np.flatnonzero(is_judged)
-        return HeldOut(name, rows[chosen], scores[chosen], targets[chosen], folds[chosen].astype(np.intp), tuple(names))
+        parts = folds[chosen].astype(np.intp)
+        return [HeldOut(name, rows[chosen], scores[chosen], targets[chosen], parts, tuple(names))]
 
     def _judged(self, rows: IndexArray, folds: IndexArray) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Whether all classes of a clip are in clips of other folds too: no other can be recognised."""
