@@ -493,7 +493,9 @@ def test_a_loss_that_is_no_number_ends_the_run(sounds, config, tmp_path):
 def test_a_loss_that_is_no_number_names_the_batch_and_its_clips(sounds, config, tmp_path):
     """A gain of thousands of decibels leaves single precision: no step is taken with it."""
     place = r"the loss is nan in iteration 1 \(epoch 1, batch 1\)"
-    with pytest.raises(DataError, match=rf"{place}: the log-mels of .*_\d\.wav and 5 others are not finite .* gain_db"):
+    with pytest.raises(
+        DataError, match=rf"{place}: the log-mels of .*_\d\.wav and \d others? are not finite .* gain_db"
+    ):
         run(sounds, replace(config, gain_db=1e5, holdout=0.0), tmp_path / "model")
 
 
@@ -525,16 +527,15 @@ def test_classes_weigh_the_same_where_none_has_clips():
 
 
 class HalfUsed(torch.nn.Module):
-    """One batch norm that the input passes, and one that it does not."""
+    """A batch norm that the input passes, and one that it does not."""
 
     def __init__(self):
         super().__init__()
-        self.used, self.unused = (torch.nn.BatchNorm1d(2, track_running_stats=True) for _ in range(2))
-        del self.used.num_batches_tracked, self.unused.num_batches_tracked
-        self.unused.running_mean.fill_(7)
+        for name in ("used_mean", "used_var", "unused_mean"):
+            self.register_buffer(name, torch.full((2,), 7.0))
 
     def forward(self, x):
-        return torch.nn.functional.batch_norm(x, self.used.running_mean, self.used.running_var, training=True)
+        return torch.nn.functional.batch_norm(x, self.used_mean, self.used_var, training=True)
 
 
 def test_moments_that_no_batch_changes_keep_their_own():
@@ -542,9 +543,9 @@ def test_moments_that_no_batch_changes_keep_their_own():
     weights = {name: value.clone() for name, value in module.state_dict().items()}
     batches = [torch.zeros(4, 2), torch.full((4, 2), 2.0)]  # constant: moments of no variance
     found = finetune_module.fresh_moments(module, weights, batches, Processes(0, 1, torch.device("cpu")))
-    assert found["unused.running_mean"].tolist() == [7, 7]
-    torch.testing.assert_close(found["used.running_mean"], torch.ones(2))
-    torch.testing.assert_close(found["used.running_var"], torch.zeros(2), atol=1e-6, rtol=0)
+    assert found["unused_mean"].tolist() == [7, 7]
+    torch.testing.assert_close(found["used_mean"], torch.ones(2))
+    torch.testing.assert_close(found["used_var"], torch.zeros(2), atol=1e-6, rtol=0)
 
 
 def test_the_identity_of_data_is_their_content_and_labels(sounds, tmp_path):
@@ -612,7 +613,8 @@ def test_a_class_of_one_clip_is_learned_and_its_measure_is_said_to_be_unknown(tm
 
 def test_where_no_clip_can_be_judged_nothing_is_said_of_the_model(tmp_path, config):
     folder = write_sounds(tmp_path / "sounds", {"hum": 1, "hiss": 1})
-    record = run(folder, replace(config, n_epochs=1, unfreeze_epochs=0), tmp_path / "model", cross_validates=True)
+    config = replace(config, n_epochs=1, unfreeze_epochs=0)
+    record = run(folder, config, tmp_path / "model", cross_validates=True, n_folds=2)
     assert record["evaluations"] == []
     assert not (tmp_path / "model" / "folds").exists()
     assert any("nothing is known of how well they are recognised" in warning for warning in record["warnings"])

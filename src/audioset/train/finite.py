@@ -50,5 +50,6 @@ def no_number(
 
 def named(clips: Sequence[str]) -> str:
     """The first few of some clips, and how many others there are."""
-    others = len(clips) - N_NAMED
-    return ", ".join(clips[:N_NAMED]) + (f" and {others} others" if others > 0 else "")
+    n_others = len(clips) - N_NAMED
+    others = f" and {n_others} other{'s' * (n_others > 1)}" if n_others > 0 else ""
+    return ", ".join(clips[:N_NAMED]) + others
