@@ -206,8 +206,7 @@ def _standardisation(x: RealArray) -> tuple[RealArray, RealArray]:
     """Mean and deviation of each dimension; one that hardly varies is not blown up, and one that does not stays."""
     deviation = x.std(axis=0)
     varies = deviation > ROUNDING * np.abs(x).max(axis=0)
-    least = LEAST_DEVIATION * deviation[varies].mean() if varies.any() else 1.0
-    return x.mean(axis=0), np.where(varies, np.maximum(deviation, least), 1.0)
+    return x.mean(axis=0), np.where(varies, np.maximum(deviation, LEAST_DEVIATION * deviation.mean()), 1.0)
 
 
 def _clip_weights(y: RealArray, *, balances: bool) -> RealArray:
@@ -378,8 +377,9 @@ def _axes(data: _Data) -> tuple[RealArray, RealArray]:
     columns = np.column_stack([data.y, np.ones_like(data.y[:, :1])])
     residual = reduced - columns @ (np.linalg.pinv(columns) @ reduced)
     values, vectors = np.linalg.eigh(residual.T @ residual)
-    varies = values.max() > (RESIDUAL_ROUNDING * np.finfo(data.x.dtype).eps) ** 2 * (reduced**2).sum()
-    variances = np.maximum(values, 0) / values.mean() if varies else np.ones_like(values)
+    values = np.maximum(values, 0)
+    rounding = (RESIDUAL_ROUNDING * np.finfo(data.x.dtype).eps) ** 2 * (reduced**2).sum()
+    variances = values / values.mean() if values.max() > rounding else np.ones_like(values)
     return (vectors if basis is None else basis @ vectors), variances
 
 
