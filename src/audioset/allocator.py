@@ -21,7 +21,7 @@ OWN_SETTINGS = ("MALLOC_MMAP_", "MALLOC_TRIM_", "GLIBC_TUNABLES")  # of whoever 
 def keep_freed_memory() -> None:
     """Let this process keep all memory that its arrays free, for those that come next.
 
-    It then holds as much as it has once needed until it ends, and a tenth more, for what lies between arrays. The
+    It then holds as much as it has once needed until it ends, and a fifth more, for what lies between arrays. The
     commands that train begin with it. No other function calls it: the allocator belongs to the program, and one that
     trains through Python may call it once, before it begins. No result depends on it. Where the environment has
     settings of the allocator, these stay. Other C libraries, those of macOS, Windows and Alpine Linux, have none of
