@@ -20,6 +20,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 LAYERS = (
     (
         "arguments",
+        "allocator",
         "child",
         "concurrency",
         "errors",

@@ -27,6 +27,8 @@ from audioset.weights.model_folder import CARD_NAME, WEIGHTS_NAME, ModelCard, re
 torch = pytest.importorskip("torch")
 
 from audioset.learn import augment  # noqa: E402 - it needs torch
+from audioset.learn import finetune as finetune_module  # noqa: E402
+from audioset.learn.finetune import find_class_weights  # noqa: E402
 from audioset.learn.finetune_config import FinetuneConfig, read_finetune_config  # noqa: E402
 from audioset.learn.finetune_data import (  # noqa: E402
     Spectrograms,
@@ -37,6 +39,7 @@ from audioset.learn.finetune_data import (  # noqa: E402
 )
 from audioset.learn.finetune_layers import HEAD, N_STAGES, find_stages, first_epoch, learning_rate  # noqa: E402
 from audioset.learn.finetune_result import finetune  # noqa: E402
+from audioset.train.distributed import Processes  # noqa: E402
 
 RATE = 16_000
 KINDS = ("chirp", "hiss", "hum")
@@ -483,6 +486,66 @@ def test_patience_ends_the_run_with_the_best_weights(sounds, config, tmp_path):
 def test_a_loss_that_is_no_number_ends_the_run(sounds, config, tmp_path):
     with pytest.raises(UsageError, match=r"the loss is nan in iteration .* a learning rate that is too high"):
         run(sounds, replace(config, learning_rate=1e30, clip_norm=0.0, warm_up=0.0), tmp_path / "model")
+    assert not (tmp_path / "model" / CARD_NAME).exists()
+    assert not (tmp_path / "model" / "run" / CARD_NAME).exists()
+
+
+def test_a_loss_that_is_no_number_names_the_batch_and_its_clips(sounds, config, tmp_path):
+    """A gain of thousands of decibels leaves single precision: no step is taken with it."""
+    place = r"the loss is nan in iteration 1 \(epoch 1, batch 1\)"
+    with pytest.raises(
+        DataError, match=rf"{place}: the log-mels of .*_\d\.wav and \d others? are not finite .* gain_db"
+    ):
+        run(sounds, replace(config, gain_db=1e5, holdout=0.0), tmp_path / "model")
+
+
+def test_a_gradient_that_is_no_number_is_no_step(sounds, config, tmp_path, monkeypatch):
+    def loss_with_a_cliff(logits, targets, class_weights, activation):
+        return (logits - logits.detach()).abs().sqrt().sum(1)  # 0, with a slope that is not finite
+
+    monkeypatch.setattr(finetune_module, "weighted_loss", loss_with_a_cliff)
+    with pytest.raises(
+        UsageError, match=r"the loss is 0 in iteration 1 \(.*\), and the norm of its gradient nan, with"
+    ):
+        run(sounds, config, tmp_path / "model")
+
+
+def test_a_measure_that_is_not_defined_is_not_the_best(sounds, config, tmp_path, monkeypatch):
+    monkeypatch.setattr(finetune_module, "clip_balanced_accuracy", lambda *_: float("nan"))
+    run(sounds, replace(config, patience=1), tmp_path / "model")
+    lines = lines_of(tmp_path / "model")
+    assert len(lines) == config.n_epochs  # patience counts what is known
+    assert not any("held_out_accuracy" in line for line in lines)
+
+
+def test_classes_weigh_the_same_where_none_has_clips():
+    assert find_class_weights(np.zeros((5, 3), np.float32), 0.5).tolist() == [1, 1, 1]
+    weights = find_class_weights(np.array([[1, 0, 0], [1, 0, 0], [1, 1, 0]], np.float32), 1.0)
+    assert torch.isfinite(weights).all()
+    assert float(weights @ torch.tensor([3.0, 1.0, 0.0])) == pytest.approx(4)  # 1 on average over the labels
+    assert weights[2] == weights[1]  # as a class with a single clip
+
+
+class HalfUsed(torch.nn.Module):
+    """A batch norm that the input passes, and one that it does not."""
+
+    def __init__(self):
+        super().__init__()
+        for name in ("used_mean", "used_var", "unused_mean"):
+            self.register_buffer(name, torch.full((2,), 7.0))
+
+    def forward(self, x):
+        return torch.nn.functional.batch_norm(x, self.used_mean, self.used_var, training=True)
+
+
+def test_moments_that_no_batch_changes_keep_their_own():
+    module = HalfUsed()
+    weights = {name: value.clone() for name, value in module.state_dict().items()}
+    batches = [torch.zeros(4, 2), torch.full((4, 2), 2.0)]  # constant: moments of no variance
+    found = finetune_module.fresh_moments(module, weights, batches, Processes(0, 1, torch.device("cpu")))
+    assert found["unused_mean"].tolist() == [7, 7]
+    torch.testing.assert_close(found["used_mean"], torch.ones(2))
+    torch.testing.assert_close(found["used_var"], torch.zeros(2), atol=1e-6, rtol=0)
 
 
 def test_the_identity_of_data_is_their_content_and_labels(sounds, tmp_path):
@@ -546,6 +609,15 @@ def test_a_class_of_one_clip_is_learned_and_its_measure_is_said_to_be_unknown(tm
     assert any(warning.startswith("chirp: all clips are in one part") for warning in record["warnings"])
     assert record["evaluations"][0]["n_clips"] == 12
     assert read_card(tmp_path / "model").labels == ["chirp", "hiss", "hum"]
+
+
+def test_where_no_clip_can_be_judged_nothing_is_said_of_the_model(tmp_path, config):
+    folder = write_sounds(tmp_path / "sounds", {"hum": 1, "hiss": 1})
+    config = replace(config, n_epochs=1, unfreeze_epochs=0)
+    record = run(folder, config, tmp_path / "model", cross_validates=True, n_folds=2)
+    assert record["evaluations"] == []
+    assert not (tmp_path / "model" / "folds").exists()
+    assert any("nothing is known of how well they are recognised" in warning for warning in record["warnings"])
 
 
 def test_corrupt_clips_are_left_out(tmp_path, config):

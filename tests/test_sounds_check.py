@@ -374,3 +374,12 @@ def test_each_file_is_told_of_once(good: Path) -> None:
     collection = read_collection(good)
     check_collection(collection, n_workers=2, on_file=lambda path, measured: seen.append(path))
     assert sorted(seen) == sorted(clip.path for clip in collection.clips)
+
+
+@pytest.mark.parametrize("error", [IndexError, KeyError, StopIteration])
+def test_an_error_of_the_callback_is_raised_and_not_taken_for_the_end(good: Path, error: type[Exception]) -> None:
+    def fail(path: Path, measured: object) -> None:
+        raise error("of the callback")
+
+    with pytest.raises(error, match="of the callback"):
+        measure_files([(path, []) for path in sorted(good.glob("*/*.wav"))[:3]], on_file=fail)

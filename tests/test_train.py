@@ -147,6 +147,18 @@ def test_targets_that_do_not_fit(warm_start, shape, value, match):
         fit(warm_start, np.zeros((2, 96, 64), np.float32), np.full(shape, value, np.float32))
 
 
+def test_patches_and_losses_that_are_no_numbers(model):
+    patches = np.zeros((2, 96, 64), np.float32)
+    targets = np.zeros((2, CLASSES), np.float32)
+    warm_start = WarmStart(model, CLASSES)
+    with pytest.raises(UsageError, match=r"patch 1 is not finite, as are 1 of 2; expected log-mel values"):
+        fit(warm_start, np.concatenate([patches[:1], np.full_like(patches[1:], np.nan)]), targets)
+    with pytest.raises(
+        UsageError, match=r"the loss is .* in epoch \d, batch 1.*, with patch \d, patch \d. Likely cause"
+    ):
+        fit(warm_start, patches, targets, learning_rate=1e36, n_epochs=4)
+
+
 def test_nothing_to_train_on(warm_start):
     with pytest.raises(UsageError, match="there are no patches to train on"):
         fit(warm_start, np.zeros((0, 96, 64), np.float32), np.zeros((0, CLASSES), np.float32))

@@ -20,7 +20,7 @@ from processes import torchrun
 from audioset.data.feature_clips import FeatureClip
 from audioset.data.feature_folder import write
 from audioset.errors import ConflictError, DataError, EngineError, NoInputError, UsageError
-from audioset.weights.model_folder import CARD_NAME, WEIGHTS_NAME, read_card
+from audioset.weights.model_folder import CARD_NAME, WEIGHTS_NAME, ModelCard, read_card
 
 torch = pytest.importorskip("torch")
 
@@ -32,7 +32,7 @@ from audioset.train import TrainConfig, read_config, train  # noqa: E402
 from audioset.train import loop as loop_module  # noqa: E402
 from audioset.train.augment import Preparation, mixup  # noqa: E402
 from audioset.train.average import Mean, MovingAverage  # noqa: E402
-from audioset.train.checkpoint import CHECKPOINTS, METRICS_NAME  # noqa: E402
+from audioset.train.checkpoint import CHECKPOINTS, METRICS_NAME, RunFolder  # noqa: E402
 from audioset.train.distributed import Processes  # noqa: E402
 from audioset.train.examples import load_data  # noqa: E402
 from audioset.train.fast_ops import TrainingOps, binary_cross_entropy  # noqa: E402
@@ -804,3 +804,19 @@ def test_resume_refuses_to_begin(config, tmp_path):
 
 def test_the_heads_are_listed():
     assert [line.split()[0] for line in invoke("--list").stdout.splitlines()] == list(HEADS)
+
+
+def test_weights_that_are_no_numbers_are_not_written(config, tmp_path):
+    folder = RunFolder(tmp_path / "run", config, "digest", is_writer=True)
+    card = ModelCard("vggish", {}, "vggish", "", "none", {})
+    weights = {name: np.array([1.0, value], np.float32) for name, value in (("a", 0), ("b", np.nan), ("c", np.inf))}
+    with pytest.raises(UsageError, match="the weights b, c are not finite, and no model was written"):
+        folder.finish(card, weights)
+    assert not (tmp_path / "run" / CARD_NAME).exists()
+
+
+def test_a_loss_that_is_no_number_names_clips(config, tmp_path):
+    with pytest.raises(
+        UsageError, match=r"with bal_train\d+, bal_train\d+, bal_train\d+ and \d+ others\. Likely cause"
+    ):
+        train(replace(config, learning_rate=1e38, head="moe", n_iterations=40), tmp_path / "run")

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from audioset.allocator import keep_freed_memory
 from audioset.cli.options import hold_folder
 from audioset.cli.sound_options import export_given, read_given, with_exports, with_sounds
 from audioset.cli.train_options import given, with_settings
@@ -54,6 +55,7 @@ def finetune(
       audioset finetune digits/ --group '_([a-z]+)_' --cross-validate --output model/
       torchrun --nproc-per-node 2 -m audioset finetune birds/ --config run.toml --output model/
     """
+    keep_freed_memory()
     collection = read_given(data, options)
     config = read_finetune_config(config_path, **given(options))
     if _is_first():
@@ -105,9 +107,10 @@ def _lines(record: Mapping[str, Any]) -> Iterator[str]:
         yield f"note: {warning}"
     for held_out in record["evaluations"]:
         low, high = held_out["accuracy_interval"]
+        macro_f1 = held_out["macro_f1"]  # not defined where no clip has a class, and none is said
         yield (
             f"{held_out['name']:12s} {held_out['accuracy']:6.1%} of {held_out['n_clips']:,} clips right "
-            f"({low:.1%} to {high:.1%}), macro F1 {held_out['macro_f1']:.3f}"
+            f"({low:.1%} to {high:.1%}), macro F1 {'n/a' if macro_f1 is None else f'{macro_f1:.3f}'}"
         )
         if len(held_out["folds"]) > 1:
             yield from (

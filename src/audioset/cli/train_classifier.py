@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from audioset.allocator import keep_freed_memory
 from audioset.cli.options import hold_folder
 from audioset.cli.sound_options import export_given, read_given, with_exports, with_sounds
 
@@ -97,6 +98,7 @@ def classifier(
 
     # Before numpy is loaded: folds are computed side by side, and products that share the cores would fight for them.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    keep_freed_memory()
     from audioset.learn.classifier import learn_classifier
     from audioset.learn.results import check_output
 

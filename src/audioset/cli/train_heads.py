@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from audioset.allocator import keep_freed_memory
 from audioset.cli.options import hold_folder
 from audioset.cli.train_options import given, with_settings
 from audioset.train.config import TrainConfig, read_config
@@ -66,6 +67,7 @@ def heads(
         hold_folder(Path(output))
     from audioset.train.loop import train as train_head
 
+    keep_freed_memory()
     result = train_head(config, output, None if quiet else _Lines(config.n_iterations))
     if _is_first():
         click.echo(json.dumps(result, indent=2) if as_json else "\n".join(_result_lines(result)))

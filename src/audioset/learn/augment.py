@@ -22,7 +22,8 @@ Noise = Callable[[int, np.random.Generator], torch.Tensor]  # energies (n_frames
 N_POINTS = 7  # of a random filter's curve
 TILT_DB = 6.0  # of generated noise from the middle to either end of the bands, at most
 LEAST_ENERGY = 1e-20
-LEAST_DEVIATION = 1e-3  # of a band over time: one that is silent throughout has none
+LEAST_DEVIATION = 1e-3  # of a band over time: one with less is silent throughout, and keeps its own values
+HALF_STEP = float(torch.finfo(torch.float16).eps)  # of values in half precision, in which clips are kept
 
 
 class MelScale:
@@ -124,7 +125,10 @@ class Augmentation:
         if config.style_share and len(clips) > 1:
             strangeness = rng.random(len(clips)) * (rng.random(len(clips)) < config.style_share)
             others = torch.from_numpy(rng.permutation(len(clips)))
-            patches = with_styles(patches, others, torch.from_numpy(1 - strangeness))
+            loudest = patches.max()
+            # A click in silence is dozens of deviations from the mean of its band; of a louder band's deviations, that
+            # is more than there is room for in float32 when energies are made of it.
+            patches = with_styles(patches, others, torch.from_numpy(1 - strangeness)).clamp_max(loudest)
         energy = self._scale.energy(patches)
         energy = energy * self._gains(len(clips), patches.shape[2], rng)
         if config.noise_share:
@@ -248,12 +252,20 @@ def with_styles(patches: torch.Tensor, partners: torch.Tensor, shares: torch.Ten
     shares : tensor, shape (n_clips,), in [0, 1]
         What each clip's own statistics count.
 
+    Returns
+    -------
+    tensor, shape (n_clips, n_frames, n_mels)
+        A band that does not vary but by rounding, as of digital silence, keeps its own values: there is nothing to
+        enlarge.
+
     Source: Freq-MixStyle, of Kim et al. 2022 (DCASE), after Zhou et al. 2021 (arXiv:2104.02008).
     """
     means, deviations = patches.mean(1, keepdim=True), patches.std(1, keepdim=True, correction=0)
     own = shares.to(patches.dtype)[:, None, None]
     mixed_means, mixed_deviations = (own * x + (1 - own) * x[partners] for x in (means, deviations))
-    return (patches - means) / deviations.clamp_min(LEAST_DEVIATION) * mixed_deviations + mixed_means
+    varies = deviations > (HALF_STEP * patches.abs().amax(1, keepdim=True)).clamp_min(LEAST_DEVIATION)
+    gains = mixed_deviations / torch.where(varies, deviations, 1.0)
+    return torch.where(varies, (patches - means) * gains + mixed_means, patches)
 
 
 def draw_mixup(strength: float, n: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:

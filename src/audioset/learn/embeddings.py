@@ -16,7 +16,7 @@ import numpy as np
 
 from audioset.assets import cache_folder, hash_file
 from audioset.concurrency import available_cores
-from audioset.errors import AudioSetError, NoInputError, UsageError
+from audioset.errors import AudioError, AudioSetError, NoInputError, UsageError
 from audioset.files import replacing, sweep
 from audioset.learn.backbones import Backbone, find_backbone
 from audioset.limits import LIMITS, Limits
@@ -328,5 +328,9 @@ def _embed_samples(waveform: FloatArray, model: Model) -> Embedded:
 
 def _embedded(parts: Sequence[FloatArray]) -> Embedded:
     every = np.concatenate(parts)
+    if not np.isfinite(every).all():
+        raise AudioError(
+            "its embeddings are not finite. Likely cause: weights of the network that have diverged", code="not_finite"
+        )
     kept = every if len(every) <= MAX_PATCHES else every[np.linspace(0, len(every) - 1, MAX_PATCHES).astype(np.intp)]
     return Embedded(every.mean(axis=0, dtype=np.float64).astype(np.float32), kept)

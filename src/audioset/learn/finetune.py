@@ -28,6 +28,7 @@ from audioset.stopping import Stopping
 from audioset.train.average import Weights, copied
 from audioset.train.checkpoint import Record
 from audioset.train.distributed import Processes
+from audioset.train.finite import no_number
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 OnLine = Callable[[Record], None]
@@ -35,6 +36,7 @@ OnLine = Callable[[Record], None]
 FRAMES_AT_ONCE = 20_000  # of patches that are only measured
 BATCHES_TO_MEASURE, BATCHES_TO_FINISH = 4, 20  # that the moments are of
 LEAST_CLIPS = 2  # of a process's part of a batch: batch norms need two values
+LEAST_SHARE = 1e-6  # of a batch in moments that follow it; less is rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +67,10 @@ class Task:
     def activation(self) -> str:
         """Of the scores."""
         return self.decision.activation
+
+    def names(self, rows: IndexArray) -> list[str]:
+        """Paths of some clips, for people."""
+        return [str(self.spectrograms.clips[row].path) for row in rows]
 
 
 def train(
@@ -98,7 +104,9 @@ def train(
     Raises
     ------
     UsageError
-        Settings that cannot be used; a loss that is no number.
+        Settings that cannot be used; a loss that is no number, because the training diverged.
+    DataError
+        Log-mels that are no numbers after augmentation.
     ConflictError
         ``output`` holds a run with other settings or data.
     OutputError
@@ -133,8 +141,10 @@ def train(
             state.epoch, state.batch, state.loss_sum = state.epoch + 1, 0, 0.0
             if len(held_out):
                 weights = _settled(state, task, config, batches[:BATCHES_TO_MEASURE], processes)
-                line["held_out_accuracy"] = measure(task, state.module, weights, held_out, processes)
-                state.note_score(line["held_out_accuracy"], weights if config.patience else {})
+                accuracy = measure(task, state.module, weights, held_out, processes)
+                if math.isfinite(accuracy):  # what is not defined is not the best
+                    line["held_out_accuracy"] = accuracy
+                    state.note_score(accuracy, weights if config.patience else {})
             say(state, line)
             if config.checkpoint_every and state.epoch % config.checkpoint_every == 0:
                 folder.save(state.tensors(), state.record())
@@ -175,14 +185,17 @@ def take_step(
     gradients = [parameter.grad for parameter in state.module.parameters() if parameter.grad is not None]
     processes.add_up([*gradients, total])
     processes.mean(state.module.buffers())
-    if config.clip_norm:
-        torch.nn.utils.clip_grad_norm_(state.module.parameters(), config.clip_norm)
+    norm = torch.nn.utils.clip_grad_norm_(state.module.parameters(), config.clip_norm or math.inf)
+    if not torch.isfinite(total + norm):
+        place = f"iteration {state.iteration + 1} (epoch {state.epoch + 1}, batch {state.batch + 1})"
+        is_spoilt = ~torch.isfinite(patches).flatten(1).all(1).cpu().numpy()
+        raise no_number(float(total), float(norm), place, task.names(batch), task.names(batch[is_spoilt]))
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate(config, group["stage"], progress)
     state.optimizer.step()
     state.iteration += 1
     state.batch += 1
-    state.loss_sum += _finite(float(total), state.iteration)
+    state.loss_sum += float(total)
     if state.moving:
         state.moving.update(state.module.state_dict(), state.iteration)
 
@@ -204,6 +217,7 @@ def fresh_moments(
     Returns
     -------
     dict of str to tensor
+        What the batches leave as it is keeps its own.
     """
     names = [name for name, _ in module.named_buffers()]
     if not names or not batches:
@@ -225,9 +239,13 @@ def fresh_moments(
         sums = [torch.zeros_like(moment) for moment in from_zero]
         for batch in batches:
             torch._foreach_add_(sums, after(batch, 0.0))
-    means = [total / share / len(batches) for total, share in zip(sums, shares, strict=True)]
-    processes.mean(means)
-    return {**weights, **dict(zip(names, means, strict=True))}
+    found = {
+        name: total / share / len(batches)
+        for name, total, share in zip(names, sums, shares, strict=True)
+        if share > LEAST_SHARE
+    }
+    processes.mean(found.values())
+    return {**weights, **found}
 
 
 def weighted_loss(
@@ -255,17 +273,25 @@ def smoothed(targets: torch.Tensor, smoothing: float, activation: str) -> torch.
 
 
 def find_class_weights(targets: FloatArray, power: float) -> torch.Tensor:
-    """``(mean count / count) ** power`` of each class, so that their mean over the labels is 1."""
+    """``(mean count / count) ** power`` of each class, so that their mean over the labels is 1.
+
+    A class without clips weighs as one with a single clip; where no class has any, all weigh 1.
+    """
     counts = targets.sum(axis=0, dtype=np.float64)
+    if not counts.any():
+        return torch.ones(len(counts))
     weights = (counts.mean() / np.maximum(counts, 1)) ** power
-    weights *= counts.sum() / max((weights * counts).sum(), 1e-9)
+    weights *= counts.sum() / (weights * counts).sum()
     return torch.from_numpy(weights.astype(np.float32))
 
 
 def measure(task: Task, module: TorchNetwork, weights: Weights, rows: IndexArray, processes: Processes) -> float:
-    """Balanced accuracy on some clips, the same in all processes."""
+    """Balanced accuracy on some clips, the same in all processes; NaN where a score is, or no clip has a class."""
     scores = predict(task, module, weights, rows, processes)
-    return processes.agree(clip_balanced_accuracy(scores, task.targets[rows], task.decision))
+    is_defined = np.isfinite(scores).all()
+    return processes.agree(
+        clip_balanced_accuracy(scores, task.targets[rows], task.decision) if is_defined else math.nan
+    )
 
 
 def predict(task: Task, module: TorchNetwork, weights: Weights, rows: IndexArray, processes: Processes) -> FloatArray:
@@ -347,15 +373,6 @@ def _reporter(
                 on_line(line)
 
     return say
-
-
-def _finite(loss: float, iteration: int) -> float:
-    if not math.isfinite(loss):
-        raise UsageError(
-            f"the loss is {loss} in iteration {iteration}. Likely cause: a learning rate that is too high. "
-            "Next step: a lower learning_rate, or clip_norm = 1"
-        )
-    return loss
 
 
 @contextmanager

@@ -49,13 +49,14 @@ class Spectrograms:
 
     Attributes
     ----------
+    clips : sequence of Clip
     spec : FrontendSpec
         Shorter clips are filled up, where the published one refuses them.
     """
 
     def __init__(self, clips: Sequence[Clip], spec: FrontendSpec, max_clip_s: float, memory_mb: float) -> None:
         spec = spec.with_pad("zero") if spec.pad == "error" else spec
-        self.spec, self._clips = spec, clips
+        self.spec, self.clips = spec, clips
         self._max_frames = max(spec.min_frames, min(spec.patch_frames, math.ceil(max_clip_s / spec.frame_hop_s)))
         self._room = memory_mb * BYTES_PER_MB
         self._kept: dict[int, list[Array]] = {}
@@ -64,13 +65,13 @@ class Spectrograms:
     def load(self, on_progress: Progress | None = None) -> dict[int, AudioError]:
         """Compute all that there is room for; the clips that cannot be read, by row."""
         failures = {}
-        for row in range(len(self._clips)):
+        for row in range(len(self.clips)):
             try:
                 self.patches(row)
             except AudioError as error:
                 failures[row] = error
             if on_progress:
-                on_progress(row + 1, len(self._clips))
+                on_progress(row + 1, len(self.clips))
         return failures
 
     def patches(self, row: int) -> list[Array]:
@@ -83,7 +84,7 @@ class Spectrograms:
         """
         if row in self._kept:
             return self._kept[row]
-        made = log_mel_patches(read_clip(self._clips[row], self.spec.sample_rate), self.spec)
+        made = log_mel_patches(read_clip(self.clips[row], self.spec.sample_rate), self.spec)
         self._lengths[row] = max(map(len, made))
         size = sum(patch.nbytes for patch in made)
         if size <= self._room:

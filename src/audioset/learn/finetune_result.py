@@ -42,6 +42,7 @@ from audioset.sounds.splits import fold_by_file, fold_by_group
 from audioset.train.average import Weights
 from audioset.train.checkpoint import Record
 from audioset.train.distributed import Processes, join_processes
+from audioset.train.finite import named
 from audioset.weights.model_folder import ModelCard
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
@@ -175,7 +176,7 @@ class _Finetuning:
         held_out = []
         if n_folds:
             with self._timed("cross-validation"):
-                held_out.append(self._cross_validated(train_rows, n_folds))
+                held_out += self._cross_validated(train_rows, n_folds)
         with self._timed("training"):
             name, validation = self._validation(train_rows)
             learned = np.setdiff1d(train_rows, validation)
@@ -249,8 +250,8 @@ class _Finetuning:
         held &= ~(targets[:, lost] > 0).any(axis=1)  # a class with all its clips there could not be learned
         return name, rows[held]
 
-    def _cross_validated(self, rows: IndexArray, n_folds: int) -> HeldOut:
-        """Scores of all clips by networks that learned from the others, each in a training of its own."""
+    def _cross_validated(self, rows: IndexArray, n_folds: int) -> list[HeldOut]:
+        """Scores of all clips by networks that learned from the others; none if no clip's class is in other folds."""
         collection = self._usable.select(rows.tolist())
         groups = {clip.group for clip in collection.clips} - {None}
         name = BY_GROUP if len(groups) > 1 else BY_FILE
@@ -261,6 +262,8 @@ class _Finetuning:
         )
         scores = np.zeros((len(rows), len(self._usable.classes)), np.float32)
         is_judged = self._judged(rows, folds)
+        if not is_judged.any():
+            return []
         names = []
         for fold in range(int(folds.max()) + 1):
             held = folds == fold
@@ -271,7 +274,8 @@ class _Finetuning:
             scores[held] = self._scores(rows[held], weights)
         targets = self._task.targets[rows]
         chosen = np.flatnonzero(is_judged)
-        return HeldOut(name, rows[chosen], scores[chosen], targets[chosen], folds[chosen].astype(np.intp), tuple(names))
+        parts = folds[chosen].astype(np.intp)
+        return [HeldOut(name, rows[chosen], scores[chosen], targets[chosen], parts, tuple(names))]
 
     def _judged(self, rows: IndexArray, folds: IndexArray) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Whether all classes of a clip are in clips of other folds too: no other can be recognised."""
@@ -299,7 +303,14 @@ class _Finetuning:
         task = self._task
         card, first = with_new_layers(task.backbone, task.classes, task.activation, self._config, {})
         module = FinetuneState(card, first, self._config, self._processes.device).module
-        return predict(task, module, weights, rows, self._processes)
+        scores = predict(task, module, weights, rows, self._processes)
+        is_spoilt = ~np.isfinite(scores).all(axis=1)
+        if is_spoilt.any():
+            raise UsageError(
+                f"the scores of {named(task.names(rows[is_spoilt]))} are not finite. Likely cause: a training that has "
+                "diverged. Next step: a lower learning_rate, or clip_norm = 1"
+            )
+        return scores
 
     def _written(self, held_out: tuple[HeldOut, ...], weights: Weights, n_clips: int) -> Record:
         config, task = self._config, self._task

@@ -28,6 +28,8 @@ MAX_HALVINGS = 20
 ARMIJO = 1e-4
 TINY = 1e-12  # of the highest variance: less is rounding
 LEAST_DEVIATION = 1e-3  # of the mean one
+RESIDUAL_ROUNDING = 100  # steps of the precision, against all that varies: less within classes is what sums leave
+ROUNDING = 4 * float(np.finfo(np.float32).eps)  # of embeddings, as a part of the largest: engines sum in any order
 
 
 @dataclass(frozen=True)
@@ -201,9 +203,10 @@ class _Data:
 
 
 def _standardisation(x: RealArray) -> tuple[RealArray, RealArray]:
-    """Mean and deviation of each dimension; one that hardly varies is not blown up."""
+    """Mean and deviation of each dimension; one that hardly varies is not blown up, and one that does not stays."""
     deviation = x.std(axis=0)
-    return x.mean(axis=0), np.maximum(deviation, LEAST_DEVIATION * (deviation.mean() or 1.0))
+    varies = deviation > ROUNDING * np.abs(x).max(axis=0)
+    return x.mean(axis=0), np.where(varies, np.maximum(deviation, LEAST_DEVIATION * deviation.mean()), 1.0)
 
 
 def _clip_weights(y: RealArray, *, balances: bool) -> RealArray:
@@ -249,7 +252,10 @@ def _fit_hidden(data: _Data, strengths: RealArray, recipe: Recipe) -> list[tuple
     shapes = ((n_inputs, recipe.hidden_size), (1, recipe.hidden_size), (recipe.hidden_size, n_classes), (1, n_classes))
     stops = np.cumsum([rows * columns for rows, columns in shapes])
     rng = np.random.default_rng(recipe.seed)
-    drawn = [rng.normal(0, np.sqrt(2 / shape[0]), shape) * (shape[0] > 1) for shape in shapes]
+    drawn = [
+        rng.normal(0, np.sqrt(2 / shape[0]), shape) * is_kernel
+        for shape, is_kernel in zip(shapes, (True, False, True, False), strict=True)
+    ]
     per_weight = strengths[:, :, np.newaxis]
     per_last = strengths.mean(axis=1)[:, np.newaxis, np.newaxis]
 
@@ -363,7 +369,8 @@ def _axes(data: _Data) -> tuple[RealArray, RealArray]:
     """Directions as columns, orthonormal, and the variance within classes along each, against their mean.
 
     The directions are those in which clips differ from others of their classes. With fewer clips than dimensions there
-    are no more of them than clips: weights in any other direction stay 0, for no clip asks for them.
+    are no more of them than clips: weights in any other direction stay 0, for no clip asks for them. Where clips of one
+    class are all alike, no direction is more theirs than another.
     """
     basis = _row_space(data.x)
     reduced = data.x if basis is None else data.x @ basis
@@ -371,7 +378,8 @@ def _axes(data: _Data) -> tuple[RealArray, RealArray]:
     residual = reduced - columns @ (np.linalg.pinv(columns) @ reduced)
     values, vectors = np.linalg.eigh(residual.T @ residual)
     values = np.maximum(values, 0)
-    variances = values / values.mean() if values.any() else np.ones_like(values)
+    rounding = (RESIDUAL_ROUNDING * np.finfo(data.x.dtype).eps) ** 2 * (reduced**2).sum()
+    variances = values / values.mean() if values.max() > rounding else np.ones_like(values)
     return (vectors if basis is None else basis @ vectors), variances
 
 
@@ -381,6 +389,8 @@ def _row_space(x: RealArray) -> RealArray | None:
         return None
     values, vectors = np.linalg.eigh(x @ x.T)
     is_used = values > max(float(values[-1]), 1e-30) * (TINY if x.dtype == np.float64 else 1e-6)
+    if not is_used.any():  # clips that are all alike: one direction is as good as another
+        return np.eye(x.shape[1], 1, dtype=x.dtype)
     basis: RealArray = x.T @ (vectors[:, is_used] / np.sqrt(values[is_used]))
     return basis
 

@@ -20,6 +20,7 @@ from audioset.search.shards import to_units
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
 COMBINATIONS = ("mean", "max")
+NO_LENGTH = 1e-6  # of a mean of vectors of length 1: what rounding leaves of opposites
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +121,7 @@ def _patch_at(prediction: Prediction, at_s: float, name: str) -> int:
 
 
 def _direction(vectors: FloatArray) -> FloatArray:
-    """The mean's direction; zeros, if there is none, as of digital silence."""
+    """The mean's direction; zeros, if there is none, as of digital silence or of opposites."""
     mean: FloatArray = vectors.mean(axis=0)
     length = float(np.linalg.norm(mean))
-    return mean / length if length > 0 else mean
+    return mean / length if length > NO_LENGTH else np.zeros_like(mean)

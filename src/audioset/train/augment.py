@@ -29,7 +29,7 @@ class Preparation:
         self._mixup, self._smoothing, self._device = config.mixup, config.label_smoothing, device
         counts = torch.tensor(class_counts, dtype=torch.float32, device=device)
         self._frequencies = counts / n_clips
-        power = config.class_weight_power
+        power = config.class_weight_power if counts.any() else 0.0  # with no labels at all, no class is rarer
         self.class_weights = (counts.mean() / counts.clamp(min=1)) ** power if power else None
 
     def __call__(self, batch: Batch, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -12,11 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from audioset.errors import ConflictError, DataError
+from audioset.errors import ConflictError, DataError, UsageError
 from audioset.files import explain_os_errors, output_file
 from audioset.train.config import TrainConfig, read_config
+from audioset.train.finite import named
 from audioset.train.settings import differences
 from audioset.train.tensorboard import EventFile
 from audioset.weights.model_folder import CARD_NAME, ModelCard, read_card, write_model_folder
@@ -115,7 +117,19 @@ class RunFolder:
             self._events.write(record)
 
     def finish(self, card: ModelCard, weights: Mapping[str, Any]) -> None:
-        """Write the model: the folder is then one that ``load_model`` reads."""
+        """Write the model: the folder is then one that ``load_model`` reads.
+
+        Raises
+        ------
+        UsageError
+            A weight is not finite; nothing is written.
+        """
+        spoilt = [name for name, value in weights.items() if not np.isfinite(value).all()]
+        if spoilt:
+            raise UsageError(
+                f"the weights {named(spoilt)} are not finite, and no model was written. Likely cause: a learning rate "
+                "that is too high. Next step: a lower learning_rate, a warm_up, or clip_norm = 1"
+            )
         if self._is_writer:
             with explain_os_errors(self.path):
                 write_model_folder(self.path, card, weights)

@@ -89,6 +89,10 @@ class Examples:
         mask = np.arange(embeddings.shape[1]) < np.asarray(self.arrays.lengths[rows])[:, None]
         return Batch(embeddings, mask.astype(np.float32), self._targets(positions))
 
+    def names(self, positions: IndexArray) -> list[str]:
+        """YouTube's names of some of these clips."""
+        return [video_id.decode() for video_id in np.asarray(self.arrays.video_ids[self.rows[positions]]).tolist()]
+
     def _targets(self, positions: IndexArray) -> FloatArray:
         targets = self.labels.targets(positions)
         if self.soft is None or self.soft_rows is None:

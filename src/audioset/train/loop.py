@@ -29,6 +29,7 @@ from audioset.train.config import TrainConfig
 from audioset.train.distributed import Processes, join_processes
 from audioset.train.examples import Data, Examples, load_data
 from audioset.train.fast_ops import binary_cross_entropy, forward
+from audioset.train.finite import no_number
 from audioset.train.optimisation import learning_rate
 from audioset.train.state import TrainingState
 from audioset.weights.model_folder import ModelCard
@@ -131,14 +132,15 @@ def take_step(
     gradients = [parameter.grad for parameter in state.module.parameters() if parameter.grad is not None]
     processes.add_up([*gradients, total])
     processes.mean(state.module.buffers())
-    if config.clip_norm:
-        torch.nn.utils.clip_grad_norm_(state.module.parameters(), config.clip_norm)
+    norm = torch.nn.utils.clip_grad_norm_(state.module.parameters(), config.clip_norm or math.inf)
+    if not torch.isfinite(total + norm):
+        raise no_number(float(total), float(norm), f"iteration {state.iteration}", examples.names(positions))
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate(config, state.iteration)
     state.optimizer.step()
     if state.moving:
         state.moving.update(state.module.state_dict(), state.iteration)
-    return _finite(float(total), state.iteration)
+    return float(total)
 
 
 def measure_all(module: TorchNetwork, weights: Weights, data: Data, processes: Processes) -> Record:
@@ -279,15 +281,6 @@ def _check_parts(config: TrainConfig, processes: Processes) -> None:
         raise UsageError(
             f"batch_size is {config.batch_size} for {processes.n_processes} processes; expected at least {least}"
         )
-
-
-def _finite(loss: float, iteration: int) -> float:
-    if not math.isfinite(loss):
-        raise UsageError(
-            f"the loss is {loss} in iteration {iteration}. Likely cause: a learning rate that is too high. "
-            "Next step: a lower learning_rate, a warm_up, or clip_norm = 1"
-        )
-    return loss
 
 
 @contextmanager

@@ -6,6 +6,7 @@ Source: tensorflow/models, research/audioset/vggish/vggish_train_demo.py, whose 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 from audioset.errors import MissingExtraError, UsageError
 from audioset.executors.torch import TorchNetwork
 from audioset.predict import Model
+from audioset.train.finite import no_number
 
 try:
     import torch
@@ -146,7 +148,7 @@ def fit(
     Raises
     ------
     UsageError
-        If patches and targets do not belong together.
+        If patches and targets do not belong together, patches are not finite, or the loss is no number.
     """
     _check_examples(patches, targets, warm_start.n_classes)
     arrays = (np.ascontiguousarray(array, np.float32) for array in (patches, targets))
@@ -160,12 +162,16 @@ def fit(
     order = torch.Generator().manual_seed(seed)
     warm_start.train()
     history = []
-    for _ in range(n_epochs):
+    for epoch in range(n_epochs):
         total = 0.0
-        for indices in torch.split(torch.randperm(len(inputs), generator=order), batch_size):
+        for batch, indices in enumerate(torch.split(torch.randperm(len(inputs), generator=order), batch_size)):
             loss = torch.nn.functional.binary_cross_entropy_with_logits(predict(inputs[indices]), wanted[indices])
             optimizer.zero_grad()
             loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_(trained, math.inf)
+            if not torch.isfinite(loss + norm):
+                place = f"epoch {epoch + 1}, batch {batch + 1}"
+                raise no_number(loss.item(), float(norm), place, [f"patch {index}" for index in indices.tolist()])
             optimizer.step()
             total += loss.item() * len(indices)
         history.append(total / len(inputs))
@@ -199,6 +205,12 @@ def _check_examples(patches: FloatArray, targets: FloatArray, n_classes: int) ->
         raise UsageError(
             f"targets have shape {np.shape(targets)} for {len(patches)} patches and {n_classes} classes; expected "
             f"({len(patches)}, {n_classes}): the labels of a clip, repeated for each of its patches"
+        )
+    is_spoilt = ~np.isfinite(patches).reshape(len(patches), -1).all(axis=1)
+    if is_spoilt.any():
+        raise UsageError(
+            f"patch {int(is_spoilt.argmax())} is not finite, as are {int(is_spoilt.sum())} of {len(patches)}; expected "
+            "log-mel values as Model.patches gives them"
         )
     if not (np.isfinite(targets).all() and np.min(targets) >= 0 and np.max(targets) <= 1):
         raise UsageError("targets hold values outside [0, 1]; expected 1 where a class is heard and 0 where it is not")
