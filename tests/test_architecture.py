@@ -20,15 +20,18 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 LAYERS = (
     (
         "arguments",
+        "cache",
         "child",
         "concurrency",
         "errors",
         "files",
+        "hdf5",
         "limits",
         "labels",
         "ontology",
         "events",
         "postprocess",
+        "records",
         "stopping",
     ),
     ("calibration", "clip_labels", "leaf_events"),

@@ -414,7 +414,7 @@ def read_thresholds(path: str | os.PathLike[str]) -> dict[str, LabelThreshold]:
         EventSettings(label_thresholds=thresholds)  # checks the ranges
     except OSError as error:
         raise UsageError(f"thresholds {path} cannot be read: {error.strerror or error}") from error
-    except (UsageError, UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
+    except (ValueError, RecursionError, MemoryError, csv.Error) as error:
         raise UsageError(f"thresholds {path}: {error}") from error
     return thresholds
 
