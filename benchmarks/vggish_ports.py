@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from uuid import uuid4
 
 import av
 import numpy as np
@@ -31,10 +32,12 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from audioset.assets import find_asset
 from audioset.audio import read_audio
+from audioset.cache import Graph
 from audioset.concurrency import available_cores
 from audioset.executors.onnx import network_to_onnx
 from audioset.executors.openvino import OpenVinoEngine
 from audioset.frontend import VGGISH, hz_to_mel, log_mel, mel_weights, n_patches, pad_to_patch, patches
+from audioset.models import load_weights as read_model_weights
 from audioset.models import prepare_model
 from audioset.networks.ops import trace_shapes
 from audioset.networks.vggish import vggish
@@ -328,7 +331,7 @@ def wide_sounds() -> list[Sound]:
 def load_weights(folder: Path) -> tuple[dict[str, Array], str]:
     published = find_asset("vggish_model.ckpt")
     if published:
-        return read_weights(prepare_model("vggish", published)[1], SHAPES), str(published)
+        return read_model_weights(*prepare_model("vggish", published)), str(published)
     write_random_model(folder)
     return read_weights(folder, SHAPES), "random numbers: embeddings and bytes show the size of an effect"
 
@@ -341,9 +344,9 @@ def flattened_channels_first(weights: dict[str, Array]) -> dict[str, Array]:
 
 
 def compile_network(weights: dict[str, Array], folder: Path) -> OpenVinoEngine:
-    graph = folder / "graph.onnx"
-    graph.write_bytes(network_to_onnx(vggish, weights, PATCH, {}))
-    return OpenVinoEngine(graph, "f32", available_cores(), folder)
+    os.environ["AUDIOSET_CACHE"] = str(folder)
+    graph = Graph(f"models/{uuid4().hex}/graph", lambda: network_to_onnx(vggish, weights, PATCH, {}))
+    return OpenVinoEngine(graph, "f32", available_cores())
 
 
 def load_postprocessor(network: OpenVinoEngine, sounds: Sequence[Sound]) -> tuple[Postprocessor, str]:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
@@ -20,7 +21,8 @@ import numpy as np
 import pytest
 
 from audioset import assets
-from audioset.assets import ASSETS, Asset, cache_folder, fetch, find_asset, get_asset, hash_file
+from audioset.assets import ASSETS, Asset, fetch, find_asset, get_asset, hash_file
+from audioset.cache import cache_folder, writable_folder
 from audioset.errors import AssetError, OutputError, UsageError
 
 CONTENT = np.random.default_rng(0).bytes(600_000)
@@ -44,14 +46,23 @@ class Handler(http.server.BaseHTTPRequestHandler):
         getattr(self, f"answer_{step[0]}")(*step[1:])
 
     def answer_good(self, body=CONTENT, n_sent=None, pause_s=0.0):
-        """The body, from the byte asked for; ``n_sent`` cuts the connection early."""
+        """The body, from the byte asked for if it is of the version asked for; ``n_sent`` cuts the connection early."""
+        etag = f'"{hashlib.md5(body).hexdigest()}"'
         asked = re.match(r"bytes=(\d+)-", self.headers.get("Range") or "")
-        start = int(asked[1]) if asked else 0
-        self.send_response(206 if asked else 200)
-        self.send_header("Content-Length", str(len(body) - start))
+        start = int(asked[1]) if asked and self.headers.get("If-Range") == etag else 0
+        headers = {"ETag": etag}
+        if start:
+            headers["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
+        self.answer_piece(206 if start else 200, body[start:], headers, n_sent, pause_s)
+
+    def answer_piece(self, code, piece, headers, n_sent=None, pause_s=0.0):
+        """Whatever the headers say of it."""
+        self.send_response(code)
+        for name, value in {**headers, "Content-Length": str(len(piece))}.items():
+            self.send_header(name, value)
         self.end_headers()
         time.sleep(pause_s)
-        self.wfile.write(body[start:][:n_sent])
+        self.wfile.write(piece[:n_sent])
 
     def answer_whole(self, body=CONTENT):
         """The body from its first byte, whatever was asked for, and no word about its length."""
@@ -67,6 +78,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def answer_stall(self):
         self.send_response(200)
+        self.send_header("ETag", f'"{hashlib.md5(CONTENT).hexdigest()}"')
         self.end_headers()
         self.wfile.write(CONTENT[:1_000])
         self.wfile.flush()
@@ -111,9 +123,7 @@ def empty_cache(monkeypatch, tmp_path):
     """A cache of the test's own, and no folder with assets."""
     monkeypatch.setenv("AUDIOSET_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("AUDIOSET_ASSETS", raising=False)
-    cache_folder.cache_clear()
-    yield tmp_path / "cache"
-    cache_folder.cache_clear()
+    return tmp_path / "cache"
 
 
 def check_refused(asset, folder, match, kind=AssetError):
@@ -220,13 +230,12 @@ def test_a_file_without_a_published_hash_is_taken_with_a_warning(server, asset, 
 def test_a_page_without_a_length(server, asset, tmp_path, pauses):
     """It looks like a cut connection, until the server is asked for the rest."""
     server.script = [("whole", b"<html>please log in</html>"), ("status", 416)]
-    check_refused(asset, tmp_path, "the server answered 416")
+    check_refused(asset, tmp_path, r"the server answered 416 .*\(5 attempts\)")
     assert not list(tmp_path.glob("*.part"))
 
 
 def test_a_stale_part_is_not_believed(server, asset, tmp_path):
     (tmp_path / "thing.bin.part").write_bytes(bytes(1_000))
-    check_refused(asset, tmp_path, "have the hash")
     assert fetch(asset, tmp_path).read_bytes() == CONTENT
 
 
@@ -290,6 +299,163 @@ def test_no_network_at_all_is_told_at_once(asset, tmp_path, pauses, monkeypatch)
 def test_offline(asset, tmp_path, monkeypatch):
     monkeypatch.setenv("AUDIOSET_OFFLINE", "1")
     check_refused(asset, tmp_path, "AUDIOSET_OFFLINE is set, so nothing is downloaded")
+
+
+# ---- one version, and nothing else
+
+OTHER = CONTENT[:1_000] + np.random.default_rng(1).bytes(599_000)  # a later version: it begins as the first does
+LONG_AGO = "Wed, 21 Oct 2015 07:28:00 GMT"
+
+
+def unhashed(asset):
+    """As most published files: nobody but the server knows what they hold."""
+    return replace(asset, digest="", n_bytes=None)
+
+
+def test_a_version_that_changes_between_two_requests_is_fetched_anew(server, asset, tmp_path, pauses):
+    server.script = [("good", CONTENT, 100_000), ("good", OTHER)]
+    assert fetch(unhashed(asset), tmp_path).read_bytes() == OTHER
+    assert server.ranges == [None, "bytes=100000-"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"ETag": 'W/"1"'},
+        {"Last-Modified": "Fri, 01 Jan 2100 00:00:00 GMT"},
+        {"ETag": '"1\x01"'},
+        {"Last-Modified": "soon"},
+    ],
+    ids=["none", "weak", "just changed", "control", "no time"],
+)
+def test_what_names_no_version_is_not_resumed(server, asset, tmp_path, pauses, headers):
+    server.script = [("piece", 200, CONTENT, headers, 100_000), ("piece", 200, OTHER, headers)]
+    assert fetch(unhashed(asset), tmp_path).read_bytes() == OTHER
+    assert server.ranges == [None, None]
+
+
+def test_a_time_of_change_long_ago_names_a_version(server, asset, tmp_path, pauses):
+    headers = {"Last-Modified": LONG_AGO}
+    rest = {**headers, "Content-Range": "bytes 100000-599999/600000"}
+    server.script = [("piece", 200, CONTENT, headers, 100_000), ("piece", 206, CONTENT[100_000:], rest)]
+    assert fetch(unhashed(asset), tmp_path).read_bytes() == CONTENT
+    assert server.ranges == [None, "bytes=100000-"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Range": "bytes 99999-599999/600000"},
+        {"Content-Range": "bytes 100000-599998/600000"},
+        {"Content-Range": "bytes */600000"},
+        {"Content-Range": "bytes 100000-599999/600000", "ETag": '"2"'},
+        {},
+    ],
+    ids=["start", "end", "none", "version", "missing"],
+)
+def test_another_piece_than_the_one_asked_for_is_not_joined(server, asset, tmp_path, pauses, headers):
+    server.script = [
+        ("piece", 200, CONTENT, {"ETag": '"1"'}, 100_000),
+        ("piece", 206, OTHER[100_000:], headers),
+        ("piece", 200, OTHER, {"ETag": '"2"'}),
+    ]
+    assert fetch(unhashed(asset), tmp_path).read_bytes() == OTHER
+    assert server.ranges == [None, "bytes=100000-", None]
+
+
+def test_a_file_that_became_shorter_is_fetched_anew(server, asset, tmp_path, pauses):
+    server.script = [("good", CONTENT, 100_000), ("status", 416), ("good", OTHER[:50_000])]
+    assert fetch(unhashed(asset), tmp_path).read_bytes() == OTHER[:50_000]
+
+
+@pytest.mark.parametrize(
+    "url", ["file:///etc/hostname", "ftp://127.0.0.1/x", "data:text/plain,x", "gopher://127.0.0.1"]
+)
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+def test_a_server_may_lead_to_http_only(server, asset, tmp_path, url, code):
+    server.script = [("status", code, ("Location", url))]
+    check_refused(asset, tmp_path, f"the server leads to {re.escape(repr(url))}, which is not followed; expected http")
+    assert list(tmp_path.iterdir()) == [tmp_path / "thing.bin.lock"]
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+def test_a_server_may_lead_on(server, asset, tmp_path, code):
+    server.script = [("status", code, ("Location", "/elsewhere/thing.bin")), ("good",)]
+    assert fetch(asset, tmp_path).read_bytes() == CONTENT
+
+
+@pytest.fixture
+def known(asset, empty_cache, monkeypatch):
+    """The asset as one of the table."""
+    monkeypatch.setitem(ASSETS, asset.name, asset)
+    return empty_cache / "assets" / asset.name
+
+
+def test_a_download_that_was_damaged_in_the_cache_is_fetched_again(server, known, caplog):
+    assert get_asset("thing.bin") == known
+    known.write_bytes(CONTENT[:-1] + b"?")
+    assert get_asset("thing.bin").read_bytes() == CONTENT
+    assert "thing.bin is damaged (it does not fit its checksum) and is fetched again" in caplog.text
+    assert get_asset("thing.bin") == known
+    assert len(server.ranges) == 2
+
+
+def test_a_damaged_download_stays_until_there_is_another(server, known, monkeypatch):
+    get_asset("thing.bin")
+    known.write_bytes(b"damaged")
+    monkeypatch.setenv("AUDIOSET_OFFLINE", "1")
+    with pytest.raises(AssetError, match="AUDIOSET_OFFLINE is set, so nothing is downloaded"):
+        get_asset("thing.bin")
+    assert known.read_bytes() == b"damaged"
+
+
+def test_a_file_put_into_the_cache_by_hand_is_used_as_it_is(server, known):
+    known.parent.mkdir(parents=True)
+    known.write_bytes(b"mine")
+    assert get_asset("thing.bin").read_bytes() == b"mine"
+    assert server.ranges == []
+
+
+def test_a_server_that_leads_in_a_circle(server, asset, tmp_path, pauses):
+    server.script = [("status", 302, ("Location", "/thing.bin"))]
+    check_refused(asset, tmp_path, "infinite loop")
+
+
+def test_https_never_becomes_http():
+    request = urllib.request.Request("https://127.0.0.1/thing.bin")
+    with pytest.raises(assets._RefusedRedirect, match="is not followed; expected https"):
+        assets._Redirects().redirect_request(request, None, 302, "Found", {}, "http://127.0.0.1/thing.bin")
+
+
+@pytest.mark.parametrize("url", ["file:///etc/hostname", "ftp://127.0.0.1/x"])
+def test_only_http_is_opened_at_all(asset, tmp_path, pauses, url):
+    check_refused(replace(asset, url=url), tmp_path, "unknown url type")
+
+
+@pytest.mark.parametrize("kind", ["symbolic", "hard", "broken", "folder"])
+def test_a_link_in_place_of_a_partial_file_is_not_written_through(server, asset, tmp_path, kind):
+    victim, part = tmp_path / "victim", tmp_path / "new" / "thing.bin.part"
+    part.parent.mkdir()
+    victim.write_bytes(b"mine")
+    if kind == "hard":
+        part.hardlink_to(victim)
+    else:
+        part.symlink_to({"symbolic": victim, "broken": tmp_path / "nothing", "folder": tmp_path}[kind])
+    assert fetch(asset, part.parent).read_bytes() == CONTENT
+    assert victim.read_bytes() == b"mine"
+    assert {path.name for path in tmp_path.iterdir()} == {"victim", "new"}
+
+
+@pytest.mark.parametrize("state", [b"", b"no JSON", b"[]", b'{"url": 1, "validator": 2}', b'{"a":' * 100_000])
+def test_a_damaged_note_of_the_version_is_no_version(server, asset, tmp_path, state):
+    (tmp_path / "thing.bin.part").write_bytes(bytes(1_000))
+    (tmp_path / "thing.bin.part.json").write_bytes(state)
+    assert fetch(asset, tmp_path).read_bytes() == CONTENT
+    assert server.ranges == [None]
+
+
+# ---- by hand
 
 
 def test_the_message_says_what_to_do_by_hand(asset, empty_cache, monkeypatch, tmp_path):
@@ -364,7 +530,8 @@ def test_unknown_assets():
 
 def test_the_cache_follows_the_environment(empty_cache):
     assert cache_folder() == empty_cache
-    assert empty_cache.is_dir()
+    assert not empty_cache.exists()
+    assert writable_folder() == empty_cache
     assert list(empty_cache.iterdir()) == []
 
 
@@ -372,8 +539,8 @@ def test_a_cache_that_cannot_be_written(empty_cache, monkeypatch, tmp_path, capl
     (tmp_path / "file").touch()
     monkeypatch.setenv("AUDIOSET_CACHE", str(tmp_path / "file" / "cache"))
     with caplog.at_level(logging.WARNING):
-        folder = cache_folder()
-        assert cache_folder() == folder
+        folder = writable_folder()
+        assert writable_folder() == folder
     (folder / "test").write_bytes(b"works")
     assert len(caplog.records) == 1  # one warning, not one each time
     assert "cannot be written (Not a directory)" in caplog.text

@@ -27,6 +27,7 @@ from audioset.clip_labels import Patches, gather_clips, read_label_table
 from audioset.errors import UsageError, WeightsError
 from audioset.events import Event, EventDetector, EventSettings, scores_to_events
 from audioset.leaf_events import LeafEvents, leaf_events
+from audioset.models import copy_model
 from audioset.weights.model_folder import ModelCard, copy_model_folder, read_card, write_model_folder
 
 LABELS = LabelSet(("/m/a", "/m/b", "/m/c"), ("A", "B", "C"))
@@ -476,7 +477,7 @@ def test_a_prediction_keeps_its_scores_and_uses_the_calibration_for_events() -> 
 def test_a_model_folder_keeps_its_calibration(model: Model, tmp_path: Path) -> None:
     stored = Calibration({"/m/09x0r": 0.5}, made_from={"n_clips": 3})
     card = replace(model.card, calibration=stored.to_record())
-    copy_model_folder(model.folder, tmp_path / "a" / "mine", card)
+    copy_model(model.card, model.folder, tmp_path / "a" / "mine", card)
     loaded = load_model(tmp_path / "a" / "mine", n_threads=2)
     assert loaded.calibration == stored
     assert model.calibration is None

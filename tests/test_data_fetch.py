@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 from test_assets import Handler, Server
 
-from audioset.assets import cache_folder, find_file
+from audioset.assets import find_file
 from audioset.cli.data_fetch import KINDS, fetch
 from audioset.data import published
 from audioset.data.published import (
@@ -47,9 +47,7 @@ def empty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """A cache of the test's own, and no folder with assets."""
     monkeypatch.setenv("AUDIOSET_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("AUDIOSET_ASSETS", raising=False)
-    cache_folder.cache_clear()
-    yield tmp_path / "cache" / "assets"
-    cache_folder.cache_clear()
+    return tmp_path / "cache" / "assets"
 
 
 def run(*arguments: str | Path) -> Result:

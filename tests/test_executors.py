@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from sounds import noise
 
+from audioset.cache import Graph
 from audioset.errors import AudioError, EngineError, MissingExtraError, UsageError
 from audioset.executors.onnx import network_to_onnx
 from audioset.executors.onnxruntime import OnnxRuntimeEngine
@@ -374,10 +375,8 @@ def make_runner(executor, network, weights, patch_shape, arguments, folder: Path
         return torch_runner(network, weights, arguments)
     if executor == "keras":
         return keras_runner(network, weights, patch_shape, arguments)
-    graph = folder / "network.onnx"
-    if not graph.is_file():
-        graph.write_bytes(network_to_onnx(network, weights, patch_shape, arguments))
-    return {"openvino": OpenVinoEngine, "onnxruntime": OnnxRuntimeEngine}[executor](graph, "f32", 2, folder)
+    graph = Graph(f"tests{folder}", lambda: network_to_onnx(network, weights, patch_shape, arguments))
+    return {"openvino": OpenVinoEngine, "onnxruntime": OnnxRuntimeEngine}[executor](graph, "f32", 2)
 
 
 def torch_runner(network, weights, arguments):

@@ -7,12 +7,14 @@ import math
 import os
 import runpy
 from dataclasses import replace
+from uuid import uuid4
 
 import numpy as np
 import pytest
 from conftest import read_cases, reference_file
 
 from audioset import load_model, tag_files
+from audioset.cache import Graph
 from audioset.errors import AssetError, UsageError, WeightsError
 from audioset.executors.onnx import network_to_onnx
 from audioset.executors.onnxruntime import OnnxRuntimeEngine
@@ -180,9 +182,8 @@ def make_runner(executor, network, weights, arguments, folder):
 
         model = network_to_keras(network, weights, SHAPE, arguments)
         return lambda embeddings, mask: Outputs(**model.predict({"embeddings": embeddings, "mask": mask}, verbose=0))
-    graph = folder / "head.onnx"
-    graph.write_bytes(network_to_onnx(network, weights, SHAPE, arguments))
-    return {"openvino": OpenVinoEngine, "onnxruntime": OnnxRuntimeEngine}[executor](graph, "f32", 2, folder)
+    graph = Graph(f"tests/{uuid4().hex}", lambda: network_to_onnx(network, weights, SHAPE, arguments))
+    return {"openvino": OpenVinoEngine, "onnxruntime": OnnxRuntimeEngine}[executor](graph, "f32", 2)
 
 
 def largest(difference):

@@ -260,11 +260,28 @@ def test_the_graph_of_an_index_is_made_anew_when_the_index_changes(tmp_path: Pat
         moments = Index.open(tmp_path, approximate=True, watch=made.append).search(units[5].astype(np.float32), 5)
         assert [replace(one, similarity=0) for one in moments] == [replace(one, similarity=0) for one in exact_ones]
     assert made == [400]
-    graphs = list(tmp_path.glob("graph-*"))
+    graphs = list(tmp_path.glob("graph-*.usearch"))
     make_index(tmp_path, units[:200], 4)
     assert len(Index.open(tmp_path, approximate=True)) == 200
-    assert len(list(tmp_path.glob("graph-*"))) == 1
-    assert list(tmp_path.glob("graph-*")) != graphs
+    assert len(list(tmp_path.glob("graph-*.usearch"))) == 1
+    assert list(tmp_path.glob("graph-*.usearch")) != graphs
+
+
+@pytest.mark.parametrize("damage", ["bytes", "cut", "no checksum"])
+def test_a_damaged_graph_is_made_anew_before_native_code_maps_it(tmp_path: Path, damage: str) -> None:
+    pytest.importorskip("usearch")
+    units = units_of(np.random.default_rng(12), 400, 32)
+    make_index(tmp_path, units, 4)
+    expected = Index.open(tmp_path, approximate=True).search(units[5].astype(np.float32), 5)
+    (graph,) = tmp_path.glob("graph-*.usearch")
+    content = graph.read_bytes()
+    if damage == "no checksum":
+        graph.with_name(f"{graph.name}.crc32c").unlink()
+    else:
+        graph.write_bytes(content[:-100] if damage == "cut" else content[:1_000] + b"\xff" * 50 + content[1_050:])
+    made: list[int] = []
+    assert Index.open(tmp_path, approximate=True, watch=made.append).search(units[5].astype(np.float32), 5) == expected
+    assert made == [400]
 
 
 def test_units_keep_directions_of_any_length() -> None:

@@ -9,6 +9,7 @@ import torch
 from sounds import noise
 from torch import nn
 
+from audioset.cache import Graph
 from audioset.errors import WeightsError
 from audioset.executors.onnx import network_to_onnx
 from audioset.executors.onnxruntime import OnnxRuntimeEngine
@@ -105,10 +106,10 @@ def test_pytorch_gives_the_embeddings_of_the_original(weights, pictures, expecte
 
 
 @pytest.mark.parametrize("engine", [OpenVinoEngine, OnnxRuntimeEngine])
-def test_graphs_give_the_embeddings_of_the_original(engine, weights, pictures, expected, tmp_path):
-    path = tmp_path / "vgg16.onnx"
-    path.write_bytes(network_to_onnx(vgg16, weights, (224, 224), ARGUMENTS))
-    assert distance(engine(path, "f32", 2, tmp_path)(pictures).embeddings, expected) < 5e-6
+def test_graphs_give_the_embeddings_of_the_original(engine, weights, pictures, expected, tmp_path, monkeypatch):
+    monkeypatch.setenv("AUDIOSET_CACHE", str(tmp_path))
+    graph = Graph("vgg16", lambda: network_to_onnx(vgg16, weights, (224, 224), ARGUMENTS))
+    assert distance(engine(graph, "f32", 2)(pictures).embeddings, expected) < 5e-6
 
 
 def keras_file(path, state, *, is_new):

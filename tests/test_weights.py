@@ -13,10 +13,9 @@ from conftest import YAMNET_SHAPES, keras_name
 from sounds import noise
 
 from audioset import load_model
-from audioset.assets import cache_folder
-from audioset.errors import EngineError, OutputError, UsageError, WeightsError
+from audioset.errors import UsageError, WeightsError
 from audioset.files import write_atomically
-from audioset.models import MODELS, find_labels, prepare_graph, prepare_model
+from audioset.models import MODELS, find_labels
 from audioset.weights.keras_h5 import read_keras_h5
 from audioset.weights.model_folder import (
     CARD_NAME,
@@ -372,40 +371,6 @@ def test_a_folder_brings_its_own_weights(folder, random_checkpoint):
         UsageError, match=r"is a model folder and brings its own weights; leave out weights=.*random\.h5"
     ):
         load_model(folder, weights=random_checkpoint)
-
-
-def test_a_damaged_graph_in_the_cache_is_named(folder):
-    graph = prepare_graph(*prepare_model(str(folder)))
-    graph.write_bytes(b"no graph")
-    with pytest.raises(EngineError, match=rf"(?s)cannot compile {graph}: .*delete {graph} and run again"):
-        load_model(folder)
-    graph.unlink()
-    load_model(folder)
-    assert prepare_graph(*prepare_model(str(folder))) == graph
-
-
-def test_a_damaged_compiled_model_costs_time_only(folder, model):
-    load_model(folder)
-    compiled = list((cache_folder() / "openvino").iterdir())
-    contents = {path: path.read_bytes() for path in compiled}
-    assert compiled
-    try:
-        for path in compiled:
-            path.write_bytes(contents[path][:1_000])
-        scores = load_model(folder).predict(noise(16_000), 16_000).scores
-    finally:
-        for path, content in contents.items():
-            path.write_bytes(content)
-    np.testing.assert_array_equal(scores, model.predict(noise(16_000), 16_000).scores)
-
-
-def test_a_full_disk_is_told(folder, monkeypatch):
-    def disk_full(*args):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("audioset.models.write_atomically", disk_full)
-    with pytest.raises(OutputError, match=r"cannot be written: No space left on device.*set AUDIOSET_CACHE"):
-        load_model(folder)
 
 
 def test_both_files_of_a_model_folder_can_be_read_by_the_same_people(tmp_path):

@@ -6,33 +6,41 @@ fetched has the published hash or does not get its name.
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import http.client
+import json
 import logging
+import math
 import os
-import shutil
+import re
 import socket
 import ssl
+import stat
 import sys
-import tempfile
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from email.message import Message
+from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
+from audioset import cache
 from audioset.errors import AssetError, OutputError, UsageError
+from audioset.files import confined, read_blocks, write_atomically
+from audioset.records import TEXT, read_json
 
 logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 1 << 18
 TIMEOUT_S = 30
 ATTEMPTS = 5
+STRONG_S = 60.0  # that a time of change must be old to name one version
 RETRIED_STATUS = frozenset((408, 425, 429, 500, 502, 503, 504))
 NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ssl.SSLError)
 
@@ -201,22 +209,41 @@ def find_asset(name: str) -> Path | None:
 def find_file(name: str) -> Path | None:
     """Path of a published file of any name, in the folders of ``AUDIOSET_ASSETS`` or in the cache; or None."""
     candidates = [Path(folder) / name for folder in _asset_folders()]
-    candidates.append(cache_folder() / "assets" / name)
+    candidates.append(_downloads() / name)
     return next((path for path in candidates if path.is_file()), None)
 
 
 def get_asset(name: str) -> Path:
-    """Path of an asset, fetched into the cache if it is not on this machine.
+    """Path of an asset, fetched into the cache if it is not on this machine, or is damaged there.
 
     Raises
     ------
     AssetError
         If it cannot be fetched; the message says where to put the file by hand.
     """
-    return find_asset(name) or fetch(_asset(name), cache_folder() / "assets")
+    return get_file(_asset(name))
 
 
-def fetch(asset: Asset, folder: Path) -> Path:
+def get_file(asset: Asset) -> Path:
+    """As ``get_asset``, of any published file. What the cache has is compared with its checksum."""
+    path = find_file(asset.name)
+    if path is None:
+        return _fetch_to_cache(asset)
+    if path != _downloads() / asset.name or not cache.is_sealed(path) or cache.is_whole(path):
+        return path  # the user's own, or as it was fetched
+    logger.warning("%s is damaged (it does not fit its checksum) and is fetched again", path)
+    return _fetch_to_cache(asset, is_damaged=True)
+
+
+def _fetch_to_cache(asset: Asset, *, is_damaged: bool = False) -> Path:
+    return fetch(asset, cache.writable_folder() / cache.ASSETS, is_damaged=is_damaged)
+
+
+def _downloads() -> Path:
+    return cache.cache_folder() / cache.ASSETS
+
+
+def fetch(asset: Asset, folder: Path, *, is_damaged: bool = False) -> Path:
     """Download an asset: resumed where it stopped, checked, and only then given its name.
 
     Several processes that ask at once share one download.
@@ -226,6 +253,8 @@ def fetch(asset: Asset, folder: Path) -> Path:
     asset : Asset
     folder : Path
         Where the file goes; made if need be.
+    is_damaged : bool
+        A file of that name that does not fit its checksum in the cache is replaced.
 
     Returns
     -------
@@ -240,17 +269,20 @@ def fetch(asset: Asset, folder: Path) -> Path:
     """
     import filelock
 
-    target = folder / asset.name
+    target = confined(folder, asset.name)
     if os.environ.get("AUDIOSET_OFFLINE"):
         raise AssetError(_by_hand(asset, "AUDIOSET_OFFLINE is set, so nothing is downloaded"))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(folder / f"{asset.name}.lock"):
-            if not target.is_file():
-                part = folder / f"{asset.name}.part"
+            if not target.is_file() or (is_damaged and not cache.is_whole(target)):
+                part = folder / f"{asset.name}{cache.PART_SUFFIX}"
                 _fetch_part(asset, part)
                 _check_hash(asset, part)
+                if cache.holds_downloads(folder):
+                    cache.seal_as(part, target)
                 part.replace(target)
+                _state_path(part).unlink(missing_ok=True)
     except AssetError:
         raise
     except OSError as error:
@@ -261,42 +293,14 @@ def fetch(asset: Asset, folder: Path) -> Path:
 def hash_file(path: Path, algorithm: str = "sha256") -> str:
     """Digest of a file: the algorithm, a colon and the hash in hexadecimal."""
     state = hashlib.new(algorithm, usedforsecurity=False)
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            state.update(chunk)
+    for block in read_blocks(path):
+        state.update(block)
     return f"{algorithm}:{state.hexdigest()}"
 
 
 def is_published(asset: Asset, path: Path) -> bool:
     """Whether a file is the published one, by its hash; assumed where no hash is published."""
     return not asset.digest or hash_file(path, asset.digest.partition(":")[0]) == asset.digest
-
-
-@lru_cache(maxsize=1)
-def cache_folder() -> Path:
-    """Folder for downloads, converted weights and compiled models.
-
-    ``AUDIOSET_CACHE`` if set, else the platform's cache folder. Where that cannot be written, a temporary
-    folder that lasts as long as the process, with one warning.
-    """
-    import platformdirs
-
-    folder = Path(os.environ.get("AUDIOSET_CACHE") or platformdirs.user_cache_dir("audioset", appauthor=False))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        temporary = Path(tempfile.mkdtemp(prefix="audioset-"))
-        atexit.register(shutil.rmtree, temporary, ignore_errors=True)
-        logger.warning(
-            "the cache folder %s cannot be written (%s): models are prepared again at every start. "
-            "Next step: set AUDIOSET_CACHE to a folder of yours",
-            folder,
-            error.strerror,
-        )
-        return temporary
-    return folder
 
 
 def _asset(name: str) -> Asset:
@@ -320,9 +324,11 @@ def _fetch_part(asset: Asset, part: Path) -> None:
                 failure = f"the server answered {error.code} {error.reason}"
                 if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
                     part.unlink(missing_ok=True)  # the beginning of something else
-                if error.code not in RETRIED_STATUS:
+                elif error.code not in RETRIED_STATUS:
                     raise AssetError(_by_hand(asset, failure)) from error
                 pause_s = _retry_after_s(error.headers.get("Retry-After"), 2.0**attempt)
+            except _RefusedRedirect as error:
+                raise AssetError(_by_hand(asset, str(error))) from error
             except NETWORK_ERRORS as error:
                 reason = getattr(error, "reason", error)
                 if isinstance(reason, socket.gaierror):  # no network at all: waiting does not help
@@ -336,28 +342,141 @@ def _fetch_part(asset: Asset, part: Path) -> None:
 
 
 def _receive(asset: Asset, part: Path, progress: Progress) -> None:
-    """One request: append to ``part`` what it lacks, or start it again if the server does not resume."""
-    n_have = part.stat().st_size if part.exists() else 0
-    if n_have == asset.n_bytes:
-        return
-    if asset.n_bytes is not None and n_have > asset.n_bytes:
-        part.unlink()
-        n_have = 0
-    request = urllib.request.Request(asset.url, headers={"User-Agent": "audioset"})
-    if n_have:
-        request.add_header("Range", f"bytes={n_have}-")
-    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
-        resumes = response.status == 206
-        n_have = n_have if resumes else 0
-        n_all = _n_expected(asset, n_have, response.length)
-        progress(n_have, n_all)
-        with part.open("ab" if resumes else "wb") as file:
+    """One request: append to ``part`` what it lacks, or begin it again where it may be of another version."""
+    with _open_part(part) as file:
+        n_have, validator = _resumable(asset, part, file)
+        if n_have == asset.n_bytes:
+            return
+        request = urllib.request.Request(asset.url, headers={"User-Agent": "audioset", "Accept-Encoding": "identity"})
+        if n_have:
+            request.add_header("Range", f"bytes={n_have}-")
+            request.add_header("If-Range", validator)
+        with _opener().open(request, timeout=TIMEOUT_S) as response:
+            if response.status == http.client.PARTIAL_CONTENT:
+                _check_range(response.headers, n_have, validator, part)
+            else:
+                n_have = 0
+            n_all = _n_expected(asset, n_have, response.length)
+            file.seek(n_have)
+            file.truncate()
+            _note_validator(asset, part, response.headers)
+            progress(n_have, n_all)
             while n_have <= n_all and (chunk := response.read1(CHUNK_BYTES)):
                 file.write(chunk)
                 n_have += len(chunk)
                 progress(n_have, n_all)
     if n_have < n_all:
         raise ConnectionError(f"the connection closed after {n_have:,} of {n_all:,} bytes")
+
+
+@contextmanager
+def _open_part(part: Path) -> Iterator[BinaryIO]:
+    """The beginning of a file that is ours, or an empty one: a link there, to whatever, is taken away, not followed."""
+    with suppress(FileNotFoundError):
+        status = part.lstat()
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+            part.unlink()
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        with os.fdopen(os.open(part, flags, 0o666), "r+b") as file:
+            yield file
+    finally:
+        if part.stat().st_size == 0:
+            part.unlink()
+
+
+def _resumable(asset: Asset, part: Path, file: BinaryIO) -> tuple[int, str]:
+    """How many bytes are there of the version that a validator names; none if nobody knows of which they are."""
+    n_have = file.seek(0, os.SEEK_END)
+    is_whole = n_have == asset.n_bytes and asset.digest
+    try:
+        state = read_json(_state_path(part), {"url": TEXT, "validator": TEXT}, AssetError)
+        validator = str(state["validator"]) if state["url"] == asset.url else ""
+    except OSError:  # AssetError among them
+        validator = ""
+    is_valid = validator.isascii() and validator.isprintable() and bool(validator)
+    if is_whole or (n_have and is_valid and n_have < (asset.n_bytes or math.inf)):
+        return n_have, validator
+    return 0, ""
+
+
+def _check_range(headers: Message, n_have: int, validator: str, part: Path) -> None:
+    """Refuse a piece that does not go on where we are, or is of another version; the file begins again then."""
+    match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", headers.get("Content-Range", "").strip())
+    offered = _validator(headers)
+    fits = match and int(match[1]) == n_have and (match[3] == "*" or int(match[2]) + 1 == int(match[3]))
+    if not fits or (offered and offered != validator):
+        _state_path(part).unlink(missing_ok=True)  # so that the next attempt asks for all of it
+        raise ConnectionError("the server sent another piece, or a piece of another version, than the one asked for")
+
+
+def _note_validator(asset: Asset, part: Path, headers: Message) -> None:
+    state, validator = _state_path(part), _validator(headers)
+    if validator:
+        write_atomically(state, json.dumps({"url": asset.url, "validator": validator}).encode())
+    else:
+        state.unlink(missing_ok=True)
+
+
+def _validator(headers: Message) -> str:
+    """What names a version for certain: a strong ETag, or a time of change long before the answer; or nothing.
+
+    Source: RFC 9110, sections 8.8.2.2 and 13.1.5.
+    """
+    etag = headers.get("ETag", "").strip()
+    if etag.startswith('"') and etag.isascii() and etag.isprintable():
+        return etag
+    changed, answered = headers.get("Last-Modified", "").strip(), headers.get("Date", "").strip()
+    try:
+        is_strong = (parsedate_to_datetime(answered) - parsedate_to_datetime(changed)).total_seconds() >= STRONG_S
+    except (TypeError, ValueError, IndexError):
+        return ""
+    return changed if is_strong else ""
+
+
+def _state_path(part: Path) -> Path:
+    return part.with_name(part.name + cache.STATE_SUFFIX)
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows a server to http and https only, and never from https to http, where anybody could change the file."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        before, after = (urllib.parse.urlsplit(url).scheme.lower() for url in (req.full_url, newurl))
+        if after not in ("http", "https") or (before == "https" and after == "http"):
+            raise _RefusedRedirect(f"the server leads to {newurl!r:.200}, which is not followed; expected {before}")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+    def http_error_302(self, req: Any, fp: Any, code: int, msg: str, headers: Any) -> Any:
+        """Python's own refuses other addresses in words of its own; ours come first."""
+        target = headers.get("location") or headers.get("uri")
+        if target:
+            self.redirect_request(req, fp, code, msg, headers, urllib.parse.urljoin(req.full_url, target))
+        return super().http_error_302(req, fp, code, msg, headers)
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
+
+class _RefusedRedirect(Exception):  # noqa: N818 - becomes an AssetError
+    """Where a server leads to is no place to fetch from."""
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    """What opens http and https, and nothing else: Python's own would open files and FTP too."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler,
+        urllib.request.HTTPHandler,
+        urllib.request.HTTPSHandler,
+        urllib.request.HTTPDefaultErrorHandler,
+        urllib.request.HTTPErrorProcessor,
+        urllib.request.UnknownHandler,
+        _Redirects,
+    ):
+        opener.add_handler(handler())
+    return opener
 
 
 def _n_expected(asset: Asset, n_have: int, n_offered: int | None) -> int:
@@ -395,7 +514,7 @@ def _by_hand(asset: Asset, failure: str) -> str:
     return (
         f"{asset.name}{size} is needed and is not on this machine; {failure}. "
         f"Next step: download {asset.url} on a machine that can, put the file into {folder}, and set "
-        f"AUDIOSET_ASSETS to that folder; or put it into {cache_folder() / 'assets'}"
+        f"AUDIOSET_ASSETS to that folder; or put it into {_downloads()}"
     )
 
 

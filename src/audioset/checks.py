@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from audioset.assets import cache_folder, find_asset
+from audioset.assets import find_asset
 from audioset.errors import AudioSetError
 from audioset.frontend import log_mel
 from audioset.models import prepare_graph
@@ -178,6 +178,6 @@ def _try_engine(model: Model, engine: str, precision: str) -> Model | str:
     """The same model in another engine, or the reason why it is not available."""
     graph = prepare_graph(model.card, model.folder)
     try:
-        return type(model)(model.card, model.folder, ENGINES[engine](graph, precision, 1, cache_folder()))
+        return type(model)(model.card, model.folder, ENGINES[engine](graph, precision, 1))
     except AudioSetError as error:
         return str(error)

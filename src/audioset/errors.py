@@ -5,8 +5,23 @@ from __future__ import annotations
 from typing import ClassVar
 
 
+def plain(text: str) -> str:
+    r"""Text that moves no cursor of a terminal: what cannot be printed becomes such as ``\x1b``; ends of lines stay.
+
+    Names of files and tensors, labels and whatever else a file says may hold any characters.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char in "\n\t" else _escape(char) for char in text)
+
+
+def _escape(char: str) -> str:
+    byte = ord(char) - 0xDC00  # of a name that is not UTF-8
+    return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else char.encode("unicode_escape").decode("ascii")
+
+
 class AudioSetError(Exception):
-    """Root of every error that this package raises on purpose.
+    """Root of every error that this package raises on purpose. Its message is ``plain``.
 
     Attributes
     ----------
@@ -20,7 +35,7 @@ class AudioSetError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, *, code: str | None = None) -> None:
-        super().__init__(message)
+        super().__init__(plain(message))
         self.code = code or self.default_code
 
 

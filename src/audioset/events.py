@@ -415,7 +415,7 @@ def read_thresholds(path: str | os.PathLike[str]) -> dict[str, LabelThreshold]:
         EventSettings(label_thresholds=thresholds)  # checks the ranges
     except DataError as error:
         raise UsageError(f"thresholds {error}") from error
-    except (UsageError, json.JSONDecodeError, csv.Error) as error:
+    except (ValueError, RecursionError, MemoryError, csv.Error) as error:
         raise UsageError(f"thresholds {path}: {error}") from error
     return thresholds
 

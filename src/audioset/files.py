@@ -22,9 +22,14 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
 
-from audioset.errors import AudioSetError, ConflictError, OutputError
+from audioset.errors import AudioSetError, ConflictError, DataError, OutputError
 
 logger = logging.getLogger(__name__)
+
+BLOCK_BYTES = 1 << 20
+MAX_NAME = 4096
+# What Windows opens in place of a file of that name, whatever its ending.
+DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{name}{n}" for name in ("COM", "LPT") for n in range(10))}
 
 NEXT_STEPS = {
     errno.ENOSPC: "free some space there, or choose another disk",
@@ -220,6 +225,63 @@ def partial_folder(path: Path) -> Iterator[Path]:
                 yield temporary
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read_blocks(path: Path) -> Iterator[bytes]:
+    """The bytes of a file, a block after the other."""
+    with path.open("rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            yield block
+
+
+def confined(folder: Path, name: str) -> Path:
+    """The path of something below a folder, given its name by somebody else: here, and only here, names become paths.
+
+    Parameters
+    ----------
+    folder : Path
+    name : str
+        One or several plain names with ``/`` between them.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    DataError
+        If the name is not plain on every system (absolute, with a drive, ``..``, a backslash, control characters, a
+        name that Windows keeps for devices), or a link on the way leads out of the folder.
+    """
+    if not is_plain_name(name):
+        raise DataError(
+            f"{str(name)!r:.100} is no name of a file below {folder}; expected plain names. Likely cause: a damaged "
+            "file, or one that was made to reach others"
+        )
+    path = folder / name
+    try:
+        is_inside = path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # a circle of links
+        is_inside = False
+    if not is_inside:
+        raise DataError(f"{path} leads out of {folder} by a link. Next step: put the file itself there")
+    return path
+
+
+def is_plain_name(name: object) -> bool:
+    """Whether a text is one or several plain names with ``/`` between them, which mean the same on every system."""
+    return isinstance(name, str) and len(name) <= MAX_NAME and all(map(_is_plain, name.split("/")))
+
+
+def _is_plain(part: str) -> bool:
+    return (
+        part not in ("", ".", "..")
+        and "\\" not in part
+        and part.isprintable()
+        and part == part.rstrip(". ")
+        and not (len(part) > 1 and part[1] == ":")
+        and part.partition(".")[0].rstrip().upper() not in DEVICES
+    )
 
 
 @contextmanager

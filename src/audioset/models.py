@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import json
 import logging
 import math
 import re
@@ -15,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from audioset import __version__, assets
-from audioset.errors import OutputError, UsageError, WeightsError
-from audioset.files import write_atomically
+from audioset import __version__, assets, cache
+from audioset.cache import Graph
+from audioset.errors import AudioSetError, UsageError, WeightsError
+from audioset.files import read_blocks
 from audioset.frontend import (
     EFFICIENTAT,
     EFFICIENTAT_2S,
@@ -47,13 +49,17 @@ from audioset.networks.vgg16 import vgg16
 from audioset.networks.vggish import vggish
 from audioset.networks.yamnet import yamnet
 from audioset.postprocess import EMBEDDING_SIZE
+from audioset.records import DAMAGE, TEXT, read_json
 from audioset.weights.keras_h5 import read_keras_h5
 from audioset.weights.model_folder import (
     CARD_NAME,
     WEIGHTS_NAME,
     ModelCard,
+    card_to_bytes,
+    copy_model_folder,
     read_card,
     read_weights,
+    weights_to_bytes,
     write_model_folder,
 )
 from audioset.weights.tf_checkpoint import read_tf_checkpoint
@@ -84,6 +90,7 @@ FRONTENDS: dict[str, FrontendSpec] = {
     for spec in (YAMNET, VGGISH, EFFICIENTAT, EFFICIENTAT_2S, *EFFICIENTAT_VARIANTS, PANNS, *PANNS_VARIANTS, VGG16)
 }
 NO_LABELS = ""  # of a network that only embeds
+ORIGIN_NAME = "checkpoint.json"  # of a folder of the cache: which model and file it stands for
 BUNDLED_FOLDER = Path(__file__).parent / "bundled"
 
 
@@ -309,7 +316,7 @@ def find_model(name: str) -> ModelSpec:
 def prepare_model(
     name: str, weights: Path | None = None, arguments: Mapping[str, Any] | None = None
 ) -> tuple[ModelCard, Path]:
-    """Card of a model, and the folder with its weights, which are converted once and kept in the cache.
+    """Card of a model, and its folder: a model folder, or one of the cache that stands for a published checkpoint.
 
     Parameters
     ----------
@@ -336,7 +343,7 @@ def prepare_model(
         if weights is not None:
             raise UsageError(f"{folder} is a model folder and brings its own weights; leave out weights={weights}")
     else:
-        folder = _converted_folder(find_model(name), weights)
+        folder = _kept_folder(find_model(name), weights)
     card = read_card(folder)
     if arguments:
         card = replace(card, arguments={**card.arguments, **arguments})
@@ -347,16 +354,14 @@ def prepare_model(
     return card, folder
 
 
-def prepare_graph(card: ModelCard, folder: Path) -> Path:
-    """Path of a model's ONNX graph, which is made once and kept in the cache.
+def prepare_graph(card: ModelCard, folder: Path) -> Graph:
+    """A model's ONNX graph, made when an engine asks for it, and where the cache has what the engine makes of it.
 
-    Its inputs and outputs are those of ``executors.onnx.network_to_onnx``.
+    Its inputs and outputs are those of ``executors.onnx.network_to_onnx``. The cache has the weights once, in that
+    form: whoever needs them as they were published reads the checkpoint, see ``load_weights``.
     """
-    graph = assets.cache_folder() / "graphs" / f"{_fingerprint(folder / WEIGHTS_NAME, card)}.onnx"
-    if not graph.is_file():
-        data = _make_graph(folder, card)
-        _write(lambda: write_atomically(graph, data))
-    return graph
+    identity = hashlib.sha256(f"{__version__}:{card}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return Graph(f"{_entry(folder)}/graph-{identity}", partial(_make_graph, folder, card))
 
 
 def network_shapes(card: ModelCard) -> dict[str, tuple[int, ...]]:
@@ -384,8 +389,45 @@ def find_network(card: ModelCard) -> Network:
 
 
 def load_weights(card: ModelCard, folder: Path) -> dict[str, FloatArray]:
-    """The weights in a model folder, each by its published name, checked against the network."""
-    return read_weights(folder, network_shapes(card))
+    """The weights of a model, each by its published name, checked against the network.
+
+    They are those of its folder or, of a published model, of its checkpoint.
+    """
+    shapes = network_shapes(card)
+    checkpoint = _checkpoint(folder)
+    if checkpoint is None:
+        return read_weights(folder, shapes)
+    name, path = checkpoint
+    return MODELS[name].reader(path, shapes)
+
+
+def hash_weights(state: Any, card: ModelCard, folder: Path) -> None:
+    """Feed a hash of ``hashlib`` with a model's weights, as ``model.safetensors`` has them or would have them."""
+    if _checkpoint(folder) is None:
+        for block in read_blocks(folder / WEIGHTS_NAME):
+            state.update(block)
+    else:
+        state.update(weights_to_bytes(load_weights(card, folder)))
+
+
+def digest_weights(card: ModelCard, folder: Path) -> str:
+    """SHA-256 of a model's weights, as ``assets.hash_file`` writes it."""
+    state = hashlib.sha256()
+    hash_weights(state, card, folder)
+    return f"sha256:{state.hexdigest()}"
+
+
+def copy_model(card: ModelCard, folder: Path, target: Path, new_card: ModelCard) -> None:
+    """Write a model folder with the weights of a model and another card.
+
+    Raises
+    ------
+    WeightsError, OutputError
+    """
+    if _checkpoint(folder) is None:
+        copy_model_folder(folder, target, new_card)
+    else:
+        write_model_folder(target, new_card, load_weights(card, folder))
 
 
 def find_frontend(card: ModelCard) -> FrontendSpec:
@@ -445,23 +487,45 @@ def _trace(card: ModelCard, n_frames: int | None = None) -> tuple[dict[str, tupl
     shape = input_shape(card)
     try:
         return trace_shapes(network, (n_frames or shape[0], shape[1]), card.arguments)
-    except TypeError as error:
+    except AudioSetError:
+        raise
+    except DAMAGE as error:
         raise WeightsError(f"{card.network!r} cannot have the arguments {card.arguments}: {error}") from error
 
 
-def _converted_folder(spec: ModelSpec, weights: Path | None) -> Path:
-    """Model folder in the cache with the checkpoint's weights, converted at first use."""
+def _kept_folder(spec: ModelSpec, weights: Path | None) -> Path:
+    """Folder in the cache with the card of a checkpoint, made at first use."""
     checkpoint = weights or assets.get_asset(spec.weights)
     if not checkpoint.is_file():
         raise WeightsError(f"the weights {checkpoint} are not a file; expected a checkpoint like {spec.weights}")
-    folder = assets.cache_folder() / "models" / f"{spec.name}-{_fingerprint(checkpoint)}"
-    if not (folder / CARD_NAME).is_file():
-        card = _make_card(spec, checkpoint)
-        tensors = spec.reader(checkpoint, network_shapes(card))
-        _write(lambda: write_model_folder(folder, card, tensors))
+    entry = cache.entry_name(spec.name, _fingerprint(checkpoint))
+    origin = {"model": spec.name, "path": str(checkpoint.resolve())}
+    cache.keep_file(f"{entry}/{ORIGIN_NAME}", lambda: json.dumps(origin).encode())
+    folder = cache.keep_file(f"{entry}/{CARD_NAME}", lambda: card_to_bytes(_make_card(spec, checkpoint))).parent
     if weights is None and not read_card(folder).source["is_published"]:
         logger.warning("%s is not the published file (its hash differs); it is used as it is", checkpoint)
     return folder
+
+
+def _checkpoint(folder: Path) -> tuple[str, Path] | None:
+    """Name of the published model that a folder of the cache stands for, and its checkpoint; None for model folders."""
+    if (folder / WEIGHTS_NAME).is_file() or not cache.is_whole(folder / ORIGIN_NAME):
+        return None
+    origin = read_json(folder / ORIGIN_NAME, {"model": TEXT, "path": TEXT}, WeightsError)
+    path = Path(origin["path"])
+    if origin["model"] not in MODELS or not folder.name.endswith(f"-{_fingerprint(path)}"):
+        raise WeightsError(
+            f"the checkpoint {path} is not the one that {folder} was made from. Next step: load the model by its name, "
+            "with weights= if they are your own"
+        )
+    return origin["model"], path
+
+
+def _entry(folder: Path) -> str:
+    """Where the cache has what was made from a model's weights."""
+    if _checkpoint(folder) is not None:
+        return f"{cache.MODELS}/{folder.name}"
+    return cache.entry_name(folder.resolve().name, _fingerprint(folder / WEIGHTS_NAME))
 
 
 def _make_card(spec: ModelSpec, checkpoint: Path) -> ModelCard:
@@ -492,21 +556,11 @@ def _make_graph(folder: Path, card: ModelCard) -> bytes:
     return network_to_onnx(find_network(card), weights, input_shape(card), card.arguments)
 
 
-def _fingerprint(path: Path, card: ModelCard | None = None) -> str:
-    """Identity of a file's contents, of the code that converts it and of what it is used for, without reading it."""
+def _fingerprint(path: Path) -> str:
+    """Identity of a file's contents and of the code that converts it, without reading it."""
     try:
         status = path.stat()
     except OSError as error:
         raise WeightsError(f"the weights {path} cannot be read: {error.strerror}") from error
-    identity = f"{path.resolve()}:{status.st_size}:{status.st_mtime_ns}:{__version__}:{card}"
+    identity = f"{path.resolve()}:{status.st_size}:{status.st_mtime_ns}:{__version__}"
     return hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-
-
-def _write(write: Callable[[], None]) -> None:
-    try:
-        write()
-    except OSError as error:
-        raise OutputError(
-            f"the cache {assets.cache_folder()} cannot be written: {error.strerror or error}. "
-            "Next step: free some space, or set AUDIOSET_CACHE to another folder"
-        ) from error

@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 import os
-import tokenize
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import numpy as np
 
 from audioset.arguments import check_path
 from audioset.errors import UsageError, WeightsError
+from audioset.records import DAMAGE
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 ByteArray = np.ndarray[Any, np.dtype[np.uint8]]
@@ -30,12 +29,6 @@ LIMIT = 2.0  # whitened values are clipped to ±2, two standard deviations
 STEPS_PER_UNIT = 255 / (2 * LIMIT)
 
 COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # those that NumPy writes
-
-# Whatever zipfile and NumPy say of a file that is not a whole and plain .npz.
-DAMAGE = (
-    *(OSError, ValueError, TypeError, LookupError, EOFError, RuntimeError, MemoryError, SyntaxError, OverflowError),
-    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError),
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,7 +190,7 @@ def _read_arrays(path: Path) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:
             return {name: _read_member(archive, name) for name in SHAPES}
-    except DAMAGE as error:
+    except (RuntimeError, *DAMAGE) as error:  # zipfile's, for what is encrypted
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
         raise WeightsError(f"it cannot be read as an .npz file with {' and '.join(SHAPES)} ({reason})") from error
 

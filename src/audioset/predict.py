@@ -14,9 +14,9 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from audioset import assets
 from audioset.arguments import check_count, check_path
 from audioset.audio import mono_blocks, open_audio, waveform_to_mono
+from audioset.cache import Graph
 from audioset.calibration import NONE, Calibration
 from audioset.decoders import Array
 from audioset.errors import AudioError, OutputError, UsageError
@@ -72,7 +72,7 @@ class Engine(Protocol):
 
 
 # Those that run a graph. PyTorch runs the network itself; see ``make_engine``.
-ENGINES: dict[str, Callable[[Path, str, int, Path], Engine]] = {
+ENGINES: dict[str, Callable[[Graph, str, int], Engine]] = {
     "openvino": OpenVinoEngine,
     "onnxruntime": OnnxRuntimeEngine,
 }
@@ -558,7 +558,7 @@ class Model:
         from audioset.executors.onnx_frontend import label_metadata, waveform_to_onnx
 
         if input == "patches":
-            data = prepare_graph(self.card, self.folder).read_bytes()
+            data = prepare_graph(self.card, self.folder).to_onnx()
         else:
             frontend = self.frontend.with_pad(pad).with_window(window_s)
             data = waveform_to_onnx(
@@ -676,7 +676,7 @@ def make_engine(name: str, card: ModelCard, folder: Path, precision: str, n_thre
         The engine or the precision is not available here.
     """
     if name in ENGINES:
-        return ENGINES[name](prepare_graph(card, folder), precision, n_threads, assets.cache_folder())
+        return ENGINES[name](prepare_graph(card, folder), precision, n_threads)
     from audioset.executors.torch import TorchEngine
 
     return TorchEngine(find_network(card), load_weights(card, folder), card.arguments, precision, n_threads)

@@ -171,7 +171,7 @@ def _noise_in(data: bytes) -> bytes:
     return bytes(damaged)
 
 
-for _pattern in ("*.onnx", "*.blob"):
+for _pattern in ("*.xml", "*.bin", "*.blob", "*.crc32c"):
     for _name, _damage in {
         "half of it": lambda data: data[: len(data) // 2],
         "nothing": lambda data: b"",

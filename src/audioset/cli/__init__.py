@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import signal
@@ -13,7 +14,7 @@ import click
 from audioset import __version__
 from audioset.child import fill_standard_descriptors
 from audioset.cli.lazy import LazyGroup
-from audioset.errors import AudioSetError, OutputError
+from audioset.errors import AudioSetError, OutputError, plain
 from audioset.stopping import Stopped, stop_when_asked
 
 # command -> (module, one line for the list of commands)
@@ -75,10 +76,19 @@ def _is_output_lost() -> bool:
     return False
 
 
+class _PlainFormatter(logging.Formatter):
+    """Writes warnings without what moves a terminal's cursor, wherever they have it from."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return plain(super().format(record))
+
+
 def main() -> None:
     """Run the command line; errors become one line and an exit code."""
     _open_standard_streams()
-    logging.basicConfig(format="audioset: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_PlainFormatter("audioset: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     try:
         stop_when_asked()
         exit_code = cli.main(prog_name="audioset", standalone_mode=False)
@@ -87,7 +97,9 @@ def main() -> None:
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
     except click.ClickException as error:
-        error.show()
+        words = io.StringIO()
+        error.show(words)
+        click.echo(plain(words.getvalue()), err=True, nl=False)
         sys.exit(error.exit_code)
     except AudioSetError as error:
         click.echo(f"audioset: {error}", err=True)

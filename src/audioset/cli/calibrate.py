@@ -20,7 +20,7 @@ from audioset.cli.options import (
     model_options,
     take_limits,
 )
-from audioset.errors import ConflictError, UsageError
+from audioset.errors import ConflictError, UsageError, plain
 from audioset.folders import find_recordings
 
 if TYPE_CHECKING:
@@ -93,8 +93,7 @@ def calibrate(labels: Path, **options: Any) -> int:
     from audioset.calibration.fit import Recipe, fit
     from audioset.clip_labels import gather_clips, read_label_table
     from audioset.files import explain_os_errors
-    from audioset.models import find_labels, prepare_model
-    from audioset.weights.model_folder import copy_model_folder
+    from audioset.models import copy_model, find_labels, prepare_model
 
     limits = take_limits(options)
     recipe = Recipe(*(options[name] for name in ("map", "min_precision", "min_positives", "n_folds")))
@@ -116,7 +115,7 @@ def calibrate(labels: Path, **options: Any) -> int:
     if target:
         _check_fit(found)
         with explain_os_errors(str(target)):
-            copy_model_folder(folder, target, replace(card, calibration=calibration.to_record()))
+            copy_model(card, folder, target, replace(card, calibration=calibration.to_record()))
         if not options["quiet"]:
             click.echo(
                 f"audioset: {target} has thresholds of its own for {len(calibration.thresholds)} labels", err=True
@@ -184,7 +183,7 @@ class _ReadScores:
                 "Likely cause: --audio is not where the paths begin, as audioset tag was given them"
             )
         for line in self._notes(options["model"]):
-            click.echo(f"audioset: {line}", err=True)
+            click.echo(f"audioset: {plain(line)}", err=True)
 
     def recordings(self) -> Iterator[Patches]:
         """Scores of each recording's patches, by its name in the table."""

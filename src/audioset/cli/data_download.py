@@ -24,6 +24,7 @@ from audioset.cli.download_options import (
     with_options,
 )
 from audioset.cli.options import files_read, overwrite_option
+from audioset.errors import plain
 
 if TYPE_CHECKING:
     from audioset.data.clips import Shard
@@ -112,7 +113,7 @@ def adopt(folder: Path, source: Path, lists: tuple[str, ...], how: str, as_json:
     click.echo(f"{result.n_empty:,} empty rows that stand for missing clips")
     click.echo(f"{len(result.rejected):,} rejected")
     for name, reason in result.rejected[:REJECTED_SHOWN]:
-        click.echo(f"audioset: {name}: {reason}", err=True)
+        click.echo(f"audioset: {plain(f'{name}: {reason}')}", err=True)
     return 0
 
 
@@ -136,7 +137,7 @@ def status(folder: Path, ledger_path: Path | None, as_json: bool) -> None:
     if found["hours_left"] is not None:
         click.echo(f"{'hours left':35s} {found['hours_left']:>12,.1f}")
     if found["paused_until"]:
-        click.echo(f"paused until {found['paused_until']}: {found['pause_reason']}")
+        click.echo(f"paused until {found['paused_until']}: {plain(found['pause_reason'])}")
 
 
 @click.command()
@@ -379,7 +380,7 @@ def _conclude(ledger: Ledger, outcome: Outcome, folder: Path, shard: Shard | Non
         if outcome.next_at is None
         else time.strftime(" Come back after %Y-%m-%d %H:%M.", time.localtime(outcome.next_at))
     )
-    click.echo(f"audioset: stopped: {outcome.reason}.{when}", err=True)
+    click.echo(f"audioset: stopped: {plain(outcome.reason)}.{when}", err=True)
     return 3
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from audioset.errors import plain
+
 if TYPE_CHECKING:
     from audioset.assets import Asset
 
@@ -43,12 +45,12 @@ def fetch(kinds: tuple[str, ...], region: str, output: Path | None, is_list: boo
       audioset data fetch features --region eu --output /data/audioset
       audioset data fetch --list
     """
-    from audioset.assets import cache_folder
+    from audioset.cache import ASSETS, writable_folder
     from audioset.data.published import published_files
 
     files = published_files(region)
     chosen = {kind: files[kind] for kind in kinds or KINDS}
-    folder = output or cache_folder() / "assets"
+    folder = output or writable_folder() / ASSETS
     if is_list:
         _list(chosen, folder if output else None, as_json=as_json)
         return 0
@@ -87,7 +89,7 @@ def _list(chosen: Mapping[str, tuple[Asset, ...]], folder: Path | None, *, as_js
         click.echo(json.dumps(records, indent=2))
         return
     for record in records:
-        click.echo(f"{record['kind']:9s} {record['file']:38s} {record['path'] or 'not here'}")
+        click.echo(f"{record['kind']:9s} {record['file']:38s} {plain(record['path'] or 'not here')}")
         click.echo(f"{'':9s} {record['url']}")
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from audioset.errors import plain
+
 if TYPE_CHECKING:
     from audioset.ontology import Ontology
 
@@ -85,9 +87,9 @@ def show(name: str, as_json: bool) -> None:
         return
     for key, value in record.items():
         first, *others = _as_text(key, value) or ["none"]
-        click.echo(f"{key:14s} {first}")
+        click.echo(f"{key:14s} {plain(first)}")
         for line in others:
-            click.echo(f"{'':14s} {line}")
+            click.echo(f"{'':14s} {plain(line)}")
 
 
 def _title(ontology: Ontology, label_id: str) -> dict[str, str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from audioset.cli.options import files_read, overwrite_option
+from audioset.errors import plain
 
 if TYPE_CHECKING:
     from audioset.data.segments import SegmentList
@@ -65,7 +66,7 @@ def stats(source: str, n_top: int, as_json: bool) -> None:
     click.echo(f"{'rows':>9s} {'clips':>9s} {'seconds':>11s}  label")
     for row in labels[:n_top]:
         counts = f"{row['n_rows']:9,} {row['n_clips']:9,} {row['duration_s']:11,.1f}"
-        click.echo(f"{counts}  {row['label']}  {row['label_id']}")
+        click.echo(f"{counts}  {plain(row['label'])}  {plain(row['label_id'])}")
 
 
 @strong.command("map")
@@ -90,7 +91,7 @@ def map_labels(is_all: bool, as_json: bool) -> None:
         for entry in entries if is_all or relation != "same" else ():
             other = f" = {entry.other_name}" if relation == "renamed" else ""
             above = " < " + " | ".join(map(name, entry.above)) if entry.above else ""
-            click.echo(f"  {entry.label_id:13s} {entry.label}{other}{above}")
+            click.echo(plain(f"  {entry.label_id:13s} {entry.label}{other}{above}"))
 
 
 @strong.command()

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from audioset.cli.options import model_option, weights_option
-from audioset.errors import AudioSetError
+from audioset.errors import AudioSetError, plain
 
 
 @click.command(short_help="Show what works here, and how exactly.")
@@ -30,7 +30,7 @@ def doctor(as_json: bool, **options: Any) -> int:
         for title, rows in sections.items():
             click.echo(click.style(title, bold=True))
             for name, value in rows.items():
-                click.echo(f"  {name:50s} {value}")
+                click.echo(plain(f"  {name:50s} {value}"))
     return exit_code
 
 
@@ -97,10 +97,11 @@ def _version(package: str, extra: str) -> str:
 
 
 def _files() -> dict[str, Any]:
-    from audioset.assets import ASSETS, cache_folder, find_asset
+    from audioset.assets import ASSETS, find_asset
+    from audioset.cache import cache_folder
 
     cache = cache_folder()
-    n_bytes = sum(path.stat().st_size for path in cache.rglob("*") if path.is_file())
+    n_bytes = sum(path.lstat().st_size for path in cache.rglob("*") if path.is_file())
     found = {name: str(path) for name in ASSETS if (path := find_asset(name))}
     missing = f"{len(ASSETS) - len(found)} of {len(ASSETS)} published files"
     return {"cache": f"{cache} ({n_bytes / 1e6:.1f} MB)", **found, "not on this machine": missing}

@@ -19,7 +19,7 @@ from audioset.cli.options import (
     overwrite_option,
     take_limits,
 )
-from audioset.errors import UsageError
+from audioset.errors import UsageError, plain
 
 if TYPE_CHECKING:
     from audioset.batch import Part
@@ -322,7 +322,7 @@ def _show(progress: Any, part: Part) -> None:
 
 def _say(options: dict[str, Any], text: str) -> None:
     if not options["quiet"]:
-        click.echo(f"audioset: {text}", err=True)
+        click.echo(f"audioset: {plain(text)}", err=True)
 
 
 def _print(record: dict[str, Any], lines: Iterator[str], *, as_json: bool) -> None:

@@ -14,6 +14,7 @@ from audioset.allocator import keep_freed_memory
 from audioset.cli.options import hold_folder
 from audioset.cli.sound_options import export_given, read_given, with_exports, with_sounds
 from audioset.cli.train_options import given, with_settings
+from audioset.errors import plain
 from audioset.learn.finetune_config import FinetuneConfig, read_finetune_config
 
 
@@ -90,7 +91,7 @@ class _Shown:
     def stage(self, stage: str, n_done: int, n_all: int) -> None:
         """A stage has come so far."""
         if stage != self._stage and not self._is_quiet:
-            click.echo(f"audioset: {stage}", err=True)
+            click.echo(f"audioset: {plain(stage)}", err=True)
         self._stage = stage
 
     def __call__(self, line: Mapping[str, Any]) -> None:

@@ -9,10 +9,12 @@ from typing import Any
 
 import click
 
+from audioset.errors import plain
+
 
 @click.group(short_help="List, describe, fetch and check the published models.")
 def models() -> None:
-    """List, describe, fetch and check the published models."""
+    """List, describe, fetch and check the published models, and show and clear the cache."""
 
 
 @models.command("list")
@@ -31,7 +33,7 @@ def list_models(as_json: bool) -> None:
         where = find_asset(model.weights) or f"not here: audioset models pull {model.name}"
         mean_ap = f"mAP {model.mean_ap:.3f}" if model.mean_ap else "embeds"
         click.echo(f"{model.name:{width}s} {mean_ap:9s}  {model.summary}")
-        click.echo(f"{'':{width}s} {where}")
+        click.echo(plain(f"{'':{width}s} {where}"))
     for name, folder in bundled.items():
         record = _bundled_record(name, folder)
         click.echo(f"{name:{width}s} mAP {record['mean_ap']:.3f}  {record['summary']}")
@@ -48,22 +50,59 @@ def info(name: str, as_json: bool) -> None:
         click.echo(json.dumps(record, indent=2))
         return
     for key, value in record.items():
-        click.echo(f"{key:14s} {value if value is not None else 'not on this machine'}")
+        click.echo(plain(f"{key:14s} {value if value is not None else 'not on this machine'}"))
 
 
 @models.command()
 @click.argument("names", nargs=-1, required=True)
 def pull(names: tuple[str, ...]) -> None:
     """Fetch the weights of the models NAMES, if they are not on this machine, and convert them."""
+    from audioset.cache import cache_folder
     from audioset.models import bundled_models, find_model, prepare_graph, prepare_model
+    from audioset.predict import make_engine
 
     for name in names:
         if name not in bundled_models():
             find_model(name)
         card, folder = prepare_model(name)
-        graph = prepare_graph(card, folder)
-        click.echo(f"{name}: {card.source['file']} {'as published' if card.source['is_published'] else 'of your own'}")
-        click.echo(f"{'':{len(name)}}  ready in {graph.parent.parent}")
+        make_engine("openvino", card, folder, "f32", 1)
+        place = cache_folder() / prepare_graph(card, folder).name
+        origin = "as published" if card.source["is_published"] else "of your own"
+        click.echo(plain(f"{name}: {card.source['file']} {origin}"))
+        click.echo(plain(f"{'':{len(name)}}  ready in {place.parent}"))
+
+
+@models.command("cache")
+@click.argument("names", nargs=-1)
+@click.option("--clear", is_flag=True, help="Delete what is shown.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def show_cache(names: tuple[str, ...], clear: bool, as_json: bool) -> None:
+    """Show what the cache holds, or what it holds of NAMES: downloads, prepared models and embeddings.
+
+    What is prepared is made again when it is needed; a download is fetched again. The cache is the folder that
+    AUDIOSET_CACHE names, or the platform's. Models from a folder of yours are there under the folder's name.
+
+    \b
+    Examples:
+      audioset models cache
+      audioset models cache yamnet --clear
+      audioset models cache --clear
+    """
+    from audioset import cache
+    from audioset.formats.rows import one_line, printable
+
+    chosen = cache.clear(names) if clear else cache.entries(names)
+    if as_json:
+        records = [{**vars(entry), "path": str(entry.path), "is_cleared": clear} for entry in chosen]
+        click.echo(json.dumps(records, indent=2))
+        return
+    width = max((len(entry.name) for entry in chosen), default=0)
+    for entry in chosen:
+        state = "deleted" if clear else entry.state
+        path = one_line(printable(entry.path))
+        click.echo(f"{printable(entry.name):{width}s} {entry.n_bytes / 1e6:9.1f} MB  {state:9s} {path}")
+    n_bytes = sum(entry.n_bytes for entry in chosen)
+    click.echo(f"audioset: {n_bytes / 1e6:.1f} MB {'deleted from' if clear else 'in'} {cache.cache_folder()}", err=True)
 
 
 @models.command()
@@ -89,7 +128,7 @@ def verify(names: tuple[str, ...]) -> int:
         asset = ASSETS[find_model(name).weights]
         path = get_asset(asset.name)
         origin = "the published one" if is_published(asset, path) else "not the published one: a file of your own"
-        click.echo(f"{name}: {path}")
+        click.echo(plain(f"{name}: {path}"))
         click.echo(f"  hash     {origin}")
         model = load_model(name)
         click.echo("  tensors  all there, in the right shapes, finite")

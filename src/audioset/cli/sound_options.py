@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from audioset.errors import plain
 from audioset.export.formats import FORMATS
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def export_given(folder: Path, formats: Sequence[str], *, is_quiet: bool) -> Non
         result = export_model(folder, exports, to=name)
         if not is_quiet:
             difference = f"within {result.parity.scores:.1e} of its scores" if result.parity.scores is not None else ""
-            click.echo(f"audioset: {result.path}: {difference}", err=True)
+            click.echo(f"audioset: {plain(f'{result.path}: {difference}')}", err=True)
 
 
 def with_sounds(command: Command) -> Command:

@@ -12,6 +12,7 @@ import click
 from audioset.allocator import keep_freed_memory
 from audioset.cli.options import hold_folder
 from audioset.cli.sound_options import export_given, read_given, with_exports, with_sounds
+from audioset.errors import plain
 
 if TYPE_CHECKING:
     from audioset.sounds.collection import Collection
@@ -119,7 +120,7 @@ def classifier(
     )
     progress.close()
     for warning in learned.learned.warnings:
-        click.echo(f"audioset: {warning}", err=True)
+        click.echo(f"audioset: {plain(warning)}", err=True)
     record = learned.write(output)
     export_given(output, formats, is_quiet=quiet)
     click.echo(json.dumps(record, indent=1, allow_nan=False) if as_json else "\n".join(_lines(record)))

@@ -19,6 +19,10 @@ from audioset.data.machine import new_owner
 from audioset.data.media import MediaFile, MediaSettings, check_file, write_clip
 from audioset.data.serving import put_file
 from audioset.errors import AudioError, DataError, UsageError
+from audioset.files import confined
+from audioset.hdf5 import problem_of
+from audioset.records import DAMAGE
+from audioset.resampling import check_rates
 
 VIDEO_ID = r"(?P<video_id>[\w-]{11})"
 # How tools name files. A video's id may hold "_" and begin with "Y", so several may fit; the ledger decides.
@@ -182,7 +186,7 @@ class Adopter:
     def _finish(self, clip: Clip, scratch: Path, media: MediaFile, source: str) -> None:
         name = place(clip.key, clip.subset, scratch.suffix)
         found = replace(media, file=name, source_format=f"adopted: {source}")
-        if self._ledger.finish(clip.key, self._owner, found, lambda: put_file(scratch, self._folder / name)):
+        if self._ledger.finish(clip.key, self._owner, found, lambda: put_file(scratch, confined(self._folder, name))):
             self.result.n_adopted += 1
 
 
@@ -219,6 +223,7 @@ def _hdf5_rows(path: Path) -> Iterator[tuple[str, Any, int]]:
         with h5py.File(path, "r") as file:
             names, waveforms = _own_data(file, "audio_name", path), _own_data(file, "waveform", path)
             sample_rate = int(file.attrs["sample_rate"])
+            check_rates(sample_rate)
             if waveforms.ndim != 2 or waveforms.dtype.name != "int16" or len(names) != len(waveforms):
                 raise DataError(
                     f"{path}: waveform has shape {waveforms.shape} and dtype {waveforms.dtype}; expected int16 "
@@ -227,7 +232,7 @@ def _hdf5_rows(path: Path) -> Iterator[tuple[str, Any, int]]:
             for row, name in enumerate(names):
                 samples = waveforms[row]
                 yield name.decode("ascii", "replace"), samples if name and samples.any() else None, sample_rate
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
+    except (RuntimeError, *DAMAGE) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(
@@ -243,4 +248,6 @@ def _own_data(file: Any, name: str, path: Path) -> Any:
     link, data = file.get(name, getlink=True), file[name]
     if not isinstance(link, h5py.HardLink) or not isinstance(data, h5py.Dataset) or data.external or data.is_virtual:
         raise DataError(f"{path}: {name} points at another file; expected its own data")
+    if problem := problem_of(data):
+        raise DataError(f"{path}: {name} {problem}")
     return data

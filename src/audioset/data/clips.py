@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from audioset.errors import UsageError
+from audioset.errors import DataError, UsageError
+from audioset.files import confined, is_plain_name
 
 SHARD_BITS = 32
 SUBSET_SUFFIX = re.compile(r"(?:_segments)?(?:\.csv)?(?:\.\d+)?$")
@@ -103,7 +104,7 @@ class Clip:
 
     def path(self, folder: Path) -> Path | None:
         """Its audio file, for a dataset in ``folder``."""
-        return None if self.file is None else folder / self.file
+        return None if self.file is None else file_path(folder, self.file)
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,23 @@ class Shard:
 
 def bucket(video_id: str) -> int:
     """The first 32 bits of the id's SHA-256: evenly spread, and the same everywhere."""
-    return int.from_bytes(hashlib.sha256(video_id.encode()).digest()[: SHARD_BITS // 8], "big")
+    return int.from_bytes(hashlib.sha256(video_id.encode("utf-8", "surrogatepass")).digest()[: SHARD_BITS // 8], "big")
+
+
+def file_path(folder: Path, name: str) -> Path:
+    """A file that a ledger names: below the dataset's folder, or, of one that was registered where it is, absolute.
+
+    Raises
+    ------
+    DataError
+        If it is neither. What is absolute is read, and never written or deleted.
+    """
+    return Path(name) if Path(name).is_absolute() and "\0" not in name else confined(folder, name)
+
+
+def is_clip_name(name: str) -> bool:
+    """Whether a text can be the id of a video or the name of a subset: one plain name."""
+    return "/" not in name and is_plain_name(name)
 
 
 def place(key: Key, subset: str, suffix: str, kind: str = "audio") -> str:
@@ -144,8 +161,19 @@ def place(key: Key, subset: str, suffix: str, kind: str = "audio") -> str:
 
     >>> place(Key("--4gqARaEJE", 0, 10_000), "eval", ".flac")
     'audio/eval/bd/--4gqARaEJE_0_10000.flac'
+
+    Raises
+    ------
+    DataError
+        If the id or the subset is no plain name, but a path.
     """
     digits = f"{bucket(key.video_id) >> (SHARD_BITS - 8):02x}"
+    for part in (subset, key.name):
+        if not is_clip_name(part):
+            raise DataError(
+                f"{part!r:.100} is no name of a file; expected the id of a video and the name of a subset. Likely "
+                "cause: a damaged list or ledger, or one that was made to write elsewhere"
+            )
     return str(PurePosixPath(kind, subset, digits, key.name + suffix))
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from audioset.data.clips import Clip, Key
+from audioset.data.clips import Clip, Key, file_path
 from audioset.data.failures import BY_STATE
 from audioset.data.fetch import Cancelled, MakeFetch
 from audioset.data.ledger import Breaker, Ledger
@@ -21,7 +21,7 @@ from audioset.data.machine import is_dead, new_owner
 from audioset.data.media import MediaSettings
 from audioset.data.runs import Outcome, Report, RunSettings
 from audioset.data.serving import Server
-from audioset.errors import AudioSetError, OutputError
+from audioset.errors import AudioSetError, DataError, OutputError
 
 PARTIAL_FOLDER = ".partial"
 JOIN_EVERY_S = 0.1
@@ -257,11 +257,11 @@ def find_lost_files(ledger: Ledger, folder: Path) -> list[Key]:
 
 def is_in_place(clip: Clip, folder: Path) -> bool:
     """Whether the files of a done clip are there, with the size that the ledger says."""
-    path = clip.path(folder)
     try:
-        has_video = clip.video_file is None or (folder / clip.video_file).is_file()
+        path = clip.path(folder)
+        has_video = clip.video_file is None or file_path(folder, clip.video_file).is_file()
         return path is not None and path.stat().st_size == clip.n_bytes and has_video
-    except OSError:
+    except (OSError, DataError):
         return False
 
 

@@ -32,6 +32,7 @@ from audioset.data.feature_problems import Malformed, Problems
 from audioset.errors import DataError
 from audioset.files import output_folder
 from audioset.postprocess import EMBEDDING_SIZE
+from audioset.records import DAMAGE, OBJECT, WHOLE, check_record, decode_json, map_of, read_bounded, text
 
 CARD = "features.json"
 KIND, FORMAT = "audioset features", 1
@@ -48,6 +49,8 @@ COLUMNS = {  # dtype and shape of a row; ids are as wide as the longest
     "end_s": ("<f4", ()),
     "subsets": ("<u1", ()),
 }
+SCHEMA = {"n_clips": WHOLE, "n_labels": WHOLE, "subsets": map_of(WHOLE, 1000), "files": OBJECT}
+FILE_SCHEMA = {"sha256": text(64)}
 HINT = "Likely cause: an unfinished or damaged copy. Next step: audioset data features convert ... --to arrays, again"
 
 
@@ -96,16 +99,19 @@ def open_arrays(folder: Path) -> ClipArrays:
         card = read_card(folder)
         arrays = MappedArrays(**{name: _load(folder / f"{name}.npy") for name in NAMES})
         _check(arrays, card)
-    except (OSError, ValueError, TypeError, LookupError, EOFError, RecursionError) as error:
+    except DAMAGE as error:
         raise DataError(f"{folder} cannot be read as a folder of features ({error}). {HINT}") from error
     return arrays
 
 
 def read_card(folder: Path) -> dict[str, Any]:
     """What ``features.json`` says: ``n_clips``, ``n_labels``, ``subsets``, and of each file its ``sha256``."""
-    card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    card = decode_json(read_bounded(folder / CARD, DataError), CARD, DataError)
     if not isinstance(card, dict) or card.get("kind") != KIND or card.get("format") != FORMAT:
         raise Malformed(f"{CARD} is not the card of {KIND} in format {FORMAT}")
+    check_record(card, CARD, SCHEMA, DataError)
+    for name in NAMES:
+        check_record(card["files"].get(name), f"{CARD}: the file {name!r}", FILE_SCHEMA, DataError)
     return card
 
 

@@ -21,12 +21,12 @@ from audioset.data.feature_clips import CLIP_S, N_CLASSES, ClipArrays, FeatureCl
 from audioset.data.feature_problems import Malformed, Problems
 from audioset.errors import AudioSetError, DataError
 from audioset.files import output_file
+from audioset.hdf5 import problem_of
 from audioset.postprocess import EMBEDDING_SIZE
+from audioset.records import DAMAGE
 
 CLIPS_PER_BLOCK = 1024
 CLIPS_PER_CHUNK = 256
-MAX_CHUNK_BYTES = 1 << 27
-MOST_COMPRESSED = 1100  # deflate makes at most 1,032 bytes of one
 REQUIRED = {"x": (CLIP_S, EMBEDDING_SIZE), "y": (N_CLASSES,), "video_id_list": ()}
 EXTRA = {"lengths": "uint8", "start_s": "float32", "end_s": "float32", "subsets": "uint8"}
 HINT = "Likely cause: an HDF5 file of another kind, or a damaged copy. Next step: convert the released features again"
@@ -54,7 +54,7 @@ def read(path: Path, problems: Problems) -> Iterator[FeatureClip]:
                     number += 1
     except AudioSetError:
         raise
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:  # h5py's, for damage of all kinds
+    except (RuntimeError, *DAMAGE) as error:  # h5py's, for damage of all kinds
         problems.add(f"{path}: from row {number:,} on", error, HINT)
 
 
@@ -152,15 +152,10 @@ def _dataset(file: Any, name: str) -> Any:
     if not isinstance(link, h5py.HardLink):
         raise Malformed(f"{name!r} is a link; expected a dataset in the file itself")
     dataset = file[name]
-    if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external:
+    if not isinstance(dataset, h5py.Dataset):
         raise Malformed(f"{name!r} is a group, or is stored in other files; expected a dataset in the file itself")
-    if dataset.dtype.kind == "O":
-        raise Malformed(f"{name!r} has values of variable length; expected a fixed one")
-    stored = dataset.id.get_storage_size()
-    if dataset.nbytes > stored * MOST_COMPRESSED or stored > file.id.get_filesize():
-        raise Malformed(f"{name!r} claims {dataset.nbytes:,} bytes, of which {stored:,} are stored")
-    if np.prod(dataset.chunks or (0,)) * dataset.dtype.itemsize > MAX_CHUNK_BYTES:
-        raise Malformed(f"{name!r} is stored in chunks of {dataset.chunks}, which is too much at once")
+    if problem := problem_of(dataset):
+        raise Malformed(f"{name!r} {problem}")
     return dataset
 
 

@@ -18,6 +18,7 @@ from audioset.data.feature_problems import Malformed, Problems
 from audioset.errors import AudioSetError, MissingExtraError
 from audioset.files import output_file
 from audioset.postprocess import EMBEDDING_SIZE
+from audioset.records import DAMAGE
 
 CLIPS_PER_GROUP = 4096  # 5 MB
 HINT = "Likely cause: a Parquet file of another kind, or a damaged copy. Next step: convert the released features again"
@@ -42,7 +43,7 @@ def read(path: Path, problems: Problems) -> Iterator[FeatureClip]:
                     number += 1
     except AudioSetError:
         raise
-    except (pyarrow.ArrowException, OSError, ValueError, TypeError, LookupError, OverflowError) as error:
+    except (pyarrow.ArrowException, *DAMAGE) as error:
         problems.add(f"{path}: from row {number:,} on", error, HINT)
 
 

@@ -10,13 +10,13 @@ import gzip
 import io
 import os
 import tarfile
-import zlib
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from audioset import records
 from audioset.data.feature_clips import subset_named
 from audioset.data.feature_problems import Problems
 
@@ -26,7 +26,7 @@ BUFFER_BYTES = 1 << 16  # tarfile copies what is left of it at each read
 MAX_HEADER_BYTES = 1 << 20  # of an archive's extended headers, which are read into memory whole
 MAX_SMALL_BYTES = 1 << 20
 # Whatever the readers of gzip and tar say of a damaged archive.
-DAMAGE = (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, LookupError, OverflowError)
+DAMAGE = (tarfile.TarError, *records.DAMAGE)
 
 
 @dataclass(frozen=True)

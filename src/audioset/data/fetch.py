@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from audioset.assets import cache_folder
+from audioset.cache import cache_folder
 from audioset.data.clips import Key
 from audioset.data.failures import causes_of
 from audioset.errors import MissingExtraError, UsageError
@@ -83,6 +83,8 @@ class FetchSettings:
     def __post_init__(self) -> None:
         if "{video_id}" not in self.url_template:
             raise UsageError(f"the URL template is {self.url_template!r}; expected an address with {{video_id}} in it")
+        if not self.url_template.lower().startswith(("http://", "https://")):
+            raise UsageError(f"the URL template is {self.url_template!r}; expected one that begins with http or https")
         if self.cookies is not None and not self.cookies.is_file():
             raise UsageError(f"there is no file of cookies {self.cookies}")
         if self.sections and not shutil.which("ffmpeg"):
@@ -181,7 +183,7 @@ class YtDlpFetch:
             _close_responses(error)
             self._guard.explain(error)
             raise self._with_warnings(error) from error
-        return self._fetched(info, clips)
+        return self._fetched(info, clips, folder)
 
     def _client_for(self, folder: Path, clips: tuple[Key, ...]) -> Any:
         """A client that has worked, with its connections, or a new one now and then: they collect things."""
@@ -242,8 +244,11 @@ class YtDlpFetch:
         if not self._settings.is_youtube and not info.get("direct"):
             raise FetchError("the address led to a page instead of media")
 
-    def _fetched(self, info: Mapping[str, Any], clips: tuple[Key, ...]) -> Fetched:
-        files = [part for part in info.get("requested_downloads") or () if Path(part["filepath"]).is_file()]
+    def _fetched(self, info: Mapping[str, Any], clips: tuple[Key, ...], folder: Path) -> Fetched:
+        parts = info.get("requested_downloads") or ()
+        if not all(Path(part["filepath"]).resolve().is_relative_to(folder.resolve()) for part in parts):
+            raise FetchError("yt-dlp wrote outside of the folder that it was given")
+        files = [part for part in parts if Path(part["filepath"]).is_file()]
         if not files:
             raise FetchError(f"yt-dlp reported success and left no file{self._log.last_warning()}")
         announced_s = info.get("duration")

@@ -10,16 +10,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from audioset.data.clips import Clip, Key, Shard, bucket
+from audioset.data.clips import Clip, Key, Shard, bucket, is_clip_name
 from audioset.data.store import Store
+from audioset.errors import DataError
+from audioset.records import NUMBER, TEXT, check_record, shown, text, whole
 
 if TYPE_CHECKING:
     from audioset.data.media import MediaFile
     from audioset.data.segments import Segment
 
+NoneType = type(None)
 LEDGER_NAME = "ledger.sqlite"
 ROWS_AT_ONCE = 10_000
 
@@ -50,6 +54,7 @@ COLUMNS = (
     "video_id, start_ms, end_ms, subset, label_ids, state, reason, attempts, due_at, owner, "
     f"{', '.join(MEDIA_COLUMNS)}, fetched_at, host, video_file"
 )
+BREAKER = {"until": NUMBER, "state": text(100), "reason": TEXT, "trips": whole(0, 10**9)}
 OF_CLIP = "video_id = ? AND start_ms = ? AND end_ms = ?"
 NO_FILE = ", ".join(f"{name} = NULL" for name in (*MEDIA_COLUMNS, "fetched_at", "host", "video_file"))
 
@@ -312,9 +317,15 @@ class Ledger(Store):
     def reserve_slot(self, interval_s: float) -> float:
         """Unix time of the next free turn to fetch; turns are ``interval_s`` apart over all processes."""
         with self._writing():
-            slot: float = max(self._clock(), self._get("next_slot", 0.0))
+            slot: float = max(self._clock(), self._number("next_slot"))
             self._set("next_slot", slot + interval_s)
             return slot
+
+    def _number(self, name: str) -> float:
+        value = self._get(name, 0.0)
+        if not NUMBER.fits(value):
+            raise DataError(f"the setting {name!r} of {self.path} is {shown(value)}; expected {NUMBER.expected}")
+        return float(value)
 
     def trip(self, state: str, reason: str, pause_s: Callable[[int], float]) -> Breaker:
         """Stop everybody. While stopped, another reason to stop does not make it longer.
@@ -329,7 +340,7 @@ class Ledger(Store):
             current = self.breaker()
             if current is not None:
                 return current
-            trips = int(self._get("trips", 0)) + 1
+            trips = int(self._number("trips")) + 1
             breaker = Breaker(self._clock() + pause_s(trips), state, reason, trips)
             self._set("trips", trips)
             self._set("breaker", vars(breaker))
@@ -339,7 +350,9 @@ class Ledger(Store):
         """Why nothing may be fetched now, or None."""
         with self._reading():
             values = self._get("breaker", None)
-            breaker = None if values is None else Breaker(**values)
+            if values is not None:
+                check_record(values, f"the pause in {self.path}", BREAKER, DataError)
+            breaker = None if values is None else Breaker(**{name: values[name] for name in BREAKER})
             return breaker if breaker is not None and breaker.until > self._clock() else None
 
     def close_breaker(self) -> None:
@@ -415,6 +428,25 @@ def _of_segment(segment: Segment) -> tuple[str, int, int]:
     return segment.video_id, round(segment.start_s * 1000), round(segment.end_s * 1000)
 
 
+# What SQLite may hold in each of COLUMNS; it keeps values of any type in any column.
+_NUMBER = (int, float, NoneType)
+ROW_TYPES = (
+    *(((str,), (int,), (int,), (str,), (str,), (str,), (str,), (int,), _NUMBER, (str, NoneType))),
+    *(((str, NoneType), (int, NoneType), (str, NoneType), _NUMBER, (int, NoneType), (int, NoneType))),
+    *(((str, NoneType), (str, NoneType), _NUMBER, (str, NoneType), (str, NoneType))),
+)
+
+
+@lru_cache(maxsize=256)
+def _are_types(types: tuple[type, ...]) -> bool:
+    return all(found in expected for found, expected in zip(types, ROW_TYPES, strict=True))
+
+
 def _clip(row: tuple[Any, ...]) -> Clip:
+    if not _are_types(tuple(map(type, row))) or not (is_clip_name(row[0]) and is_clip_name(row[3])):
+        raise DataError(
+            f"a ledger has the row {shown(row[:5])}; expected the id of a video, times in milliseconds, and the name "
+            "of a subset. Likely cause: a damaged file, or one that was made to write elsewhere. Next step: restore it"
+        )
     video_id, start_ms, end_ms, subset, label_ids, *rest = row
     return Clip(Key(video_id, start_ms, end_ms), subset, tuple(label_ids.split(",")) if label_ids else (), *rest)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from audioset.data.clips import Clip
+from audioset.data.clips import Clip, file_path
 from audioset.data.download import is_in_place
 from audioset.data.failures import BY_STATE
 from audioset.data.ledger import Ledger
@@ -109,8 +109,8 @@ def _settled(clip: Clip, folder: Path, beside: Path, result: Merge) -> Clip:
     if clip.state != "done" or is_in_place(clip, folder):
         return clip
     if is_in_place(clip, beside):
-        video = clip.video_file and str((beside / clip.video_file).resolve())
-        return replace(clip, file=str((beside / str(clip.file)).resolve()), video_file=video)
+        video = clip.video_file and str(file_path(beside, clip.video_file).resolve())
+        return replace(clip, file=str(file_path(beside, str(clip.file)).resolve()), video_file=video)
     result.n_lost += 1
     return _pending(clip)
 

@@ -28,7 +28,9 @@ def new_owner() -> str:
 def is_dead(owner: str) -> bool:
     """Whether a process of this machine is gone. False for other machines: nobody can know."""
     machine, pid, _ = owner.split(":") if owner.count(":") == 2 else ("", "0", "")
-    return machine == machine_name() and not _is_running(int(pid))
+    return (
+        machine == machine_name() and re.fullmatch(r"\d{1,9}", pid, re.ASCII) is not None and not _is_running(int(pid))
+    )
 
 
 def _marks() -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from audioset.assets import ASSETS, Asset, cache_folder, fetch, find_file, hash_file, is_published
+from audioset.assets import ASSETS, Asset, fetch, get_file, hash_file, is_published
 from audioset.errors import ConflictError, UsageError
 
 REGIONS = ("us", "eu", "asia")
@@ -80,7 +80,7 @@ def get_published(name: str) -> Path:
         If it cannot be fetched; the message says where to put the file by hand.
     """
     asset = next(asset for group in published_files().values() for asset in group if asset.name == name)
-    return find_file(name) or fetch(asset, cache_folder() / "assets")
+    return get_file(asset)
 
 
 def segments_path(source: str | os.PathLike[str]) -> Path:

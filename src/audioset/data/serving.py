@@ -18,6 +18,7 @@ from audioset.data.fetch import Cancelled, Fetch, Fetched
 from audioset.data.media import MediaFile
 from audioset.data.runs import Report, Run
 from audioset.errors import AudioError, AudioSetError, OutputError
+from audioset.files import confined
 
 VIDEO_SUFFIX = ".mp4"
 
@@ -83,14 +84,14 @@ class Server:
 
         def put() -> None:
             for scratch_file, name in reversed(named.items()):
-                put_file(scratch_file, self._folder / name)
+                put_file(scratch_file, confined(self._folder, name))
 
         self._done(clip, replace(media, file=named[audio], source_format=fetched.source_format), put, named.get(video))
 
     def _is_there(self, clip: Clip) -> bool:
         """Note a clip as done whose file has its name already: a run was killed between the one and the other."""
-        path = self._folder / self._place(clip)
-        video = self._folder / self._video_place(clip) if self._media.video else None
+        path = confined(self._folder, self._place(clip))
+        video = confined(self._folder, self._video_place(clip)) if self._media.video else None
         if not path.is_file() or not (video is None or video.is_file()):
             return False
         wanted = (self._media.tolerance_s, self._media.sample_rate, self._media.n_channels)

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from audioset.errors import ConflictError, DataError, OutputError
+from audioset.records import decode_json
 
 VERSION = 1
 APPLICATION_ID = 0x41_53_4C_47  # "ASLG"
@@ -72,7 +73,7 @@ class Store:
 
     def _get(self, name: str, default: Any) -> Any:
         row = self._database.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
-        return default if row is None else json.loads(row[0])
+        return default if row is None else decode_json(row[0], f"the setting {name!r} of {self.path}", DataError)
 
     def _set(self, name: str, value: Any) -> None:
         self._database.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, json.dumps(value)))
@@ -91,6 +92,7 @@ class Store:
                 database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("user_version", "application_id")
             )
             if kind == APPLICATION_ID and version == VERSION:
+                self._check_tables(schema)
                 return
             if kind == APPLICATION_ID:
                 raise ConflictError(
@@ -104,6 +106,15 @@ class Store:
                 database.execute(statement)
             database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             database.execute(f"PRAGMA user_version = {VERSION}")
+
+    def _check_tables(self, schema: Sequence[str]) -> None:
+        """Refuse tables other than ours: a view or a trigger would run what somebody else wrote."""
+        found = self._database.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL LIMIT 100").fetchall()
+        if {" ".join(str(sql).split()) for (sql,) in found} != {" ".join(statement.split()) for statement in schema}:
+            raise DataError(
+                f"{self.path} has other tables than a ledger of version {VERSION}. Likely cause: another program has "
+                "changed it. Next step: restore it, or adopt the files"
+            )
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
@@ -128,10 +139,12 @@ class Store:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """What SQLite says, as one of our errors."""
+        """What SQLite says, as one of our errors, and what only a damaged file can hold."""
         try:
             yield
-        except sqlite3.DatabaseError as error:
+        except (UnicodeError, OverflowError, MemoryError) as error:
+            raise DataError(f"{self.path} is damaged: {error}. Next step: restore it, or adopt the files") from error
+        except sqlite3.Error as error:
             text = str(error)
             if "locked" in text:
                 raise ConflictError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from audioset.errors import DataError, UsageError
 from audioset.evaluate.clips import ScoredClips, Scores, Targets, join
 from audioset.evaluate.findings import as_record, find_confusions, measure_reliability
 from audioset.metrics import bootstrap, evaluate
+from audioset.records import DAMAGE, decode_json, read_bounded
 
 KIND, FORMAT = "audioset evaluation", 1
 CARD_NAME = "evaluation.json"
@@ -203,10 +203,10 @@ def read_evaluation(folder: Path) -> Evaluation:
     """
     path = folder / CARD_NAME
     try:
-        return Evaluation.from_record(json.loads(path.read_bytes()))
+        return Evaluation.from_record(decode_json(read_bounded(path, DataError), str(path), DataError))
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
+    except DAMAGE as error:
         raise DataError(f"{path}: {error}") from error
 
 

@@ -15,6 +15,7 @@ from audioset.evaluate.clips import BoolArray, FloatArray
 from audioset.labels import LabelSet
 from audioset.metrics import mean_defined
 from audioset.ontology import Ontology
+from audioset.records import DAMAGE
 
 N_BINS = 10
 N_CONFUSIONS = 100
@@ -162,7 +163,7 @@ def read_curves(folder: Path | None) -> list[dict[str, Any]]:
         try:
             record = json.loads(line)
             point = {"iteration": int(record["iteration"]), **_measured(record)}
-        except (ValueError, TypeError, KeyError, OverflowError):
+        except DAMAGE:
             continue
         if len(point) > 1:
             points.append(point)

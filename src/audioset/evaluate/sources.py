@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from audioset.assets import hash_file
 from audioset.clip_labels import read_label_table
 from audioset.data.clips import Key
 from audioset.data.download import PARTIAL_FOLDER
@@ -22,7 +21,8 @@ from audioset.errors import DataError, NoInputError, UsageError
 from audioset.evaluate.clips import CLIP_NAME, NOT_THERE, Array, FloatArray, Scores, Targets
 from audioset.folders import find_recordings
 from audioset.labels import LabelSet
-from audioset.weights.model_folder import WEIGHTS_NAME, ModelCard
+from audioset.models import digest_weights
+from audioset.weights.model_folder import ModelCard
 
 if TYPE_CHECKING:
     from audioset.batch import Part
@@ -249,7 +249,7 @@ def describe_model(name: str, card: ModelCard, folder: Path, **settings: Any) ->
     **settings
         Such as ``engine`` and ``precision``.
     """
-    return {"name": name, **settings, "weights_digest": hash_file(folder / WEIGHTS_NAME), "card": asdict(card)}
+    return {"name": name, **settings, "weights_digest": digest_weights(card, folder), "card": asdict(card)}
 
 
 def count_training_clips(paths: Iterable[str | os.PathLike[str]]) -> dict[str, int]:

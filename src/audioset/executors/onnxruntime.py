@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from audioset.cache import Graph
 from audioset.errors import EngineError, MissingExtraError
 from audioset.networks.ops import Outputs
 
@@ -37,12 +37,10 @@ class OnnxRuntimeEngine:
 
     Parameters
     ----------
-    graph : Path
-        ONNX model as ``network_to_onnx`` writes it.
+    graph : Graph
+        Made anew at each start; nothing is kept.
     precision : {"f32"}
     n_threads : int
-    cache_folder : Path
-        Not used: ONNX Runtime optimises this graph in less time than it takes to read it back.
 
     Raises
     ------
@@ -54,7 +52,7 @@ class OnnxRuntimeEngine:
 
     name = "onnxruntime"
 
-    def __init__(self, graph: Path, precision: str, n_threads: int, cache_folder: Path) -> None:
+    def __init__(self, graph: Graph, precision: str, n_threads: int) -> None:
         onnxruntime = import_onnxruntime('engine="onnxruntime"')
         if precision != "f32":
             raise EngineError(
@@ -64,10 +62,11 @@ class OnnxRuntimeEngine:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1  # the parallelism is in the calls
         options.log_severity_level = 4
+        data = graph.to_onnx()
         try:
-            self._session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its exceptions share no public base class
-            raise EngineError(f"ONNX Runtime cannot load {graph}: {error}") from error
+            raise EngineError(f"ONNX Runtime cannot load {graph.name}: {error}") from error
         self.n_threads = n_threads
         self._input_names = [value.name for value in self._session.get_inputs()]
         self._output_names = [output.name for output in self._session.get_outputs()]

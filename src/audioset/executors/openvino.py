@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import logging
 import queue
+import shutil
 import sys
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
+from audioset import cache
+from audioset.cache import Graph
 from audioset.errors import EngineError
 from audioset.executors.forks import check_not_forked
 from audioset.networks.ops import Outputs
@@ -17,6 +22,8 @@ from audioset.networks.ops import Outputs
 logger = logging.getLogger(__name__)
 
 TELEMETRY = "openvino_telemetry"
+BLOB_SUFFIX = ".blob"
+NETWORK_NAMES = ("network.xml", "network.bin")  # the graph, and its weights
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -29,12 +36,11 @@ class OpenVinoEngine:
 
     Parameters
     ----------
-    graph : Path
-        ONNX model as ``network_to_onnx`` writes it.
+    graph : Graph
+        The cache keeps it in OpenVINO's form, which is mapped, not read, and what the compiler found out, without the
+        weights: a warm start of VGGish takes a tenth of the time that its ONNX model would take.
     precision : {"f32", "bf16"}
     n_threads : int
-    cache_folder : Path
-        Where compiled models are kept: a warm start loads instead of compiling.
 
     Raises
     ------
@@ -44,7 +50,7 @@ class OpenVinoEngine:
 
     name = "openvino"
 
-    def __init__(self, graph: Path, precision: str, n_threads: int, cache_folder: Path) -> None:
+    def __init__(self, graph: Graph, precision: str, n_threads: int) -> None:
         core = import_openvino().Core()
         if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise EngineError(
@@ -58,7 +64,7 @@ class OpenVinoEngine:
             "INFERENCE_NUM_THREADS": n_threads,
             "ENABLE_CPU_PINNING": False,
         }
-        self._compiled = _compile(core, graph, options, cache_folder / "openvino")
+        self._compiled = _compile(core, graph, options)
         self.n_threads = n_threads
         self._input_names = [value.any_name for value in self._compiled.inputs]
         self._output_names = [output.any_name for output in self._compiled.outputs]
@@ -120,16 +126,60 @@ def import_openvino() -> Any:
     return openvino
 
 
-def _compile(core: Any, graph: Path, options: dict[str, Any], cache_folder: Path) -> Any:
-    """Compile with the cache; a damaged or unwritable cache costs time, not the run."""
+def _compile(core: Any, graph: Graph, options: dict[str, Any]) -> Any:
+    """Compile, with what is kept of an earlier time if it fits its checksum.
+
+    OpenVINO writes to its cache in place, and reads whatever is there. So it gets a folder of its own, with copies of
+    what is whole, and what it adds is kept by us: a killed run or another process never leaves it a part of a file.
+    """
+    network = _read(core, graph)
+    if not isinstance(network, Path):
+        return _compile_plain(core, network, options, graph.name)
     try:
-        return core.compile_model(str(graph), "CPU", {**options, "CACHE_DIR": str(cache_folder)})
-    except RuntimeError as error:
-        logger.info("compiling %s with the cache failed (%s); compiling without", graph, error)
+        with tempfile.TemporaryDirectory(prefix="audioset-", ignore_cleanup_errors=True) as private:
+            kept = {path.name for path in network.parent.glob(f"*{BLOB_SUFFIX}") if cache.is_whole(path)}
+            for name in kept:
+                shutil.copyfile(network.parent / name, Path(private, name))
+            cached = {**options, "CACHE_DIR": private, "CACHE_MODE": "OPTIMIZE_SIZE"}
+            compiled = core.compile_model(str(network), "CPU", cached)
+            with suppress(OSError):  # costs the next start time, and this one nothing
+                for path in Path(private).glob(f"*{BLOB_SUFFIX}"):
+                    if path.name not in kept:
+                        cache.put(network.parent / path.name, path.read_bytes())
+                cache.drop_damaged(network.parent, BLOB_SUFFIX)
+            return compiled
+    except (RuntimeError, OSError) as error:
+        logger.info("compiling %s with the cache failed (%s); compiling without", network, error)
+    return _compile_plain(core, str(network), options, str(network))
+
+
+def _read(core: Any, graph: Graph) -> Any:
+    """Path of a network in the cache, made if it is missing or does not fit; itself where it cannot be kept."""
+    folder = cache.cache_folder() / graph.name
+    if _is_whole(folder):
+        return folder / NETWORK_NAMES[0]
+    model = core.read_model(graph.to_onnx(), b"")
     try:
-        return core.compile_model(str(graph), "CPU", options)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        cache.sweep(folder.parent)
+        with tempfile.TemporaryDirectory(prefix=".", dir=folder.parent, ignore_cleanup_errors=True) as private:
+            made = Path(private, folder.name)
+            made.mkdir()
+            import_openvino().save_model(model, str(made / NETWORK_NAMES[0]), compress_to_fp16=False)
+            cache.put_folder(made, folder)
+    except (OSError, RuntimeError) as error:  # OpenVINO's own, for a full disk
+        if not _is_whole(folder):  # else another process was faster
+            cache.warn_unwritable(cache.cache_folder(), getattr(error, "strerror", None) or str(error))
+            return model
+    return folder / NETWORK_NAMES[0]
+
+
+def _is_whole(folder: Path) -> bool:
+    return all(cache.is_whole(folder / name) for name in NETWORK_NAMES)
+
+
+def _compile_plain(core: Any, network: Any, options: dict[str, Any], name: str) -> Any:
+    try:
+        return core.compile_model(network, "CPU", options)
     except RuntimeError as error:
-        raise EngineError(
-            f"OpenVINO cannot compile {graph}: {error}. Likely cause: a damaged file in the cache. "
-            f"Next step: delete {graph} and run again"
-        ) from error
+        raise EngineError(f"OpenVINO cannot compile {name}: {error}") from error

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 
 from audioset import __version__
-from audioset.assets import hash_file
 from audioset.export.clips import CalibrationClip
 from audioset.frontend import log_mel, slabs
 from audioset.head_model import HeadModel
+from audioset.models import digest_weights
 from audioset.predict import Model, slab_patches
-from audioset.weights.model_folder import WEIGHTS_NAME
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -76,7 +75,7 @@ class Job:
     @cached_property
     def weights_digest(self) -> str:
         """SHA-256 of the model's weight file."""
-        return hash_file(self.model.folder / WEIGHTS_NAME)
+        return digest_weights(self.model.card, self.model.folder)
 
     @cached_property
     def facts(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import numpy as np
 from audioset.clip_labels import Patches
 from audioset.errors import MissingExtraError, UsageError
 from audioset.labels import LabelSet
+from audioset.records import DAMAGE
 from audioset.text import without_apostrophe
 
 CELLS = ("path", "start_s", "end_s", "label_id", "score", "model", "error_code")  # of those in rows.CELLS
@@ -86,7 +87,7 @@ def read_scores(path: str | os.PathLike[str], labels: LabelSet, wanted: Containe
         raise UsageError(f"scores {path} cannot be read: {error.strerror or error}") from error
     except (UsageError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"scores {path}: {error}") from error
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
+    except DAMAGE as error:
         raise UsageError(f"scores {path} is not what audioset tag writes: {type(error).__name__}: {error}") from error
 
 

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 
 from audioset import __version__
-from audioset.assets import hash_file
 from audioset.errors import UsageError
-from audioset.models import FRONTENDS, load_weights, network_shapes, prepare_model
+from audioset.models import FRONTENDS, digest_weights, load_weights, network_shapes, prepare_model
 from audioset.networks.classifier import BACKBONES, HIDDEN, LOGITS
-from audioset.weights.model_folder import WEIGHTS_NAME, ModelCard
+from audioset.weights.model_folder import ModelCard
 
 SHORT, SHORT_S = "_2s", 2.0  # how frontends for short clips are named, and what is short
 
@@ -76,7 +75,7 @@ class Backbone:
 
     def fingerprint(self) -> str:
         """Identity of the embeddings that it gives."""
-        digest = hash_file(self.folder / WEIGHTS_NAME)
+        digest = digest_weights(self.card, self.folder)
         identity = f"{digest}:{self.network}:{sorted(self.arguments.items())}:{self.card.frontend}:{__version__}"
         return hashlib.sha256(identity.encode()).hexdigest()[:16]
 

@@ -7,6 +7,7 @@ import itertools
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,15 @@ from uuid import uuid4
 
 import numpy as np
 
-from audioset.assets import cache_folder, hash_file
+from audioset.assets import hash_file
+from audioset.cache import EMBEDDINGS, cache_folder, is_whole, seal
 from audioset.concurrency import available_cores
 from audioset.errors import AudioError, AudioSetError, NoInputError, UsageError
 from audioset.files import replacing, sweep
 from audioset.learn.backbones import Backbone, find_backbone
 from audioset.limits import LIMITS, Limits
 from audioset.predict import Model, make_engine, map_in_order
+from audioset.records import DAMAGE
 from audioset.sounds.audio import read_clips
 from audioset.sounds.collection import Clip, Collection
 
@@ -143,7 +146,7 @@ def embed_collection(
     found = backbone if isinstance(backbone, Backbone) else find_backbone(backbone)
     if not len(collection):
         raise NoInputError(f"{collection.source or 'the collection'} has no clips; expected some to learn from")
-    cache = _Cache(cache_folder() / "embeddings" / found.fingerprint())
+    cache = _Cache(cache_folder() / EMBEDDINGS / found.fingerprint())
     keys, failures = _keys(collection.clips, digests)
     known = cache.read({key for key in keys if key})
     missing = [row for row, key in enumerate(keys) if key and key not in known]
@@ -211,9 +214,11 @@ class _Cache:
             "means": np.stack([part.mean for part in parts]),
             "patches": np.concatenate([part.patches for part in parts]),
         }
+        path = self.folder / f"{uuid4().hex}.npz"
         try:
-            with replacing(self.folder / f"{uuid4().hex}.npz") as temporary, temporary.open("wb") as file:
+            with replacing(path) as temporary, temporary.open("wb") as file:
                 np.savez(file, **arrays)  # type: ignore[arg-type]
+            seal(path)
         except OSError as error:
             self.warnings.append(
                 f"embeddings cannot be kept in {self.folder} ({error.strerror or error}): this run goes on, and the "
@@ -223,14 +228,17 @@ class _Cache:
 
 def _read_shard(path: Path, wanted: set[str]) -> Iterator[tuple[str, Embedded]]:
     try:
+        if not is_whole(path):
+            raise ValueError("it does not fit its checksum")
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             keys, counts, means, patches = (archive[name] for name in SHARD_ARRAYS)
         starts = np.cumsum(counts) - counts
         if len(keys) != len(means) or counts.sum() != len(patches) or not np.isfinite(means).all():
             raise ValueError("its arrays do not fit")
-    except Exception as error:
+    except (RuntimeError, *DAMAGE) as error:
         logger.warning("%s is damaged (%s) and was taken away; its clips are computed again", path, error)
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
         return
     for key, start, count, mean in zip(keys.tolist(), starts, counts, means, strict=True):
         if key in wanted:

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from audioset.assets import cache_folder
+from audioset.cache import MODELS, is_whole, seal, writable_folder
 from audioset.errors import AssetError
 from audioset.files import explain_os_errors
 from audioset.models import NO_LABELS, find_model, network_shapes, prepare_model
-from audioset.weights.model_folder import CARD_NAME, ModelCard, write_model_folder
+from audioset.weights.model_folder import CARD_NAME, WEIGHTS_NAME, ModelCard, write_model_folder
 
 logger = logging.getLogger(__name__)
 
@@ -64,12 +64,15 @@ def _draw(name: str, arguments: Mapping[str, Any]) -> tuple[ModelCard, Path]:
         source={"file": "drawn", "is_published": False},
     )
     size = "-".join(f"{key}={value}" for key, value in sorted(arguments.items()))
-    folder = cache_folder() / "models" / f"{name}-drawn{size and '-'}{size}"
-    if not (folder / CARD_NAME).is_file():
+    folder = writable_folder() / MODELS / f"{name}-drawn{size and '-'}{size}"
+    files = (folder / WEIGHTS_NAME, folder / CARD_NAME)
+    if not all(map(is_whole, files)):
         rng = np.random.default_rng(0)
         with explain_os_errors(folder):
             weights = {key: _he_normal(shape, rng) for key, shape in network_shapes(card).items()}
             write_model_folder(folder, card, weights)
+            for path in files:
+                seal(path)
     return card, folder
 
 

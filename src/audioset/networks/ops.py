@@ -72,6 +72,7 @@ KERAS_NAMES = Names()
 SLIM_NAMES = Names(weight="weights", bias="biases")
 TORCH_NAMES = Names(".", "weight", "bias", "weight", "bias", "running_mean", "running_var", is_output_first=True)
 
+MOST_TENSORS, MOST_VALUES = 10_000, 1 << 32  # of a network; the largest published one has 700, and 138 million
 BATCH_NORM_MOMENTUM = 0.99  # what a stored moment keeps of itself in a step: Keras's default, and EfficientAT's
 AXES = ("height", "width", "channels")
 INPUTS = ("patches", "waveforms", "embeddings", "mask")  # what a network may see
@@ -337,6 +338,25 @@ def input_names(network: Network) -> tuple[str, ...]:
     return tuple(name for name in INPUTS if name in parameters)
 
 
+class _Shapes(dict[str, tuple[int, ...]]):
+    """Names and shapes of parameters, within bounds: arguments from outside could ask for a billion layers."""
+
+    n_values = 0
+
+    def __setitem__(self, name: str, shape: tuple[int, ...]) -> None:
+        if not all(isinstance(n, int) and n > 0 for n in shape):
+            raise ValueError(f"they make a tensor of shape {shape}")
+        self.n_values += math.prod(shape)
+        if len(self) >= MOST_TENSORS or self.n_values > MOST_VALUES:
+            raise ValueError(f"they make a network of more than {MOST_TENSORS:,} tensors or {MOST_VALUES:,} numbers")
+        super().__setitem__(name, shape)
+
+    def update(self, shapes: Any) -> None:  # type: ignore[override]
+        """Add some, each within the bounds; a dict's own would not ask."""
+        for name, shape in dict(shapes).items():
+            self[name] = shape
+
+
 class ShapeOps:
     """Executor that computes nothing: it records the name and shape of every parameter.
 
@@ -345,7 +365,7 @@ class ShapeOps:
     """
 
     def __init__(self) -> None:
-        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.shapes: dict[str, tuple[int, ...]] = _Shapes()
 
     def conv2d(
         self,

@@ -24,6 +24,7 @@ from audioset.search.shards import (
     read_recordings,
     read_shard,
     require_pyarrow,
+    shard_path,
     to_units,
     write_shard,
 )
@@ -162,7 +163,7 @@ class _Store:
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
         self.manifest = manifest
-        self._shards = {name: read_recordings(folder / name) for name in manifest.shards}
+        self._shards = {name: read_recordings(shard_path(folder, name)) for name in manifest.shards}
         self._new: list[tuple[Recording, Prediction | None]] = []
         self._n_new = 0
         self._flushed_at = time.monotonic()
@@ -197,7 +198,7 @@ class _Store:
         """Write the files that have some of these recordings anew, without them."""
         stale = [name for name, recordings in self._shards.items() if any(one.path in paths for one in recordings)]
         for name in stale:
-            shard = read_shard(self.folder / name, self.manifest.embedding_size, self.manifest.shards[name])
+            shard = read_shard(shard_path(self.folder, name), self.manifest.embedding_size, self.manifest.shards[name])
             del self._shards[name], self.manifest.shards[name]
             rest = shard.without(paths)
             if rest.recordings:
@@ -205,7 +206,7 @@ class _Store:
         if stale:
             self._save()  # from here on the old files are not part of the index
             for name in stale:
-                (self.folder / name).unlink(missing_ok=True)
+                shard_path(self.folder, name).unlink(missing_ok=True)
 
     def _write(self, shard: Shard) -> None:
         name = f"embeddings-{uuid4().hex[:12]}.parquet"

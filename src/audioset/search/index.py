@@ -9,12 +9,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from audioset import cache
 from audioset.errors import DataError, NoInputError, UsageError
 from audioset.search.approximate import ApproximateSearch, build_graph
 from audioset.search.exact import ExactSearch
 from audioset.search.manifest import Manifest, read_manifest
 from audioset.search.moments import Choice, Moment, Span
-from audioset.search.shards import iterate_units, read_shard, read_times
+from audioset.search.shards import check_length, iterate_units, read_shard, read_times, shard_path
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 RowArray = np.ndarray[Any, np.dtype[np.intp]]
@@ -188,10 +189,12 @@ def _check_queries(embedding: FloatArray, size: int) -> FloatArray:
 
 
 def _open_exact(folder: Path, manifest: Manifest, watch: Callable[[int], None]) -> Index:
+    for name, n_moments in manifest.shards.items():
+        check_length(shard_path(folder, name), manifest.embedding_size, n_moments)  # before there is memory for all
     units = np.empty((manifest.n_moments, manifest.embedding_size), np.float16)
     table = _Table()
     for name, n_moments in manifest.shards.items():
-        shard = read_shard(folder / name, manifest.embedding_size, n_moments)
+        shard = read_shard(shard_path(folder, name), manifest.embedding_size, n_moments)
         units[table.n_rows : table.n_rows + n_moments] = shard.units
         table.add(shard.recordings, shard.start_s, shard.end_s)
     return Index(manifest, *table.columns(), ExactSearch(units))
@@ -200,16 +203,18 @@ def _open_exact(folder: Path, manifest: Manifest, watch: Callable[[int], None]) 
 def _open_graph(folder: Path, manifest: Manifest, watch: Callable[[int], None]) -> Index:
     """Open the graph of what the index holds now; make it if there is none, and delete those of before."""
     path = folder / f"graph-{manifest.digest[:12]}{GRAPH_SUFFIX}"
-    if not path.exists():
+    if not cache.is_whole(path):  # native code maps it, and believes whatever it says
         build_graph(
             path, iterate_units(folder, manifest.shards, manifest.embedding_size), manifest.embedding_size, watch
         )
+        cache.seal(path)
         for stale in set(folder.glob(f"graph-*{GRAPH_SUFFIX}")) - {path}:
             stale.unlink()
+            cache.check_path(stale).unlink(missing_ok=True)
     searcher = ApproximateSearch.open(path, manifest.n_moments, manifest.embedding_size)
     table = _Table()
     for name, n_moments in manifest.shards.items():
-        table.add(*read_times(folder / name, n_moments))
+        table.add(*read_times(shard_path(folder, name), n_moments))
     return Index(manifest, *table.columns(), searcher)
 
 

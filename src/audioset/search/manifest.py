@@ -4,17 +4,38 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from audioset.errors import ConflictError, DataError, UsageError
 from audioset.files import writing
+from audioset.models import hash_weights
 from audioset.predict import Model
-from audioset.weights.model_folder import WEIGHTS_NAME
+from audioset.records import OBJECT, TEXT, WHOLE, check_record, map_of, number, optional, read_json, whole
+from audioset.search.shards import shard_path
 
 NAME = "index.json"
 FORMAT = 1
+HINT = "Next step: delete the folder, and index the recordings again"
+SECONDS = optional(number(0, 1e6))
+SETTINGS_SCHEMA = {
+    "model": TEXT,
+    "weights": optional(TEXT),
+    "precision": TEXT,
+    "hop_s": SECONDS,
+    "window_s": SECONDS,
+    "pad": optional(TEXT),
+}
+SCHEMA = {
+    "settings": OBJECT,
+    "model_digest": TEXT,
+    "embedding_size": whole(1, 1 << 16),
+    "shards": map_of(WHOLE, 1 << 20),
+    "n_recordings": WHOLE,
+    "version": TEXT,
+    "format": WHOLE,
+}
 
 
 @dataclass(frozen=True)
@@ -122,25 +143,22 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / NAME
     try:
-        record = json.loads(path.read_bytes())
-        if record["format"] != FORMAT:
-            raise DataError(
-                f"{path} has format {record['format']!r}; this version reads {FORMAT}. Next step: update audioset"
-            )
-        known = {entry.name for entry in fields(Manifest)}
-        manifest = Manifest(**{name: value for name, value in record.items() if name in known})
-        return Manifest(**{**vars(manifest), "settings": Settings(**record["settings"])})
+        record = read_json(path, {"format": WHOLE}, DataError, HINT)
     except OSError as error:
         raise UsageError(
             f"{folder} is not an index: {NAME} cannot be read ({error.strerror}). "
             "Next step: audioset index RECORDINGS --output FOLDER"
         ) from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        if isinstance(error, DataError):
-            raise
+    if record["format"] != FORMAT:
         raise DataError(
-            f"{path} is damaged: {error!r}. Next step: delete the folder, and index the recordings again"
-        ) from error
+            f"{path} has format {record['format']}; this version reads {FORMAT}. Next step: update audioset"
+        )
+    check_record(record, str(path), SCHEMA, DataError, HINT)
+    check_record(record["settings"], f"{path}: 'settings'", SETTINGS_SCHEMA, DataError, HINT)
+    for name in record["shards"]:
+        shard_path(folder, name)
+    settings = Settings(**{name: record["settings"][name] for name in SETTINGS_SCHEMA})
+    return Manifest(**{name: record[name] for name in SCHEMA if name != "settings"}, settings=settings)
 
 
 def open_or_begin(folder: Path, settings: Settings, model: Model) -> Manifest:
@@ -178,7 +196,5 @@ def digest_model(model: Model) -> str:
     card = model.card
     record = [card.network, card.arguments, card.frontend, card.backbone]
     digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
-    with (model.folder / WEIGHTS_NAME).open("rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
+    hash_weights(digest, card, model.folder)
     return digest.hexdigest()

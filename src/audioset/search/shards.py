@@ -8,6 +8,7 @@ files have changed, and those without a moment too.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from audioset.errors import DataError, MissingExtraError
-from audioset.files import output_file
+from audioset.errors import AudioSetError, DataError, MissingExtraError
+from audioset.files import confined, output_file
+from audioset.records import DAMAGE, TEXT, WHOLE, check_record, decode_json, whole
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 HalfArray = np.ndarray[Any, np.dtype[np.float16]]
@@ -25,6 +27,9 @@ SecondsArray = np.ndarray[Any, np.dtype[np.float64]]
 RECORDINGS_KEY = b"audioset.recordings"
 COLUMNS = ("path", "start_s", "end_s", "embedding", "norm")
 ROWS_PER_GROUP = 8_192
+SHARD_NAME = re.compile(r"embeddings-\w{1,64}\.parquet", re.ASCII)
+MOST_COMPRESSED = 1100  # bytes that one byte of a file stands for, at most
+RECORDING = {"path": TEXT, "size": whole(-1, 2**63), "modified_ns": whole(-1, 2**63), "n_moments": WHOLE}
 NEXT_STEP = "Next step: delete the index folder, and index the recordings again"
 
 
@@ -122,6 +127,19 @@ def write_shard(path: Path, shard: Shard) -> None:
         )
 
 
+def shard_path(folder: Path, name: str) -> Path:
+    """The file of embeddings that a manifest names, in the folder of its index.
+
+    Raises
+    ------
+    DataError
+        If the name is not one that an index gives, or leads out of the folder.
+    """
+    if not SHARD_NAME.fullmatch(name):
+        raise DataError(f"{folder} names the file {name!r:.100}; expected embeddings-….parquet. {NEXT_STEP}")
+    return confined(folder, name)
+
+
 def read_recordings(path: Path) -> list[Recording]:
     """The recordings of a file of embeddings, without the embeddings.
 
@@ -144,17 +162,37 @@ def read_shard(path: Path, size: int, n_moments: int) -> Shard:
     """
     with _reading(path) as file:
         recordings = _recordings(file)
+        _check_length(path, file, size, n_moments)
         table = file.read(columns=list(COLUMNS[1:]))
-        found = sum(recording.n_moments for recording in recordings), table.num_rows
-        if found != (n_moments, n_moments):
-            raise ValueError(f"it has {found[1]:,} lines and names {found[0]:,}; expected {n_moments:,}")
+        n_named = sum(recording.n_moments for recording in recordings)
+        if n_named != n_moments:
+            raise ValueError(f"it has {n_moments:,} lines and names {n_named:,}")
         return Shard(recordings, *_seconds(table), _units(table["embedding"], size), table["norm"].to_numpy())
+
+
+def check_length(path: Path, size: int, n_moments: int) -> None:
+    """Refuse a file of embeddings that has not as many lines as the manifest promises, without reading them.
+
+    Raises
+    ------
+    DataError
+    """
+    with _reading(path) as file:
+        _check_length(path, file, size, n_moments)
+
+
+def _check_length(path: Path, file: Any, size: int, n_moments: int) -> None:
+    n_lines = file.metadata.num_rows
+    if n_lines != n_moments:
+        raise ValueError(f"it has {n_lines:,} lines; expected {n_moments:,}")
+    if n_lines * size * np.dtype(np.float16).itemsize > MOST_COMPRESSED * path.stat().st_size:
+        raise ValueError(f"it claims {n_lines:,} embeddings, more than it can hold")
 
 
 def iterate_units(folder: Path, shards: dict[str, int], size: int) -> Iterator[HalfArray]:
     """The embeddings of all files, one file after the other."""
     for name, n_moments in shards.items():
-        yield read_shard(folder / name, size, n_moments).units
+        yield read_shard(shard_path(folder, name), size, n_moments).units
 
 
 def read_times(path: Path, n_moments: int) -> tuple[list[Recording], SecondsArray, SecondsArray]:
@@ -187,13 +225,13 @@ class _reading:  # noqa: N801 - used as a function
         pyarrow = require_pyarrow()
         try:
             self._file = pyarrow.parquet.ParquetFile(self._path, memory_map=True)
-        except (OSError, ValueError) as error:
+        except (pyarrow.ArrowException, *DAMAGE) as error:
             raise self._explain(error) from error
         return self._file
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self._file.close()
-        if isinstance(error, (OSError, ValueError, KeyError, TypeError)):
+        if isinstance(error, (require_pyarrow().ArrowException, *DAMAGE)) and not isinstance(error, AudioSetError):
             raise self._explain(error) from error
 
     def _explain(self, error: Exception) -> DataError:
@@ -203,11 +241,19 @@ class _reading:  # noqa: N801 - used as a function
 
 def _recordings(file: Any) -> list[Recording]:
     metadata = file.schema_arrow.metadata or {}
-    return [Recording(**record) for record in json.loads(metadata[RECORDINGS_KEY])]
+    records = decode_json(metadata[RECORDINGS_KEY], "the list of its recordings", DataError)
+    if not isinstance(records, list):
+        raise TypeError("the list of its recordings is no list")
+    for record in records:
+        check_record(record, "one of its recordings", RECORDING, DataError, NEXT_STEP)
+    return [Recording(**{name: record[name] for name in RECORDING}) for record in records]
 
 
 def _seconds(table: Any) -> tuple[SecondsArray, SecondsArray]:
-    return table["start_s"].to_numpy(), table["end_s"].to_numpy()
+    starts, ends = (np.asarray(table[name].to_numpy(), np.float64) for name in ("start_s", "end_s"))
+    if not (np.isfinite(starts).all() and np.isfinite(ends).all()):
+        raise ValueError("some of its times are not finite")
+    return starts, ends
 
 
 def _units(column: Any, size: int) -> HalfArray:

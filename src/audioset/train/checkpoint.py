@@ -17,6 +17,7 @@ import torch
 
 from audioset.errors import ConflictError, DataError, UsageError
 from audioset.files import explain_os_errors, output_file
+from audioset.records import DAMAGE, parse_json
 from audioset.train.config import TrainConfig, read_config
 from audioset.train.finite import named
 from audioset.train.settings import differences
@@ -186,7 +187,7 @@ class RunFolder:
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
                 is_before = json.loads(line)["iteration"] <= iteration
-            except (ValueError, KeyError, TypeError):
+            except DAMAGE:
                 is_before = False  # the end of a line that was being written
             if is_before:
                 kept.append(f"{line}\n")
@@ -202,7 +203,7 @@ def _read(path: Path) -> tuple[Tensors, Record]:
 
     try:
         with safe_open(path, framework="pt") as file:
-            record = json.loads(file.metadata()["record"])
+            record = parse_json(file.metadata()["record"], str(path), {}, DataError)
             return {name: file.get_tensor(name) for name in file.keys()}, record  # noqa: SIM118 - it is no mapping
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, *DAMAGE) as error:
         raise DataError(f"the checkpoint {path} cannot be read ({error})") from error

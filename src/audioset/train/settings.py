@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from audioset.errors import NoInputError, UsageError
+from audioset.records import read_bounded
 
 tomllib: Any = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 
@@ -94,7 +95,7 @@ def parse_argument(text: str) -> tuple[str, Any]:
         raise UsageError(f"{text!r} is no argument; expected NAME=VALUE, such as n_hidden=512")
     try:
         return name, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return name, value
 
 
@@ -107,11 +108,13 @@ def read_toml(path: Path) -> dict[str, Any]:
         There is no such file; it is not TOML.
     """
     try:
-        values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        values: dict[str, Any] = tomllib.loads(read_bounded(path, UsageError).decode())
         return values
     except OSError as error:
         raise NoInputError(f"cannot read the settings {path}: {error.strerror}. Next step: check the path") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UsageError:
+        raise
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, MemoryError) as error:
         raise UsageError(f"{path} is not TOML: {error}") from error
 
 

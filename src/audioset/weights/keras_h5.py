@@ -13,11 +13,14 @@ from typing import Any
 import numpy as np
 
 from audioset.errors import WeightsError
+from audioset.hdf5 import problem_of
+from audioset.records import DAMAGE
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
 # Older and newer savings of the same network differ in the name of its last layer.
 LAYER_ALIASES = {"logits": ("logits", "dense")}
+MAX_ITEMS = 10_000
 MAX_DEPTH = 12  # published files nest four to seven groups
 
 
@@ -51,25 +54,30 @@ def read_keras_h5(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str
             return _match(dict(_datasets(root, path)), shapes, path)
     except WeightsError:
         raise
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:  # h5py's, for damage of all kinds
+    except (RuntimeError, *DAMAGE) as error:  # h5py's, for damage of all kinds
         raise WeightsError(
             f"{path} cannot be read as HDF5 ({error}). Likely cause: an unfinished download or another format. "
             "Next step: audioset models pull"
         ) from error
 
 
-def _datasets(group: Any, path: Path, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+def _datasets(
+    group: Any, path: Path, prefix: str = "", depth: int = 0, budget: Iterator[int] | None = None
+) -> Iterator[tuple[str, Any]]:
     """Every weight below a group under its published name, ``optimizer_weights`` left out."""
     import h5py
 
     if depth > MAX_DEPTH:
         raise WeightsError(f"{path}: groups are nested more than {MAX_DEPTH} deep at {prefix!r}; this is no Keras file")
+    budget = iter(range(MAX_ITEMS)) if budget is None else budget
     for key in group:
         name = f"{prefix}{key}"
         item = _item(group, key, path, prefix)
+        if next(budget, None) is None:  # a few links to the same groups make a billion paths
+            raise WeightsError(f"{path}: it has more than {MAX_ITEMS:,} groups and tensors; this is no Keras file")
         if isinstance(item, h5py.Group):
             if name != "optimizer_weights":
-                yield from _datasets(item, path, f"{name}/", depth + 1)
+                yield from _datasets(item, path, f"{name}/", depth + 1, budget)
         else:
             _check_stored_here(item, name, path)
             yield _published_name(name), item
@@ -98,10 +106,12 @@ def _check_stored_here(dataset: Any, name: str, path: Path) -> None:
         )
     if dataset.dtype.kind != "f":
         raise WeightsError(f"{path}: {name!r} has dtype {dataset.dtype}; expected floating-point weights")
-    if dataset.nbytes > max(path.stat().st_size, dataset.id.get_storage_size()):
+    if dataset.nbytes > path.stat().st_size:
         raise WeightsError(
             f"{path}: {name!r} claims {dataset.nbytes:,} bytes, more than the whole file holds; expected plain weights"
         )
+    if problem := problem_of(dataset):
+        raise WeightsError(f"{path}: {name!r} {problem}; expected plain weights")
 
 
 def _published_name(name: str) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 
 from audioset.errors import WeightsError
 from audioset.files import replacing, write_atomically
+from audioset.records import DAMAGE, Kind, decode_json, read_bounded, shown
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -27,7 +28,23 @@ FIELD_TYPES: dict[str, tuple[type, ...]] = {
     "licence": (str,),
     "source": (dict,),
 }
+MAX_DEPTH, MAX_ENTRIES, MAX_ARGUMENT = 6, 64, 1 << 20
 OPTIONAL = {"calibration": dict, "backbone": str}  # a card leaves out what its model has not
+
+
+def _is_argument(value: Any, depth: int = 0) -> bool:
+    """Whether a value is one that a network may be told, so that what it asks for can be worked out in no time."""
+    if depth > MAX_DEPTH:
+        return False
+    if isinstance(value, (list, dict)):
+        inner = value.values() if isinstance(value, dict) else value
+        return len(value) <= MAX_ENTRIES and all(_is_argument(entry, depth + 1) for entry in inner)
+    if isinstance(value, str):
+        return len(value) <= MAX_ARGUMENT
+    return value is None or (isinstance(value, (bool, int, float)) and abs(value) <= MAX_ARGUMENT)
+
+
+ARGUMENTS = Kind(f"names with texts, lists of at most {MAX_ENTRIES} and numbers up to {MAX_ARGUMENT:,}", _is_argument)
 
 
 @dataclass(frozen=True)
@@ -111,9 +128,21 @@ def copy_model_folder(source: Path, target: Path, card: ModelCard) -> None:
     _write_card(target, card)
 
 
-def _write_card(folder: Path, card: ModelCard) -> None:
+def weights_to_bytes(weights: Mapping[str, FloatArray]) -> bytes:
+    """What ``write_model_folder`` writes as ``model.safetensors``."""
+    from safetensors.numpy import save
+
+    return save({name: np.ascontiguousarray(value) for name, value in weights.items()})
+
+
+def card_to_bytes(card: ModelCard) -> bytes:
+    """What ``model.json`` holds."""
     values = {name: value for name, value in asdict(card).items() if name not in OPTIONAL or value is not None}
-    write_atomically(folder / CARD_NAME, json.dumps(values, indent=2).encode())
+    return json.dumps(values, indent=2).encode()
+
+
+def _write_card(folder: Path, card: ModelCard) -> None:
+    write_atomically(folder / CARD_NAME, card_to_bytes(card))
 
 
 def read_card(folder: Path) -> ModelCard:
@@ -126,9 +155,11 @@ def read_card(folder: Path) -> ModelCard:
     """
     path = folder / CARD_NAME
     try:
-        values = json.loads(path.read_bytes())
+        values = decode_json(read_bounded(path, WeightsError), str(path), WeightsError)
         known = {field.name for field in fields(ModelCard)}
         card = ModelCard(**{key: value for key, value in values.items() if key in known})
+    except WeightsError as error:
+        raise WeightsError(f"{path} is not the card of a model: {error}") from error
     except OSError as error:
         raise WeightsError(f"{folder} is not a model folder: {CARD_NAME} cannot be read ({error.strerror})") from error
     except (ValueError, TypeError, AttributeError) as error:
@@ -137,6 +168,8 @@ def read_card(folder: Path) -> ModelCard:
         if not isinstance(getattr(card, name), kinds):
             expected = " or ".join(kind.__name__ for kind in kinds)
             raise WeightsError(f"{path}: {name!r} is {getattr(card, name)!r}; expected {expected}")
+    if not ARGUMENTS.fits(card.arguments):
+        raise WeightsError(f"{path}: 'arguments' is {shown(card.arguments)}; expected {ARGUMENTS.expected}")
     if isinstance(card.labels, list) and not all(isinstance(label, str) for label in card.labels):
         raise WeightsError(f"{path}: 'labels' has entries that are not strings; expected the names of classes")
     for name, kind in OPTIONAL.items():
@@ -157,13 +190,13 @@ def read_weights(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[st
     WeightsError
         A damaged file, a missing tensor, a wrong shape or dtype, NaN; the message names it.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    from safetensors import SafetensorError, safe_open
 
     path = folder / WEIGHTS_NAME
     try:
-        weights = load_file(path)
-    except (OSError, SafetensorError) as error:
+        with safe_open(path, framework="numpy") as file:  # maps it: what the network has not is not read
+            weights = {name: file.get_tensor(name) for name in shapes if name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, *DAMAGE) as error:
         raise WeightsError(f"{path} cannot be read as safetensors: {error}") from error
     for name, shape in shapes.items():
         if name not in weights:
