@@ -16,9 +16,8 @@ from audioset import LabelSet, read_audio
 from audioset.errors import OutputError, UsageError
 from audioset.executors.onnx_frontend import label_metadata, waveform_to_onnx
 from audioset.frontend import EFFICIENTAT, PADS, VGGISH, YAMNET, log_mel, n_patches, patches, slabs
-from audioset.models import NETWORKS, network_shapes
+from audioset.models import NETWORKS, load_weights
 from audioset.networks.ops import Outputs
-from audioset.weights.model_folder import read_weights
 
 RATE = 16_000
 PATCH = 15_600  # samples
@@ -70,7 +69,7 @@ def runtime(request):
 
 
 def graph_of(model, **options):
-    weights = read_weights(model.folder, network_shapes(model.card))
+    weights = load_weights(model.card, model.folder)
     return waveform_to_onnx(NETWORKS[model.card.network], weights, model.frontend, model.card.arguments, **options)
 
 
