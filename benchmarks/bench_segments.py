@@ -21,7 +21,7 @@ from pathlib import Path
 
 from report import print_bound
 
-from audioset.data.published import find_published
+from audioset.assets import find_file
 from audioset.data.segments import Segment, SegmentList, read_segments, write_segments
 from audioset.data.selection import Selection, select
 from audioset.data.statistics import count_segments
@@ -61,7 +61,7 @@ def write_lists(folder: Path) -> None:
 
 
 def _label_sets() -> list[tuple[str, ...]]:
-    found = [find_published(f"{name}_segments.csv") for name in ("balanced_train", "eval")]
+    found = [find_file(f"{name}_segments.csv") for name in ("balanced_train", "eval")]
     if published := [segment.label_ids for path in found if path for segment in read_segments(path)]:
         return published
     rng = random.Random(1)
