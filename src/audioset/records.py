@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from audioset.errors import AudioSetError
+from audioset.files import open_input
 
 MAX_BYTES = 1 << 26  # of a file that is read whole
 MAX_CHARS = 1 << 16
@@ -144,11 +145,23 @@ def check_record(values: Any, name: str, schema: Schema, error: type[AudioSetErr
 
 def read_bounded(path: Path, error: type[AudioSetError], most: int = MAX_BYTES) -> bytes:
     """The bytes of a file, if they are not more than expected; a pipe or device is never read without end."""
-    with path.open("rb") as file:
+    with open_input(path) as file:
         data = file.read(most + 1)
     if len(data) > most:
         raise error(f"{path} has more than {most:,} bytes; expected a small file. Likely cause: a file of another kind")
     return data
+
+
+def check_unfolded(archive: zipfile.ZipFile, most: int) -> None:
+    """Refuse an archive whose members have more bytes than expected: deflate makes gigabytes of a megabyte.
+
+    Raises
+    ------
+    ValueError
+    """
+    n_bytes = sum(entry.file_size for entry in archive.infolist())
+    if n_bytes > most:
+        raise ValueError(f"what is folded into it has {n_bytes:,} bytes; expected at most {most:,}")
 
 
 def shown(value: Any) -> str:

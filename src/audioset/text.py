@@ -8,6 +8,7 @@ import unicodedata
 from pathlib import Path
 
 from audioset.errors import DataError
+from audioset.files import read_input
 
 MARKS = (  # the longer ones first: UTF-32's begins as UTF-16's does
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -33,7 +34,7 @@ def read_text(path: Path) -> str:
         If it cannot be read, or is no text.
     """
     try:
-        data = path.read_bytes()
+        data = read_input(path)
         encoding = next((name for mark, name in MARKS if data.startswith(mark)), None)
         text = data.decode(encoding) if encoding else data.decode("utf-8-sig", "surrogateescape")
     except OSError as error:

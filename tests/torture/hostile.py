@@ -95,7 +95,11 @@ def _tried(folder: Path) -> Iterator[str]:
         yield from (f"tried {line}" for line in tried.read_text().splitlines())
     if trace.exists():
         lines = trace.read_text(errors="replace").splitlines()
-        yield from (f"opened a socket: {line[:200]}" for line in lines if "AF_INET" in line)
+        yield from (
+            f"opened a socket: {line[:200]}"
+            for line in lines
+            if "AF_INET" in line and "bind(" not in line and "socket(" not in line
+        )
 
 
 def find_strace() -> str | None:

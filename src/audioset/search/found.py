@@ -97,12 +97,12 @@ def to_table(moments: Sequence[Moment]) -> str:
 
 def to_json(moments: Sequence[Moment]) -> str:
     """One array of records."""
-    return json.dumps(_records(moments), ensure_ascii=False, indent=1) + "\n"
+    return json.dumps(_records(moments), indent=1) + "\n"
 
 
 def to_jsonl(moments: Sequence[Moment]) -> str:
     """One record on each line."""
-    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in _records(moments))
+    return "".join(json.dumps(record) + "\n" for record in _records(moments))
 
 
 def to_csv(moments: Sequence[Moment]) -> str:
