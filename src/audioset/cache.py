@@ -21,7 +21,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from audioset.errors import OutputError, UsageError
-from audioset.files import explain_os_errors, read_blocks, write_atomically
+from audioset.files import check_regular, explain_os_errors, read_blocks, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -154,6 +154,7 @@ def seal_as(source: Path, path: Path) -> None:
 def is_whole(path: Path) -> bool:
     """Whether a file is there and fits the checksum beside it."""
     try:
+        check_regular(check_path(path))
         with check_path(path).open("rb") as file:
             promised = file.read(MAX_CHECK_BYTES)
         return path.is_file() and promised == _checksum(path).encode()

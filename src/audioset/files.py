@@ -245,13 +245,16 @@ def check_regular(path: Path) -> None:
 
 
 def open_input(path: Path) -> BinaryIO:
-    """Open a text to be read once. It may be a pipe, as shells make them: one that nobody writes to is empty."""
+    """Open a text to be read once. It may be a pipe, as shells make them: one that nobody writes to is refused."""
     if not stat.S_ISFIFO(path.stat().st_mode):
         check_regular(path)
         return path.open("rb")
-    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    os.set_blocking(file, True)
-    return os.fdopen(file, "rb")
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
+    os.set_blocking(file.fileno(), True)
+    if not file.peek(1):
+        file.close()
+        raise OSError(errno.EINVAL, "it is a pipe that nobody writes to", str(path))
+    return file
 
 
 def read_input(path: Path) -> bytes:

@@ -18,6 +18,7 @@ MARKS = (  # the longer ones first: UTF-32's begins as UTF-16's does
 )
 LABEL_SEPARATOR = ";"
 LINE_END = re.compile("\r\n?|\n")
+CONTROL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # all but tabs and ends of lines
 NOT_UTF8 = re.compile("[\ud800-\udfff]")
 FORMULA = re.compile(r"'*[=+\-@\t\r]")  # with apostrophes of its own before it, so that each is undone once
 N_SHOWN = 60  # characters of a line, in messages
@@ -80,15 +81,18 @@ def split_labels(text: str, place: str, separators: str = LABEL_SEPARATOR) -> tu
 
 
 def harmless(cell: str) -> str:
-    """A cell of CSV that no spreadsheet takes for a formula: those that begin as one get an apostrophe before them.
+    """A cell of CSV that no spreadsheet takes for a formula, and that moves no cursor of a terminal.
+
+    Those that begin as a formula get an apostrophe before them; control characters are spelt out.
 
     Source: OWASP, "CSV Injection".
     """
-    return f"'{cell}" if FORMULA.match(cell) else cell
+    text = CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", cell)
+    return f"'{text}" if FORMULA.match(text) else text
 
 
 def without_apostrophe(cell: str) -> str:
-    """The cell that ``harmless`` was given."""
+    """The cell that ``harmless`` was given, but for control characters."""
     return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
 
 
