@@ -174,6 +174,20 @@ def test_a_merged_ledger_names_no_paths(tmp_path: Path, values: dict[str, Any]) 
     assert {path.name for path in tmp_path.iterdir()} == {"other.sqlite", "own.sqlite"}
 
 
+@pytest.mark.parametrize("column", ["file", "video_file"])
+def test_a_merged_ledger_names_no_files_elsewhere(tmp_path: Path, column: str) -> None:
+    for name in ("set/a.flac", "elsewhere/a.flac"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"12345")
+    files = {"file": str(tmp_path / "set/a.flac"), column: str(tmp_path / "elsewhere/a.flac")}
+    (tmp_path / "other").mkdir()
+    source = make_ledger(tmp_path / "other/ledger.sqlite", state="done", n_bytes=5, **files)
+    with Ledger(tmp_path / "set/ledger.sqlite") as own:
+        result = merge(own, tmp_path / "set", [source])
+        assert (result.n_new, result.n_outside) == (1, 1)
+        assert [(clip.state, clip.file, clip.video_file) for clip in own.clips()] == [("pending", None, None)]
+
+
 @pytest.mark.parametrize("name", ["../../precious", "audio/../../precious", "audio/x\0y"])
 def test_a_file_of_a_ledger_is_below_the_dataset_or_absolute(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match=r"is no name of a file below"):

@@ -196,6 +196,7 @@ def merge(folder: Path, ledgers: tuple[Path, ...], ledger_path: Path | None, as_
 
     Of two rows for a clip, done with its file in place wins, then a final failure, then a passing one. The order of the
     ledgers does not matter. A file that is not in FOLDER is looked for beside its ledger, and stays there.
+    Names of files elsewhere are not taken over.
     """
     from audioset.data.ledger_merge import merge as merge_ledgers
 
@@ -207,6 +208,12 @@ def merge(folder: Path, ledgers: tuple[Path, ...], ledger_path: Path | None, as_
     echo(f"{result.n_new:,} new, {result.n_changed:,} changed, {result.n_same:,} as they were")
     if result.n_lost:
         echo(f"audioset: {result.n_lost:,} rows say done, and their files are nowhere: pending again", err=True)
+    if result.n_outside:
+        echo(
+            f"audioset: {result.n_outside:,} rows name files that are neither in {folder} nor beside their ledger: "
+            "pending again. Next step: merge the ledger of their folder, or adopt them with --how register",
+            err=True,
+        )
 
 
 @click.command()
