@@ -15,7 +15,7 @@ import numpy as np
 from audioset.errors import DataError, NoInputError
 from audioset.evaluate.clips import Array, ScoredClips, Scores, Targets
 from audioset.evaluate.evaluation import CARD_NAME
-from audioset.files import check_regular, output_file
+from audioset.files import check_regular, output_file, read_input
 from audioset.labels import NAMES as LABEL_SETS
 from audioset.labels import LabelSet
 from audioset.records import DAMAGE, check_unfolded
@@ -111,7 +111,7 @@ def write_folder(folder: Path, record: Mapping[str, Any], clips: ScoredClips | N
 def is_record(path: Path, kind: str) -> bool:
     """Whether a file is a record as ``write_folder`` writes them, of a kind."""
     try:
-        record = json.loads(path.read_bytes())
+        record = json.loads(read_input(path))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(record, dict) and record.get("kind") == kind
