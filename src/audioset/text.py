@@ -81,18 +81,20 @@ def split_labels(text: str, place: str, separators: str = LABEL_SEPARATOR) -> tu
 
 
 def harmless(cell: str) -> str:
-    """A cell of CSV that no spreadsheet takes for a formula, and that moves no cursor of a terminal.
-
-    Those that begin as a formula get an apostrophe before them; control characters are spelt out.
+    """A cell of CSV that no spreadsheet takes for a formula: those that begin as one get an apostrophe before them.
 
     Source: OWASP, "CSV Injection".
     """
-    text = CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", cell)
-    return f"'{text}" if FORMULA.match(text) else text
+    return f"'{cell}" if FORMULA.match(cell) else cell
+
+
+def spelt_out(text: str) -> str:
+    """Lines for a terminal: no character moves its cursor."""
+    return CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
 def without_apostrophe(cell: str) -> str:
-    """The cell that ``harmless`` was given, but for control characters."""
+    """The cell that ``harmless`` was given."""
     return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
 
 
