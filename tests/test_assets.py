@@ -114,7 +114,7 @@ def asset(server):
 def pauses(monkeypatch):
     """Waits between attempts, noted instead of waited for."""
     noted = []
-    monkeypatch.setattr(assets, "time", SimpleNamespace(sleep=noted.append))
+    monkeypatch.setattr(assets, "time", SimpleNamespace(sleep=noted.append, monotonic=time.monotonic))
     return noted
 
 
@@ -350,9 +350,10 @@ def test_a_time_of_change_long_ago_names_a_version(server, asset, tmp_path, paus
         {"Content-Range": "bytes 100000-599998/600000"},
         {"Content-Range": "bytes */600000"},
         {"Content-Range": "bytes 100000-599999/600000", "ETag": '"2"'},
+        {"Content-Range": "bytes 100000-599999/600000"},
         {},
     ],
-    ids=["start", "end", "none", "version", "missing"],
+    ids=["start", "end", "none", "version", "no version", "missing"],
 )
 def test_another_piece_than_the_one_asked_for_is_not_joined(server, asset, tmp_path, pauses, headers):
     server.script = [
@@ -383,6 +384,40 @@ def test_a_server_may_lead_to_http_only(server, asset, tmp_path, url, code):
 def test_a_server_may_lead_on(server, asset, tmp_path, code):
     server.script = [("status", code, ("Location", "/elsewhere/thing.bin")), ("good",)]
     assert fetch(asset, tmp_path).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("url", ["http://[", "//["])
+def test_a_server_may_lead_nowhere(server, asset, tmp_path, url):
+    server.script = [("status", 302, ("Location", url))]
+    check_refused(asset, tmp_path, f"the server leads to {re.escape(repr(url))}, which is no address")
+
+
+@pytest.mark.parametrize(
+    ("headers", "match"),
+    [
+        ({"Content-Type": "text/html; charset=utf-8"}, "the server sends a web page. Likely cause: a login"),
+        ({"Content-Encoding": "gzip"}, "the server sends it packed as 'gzip', which was not asked for"),
+    ],
+)
+@pytest.mark.parametrize("n_before", [0, 100_000])
+def test_other_bytes_than_the_files_own_are_not_taken(server, asset, tmp_path, pauses, headers, match, n_before):
+    rest = {"ETag": '"1"', "Content-Range": "bytes 100000-599999/600000", **headers}
+    whole = ("piece", 200, CONTENT, {"ETag": '"1"'}, n_before)
+    server.script = [whole, ("piece", 206, CONTENT[n_before:], rest)] if n_before else [("piece", 200, CONTENT, rest)]
+    check_refused(replace(unhashed(asset), n_bytes=None), tmp_path, match)
+    assert not (tmp_path / asset.name).exists()
+
+
+def test_an_empty_answer(server, asset, tmp_path):
+    server.script = [("good", b"")]
+    check_refused(replace(asset, n_bytes=None), tmp_path, "the server sends nothing")
+
+
+def test_a_trickle_is_a_broken_connection(server, asset, tmp_path, pauses, monkeypatch):
+    monkeypatch.setattr(assets, "PACE_S", -1.0)
+    monkeypatch.setattr(assets, "PACE_BYTES", 10**9)
+    check_refused(asset, tmp_path, r"fewer than 1,000,000,000 bytes came in -1 s \(5 attempts\)")
+    assert len(server.ranges) == 5
 
 
 @pytest.fixture

@@ -65,6 +65,11 @@ def lead_nowhere(path: Path) -> None:
     path.symlink_to("nowhere")
 
 
+def become_a_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 def lose_the_checksum(path: Path) -> None:
     cache.check_path(path).unlink()
 
@@ -81,6 +86,8 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "gone": lambda path: path.unlink(),
     "folder": become_a_folder,
     "link": lead_nowhere,
+    "pipe": become_a_pipe,
+    "pipe for a checksum": lambda path: become_a_pipe(cache.check_path(path)),
     "no checksum": lose_the_checksum,
     "folder for a checksum": lambda path: become_a_folder(cache.check_path(path)),
     "long checksum": long_checksum,
@@ -233,6 +240,16 @@ def test_a_graph_that_cannot_be_kept_runs_as_one_that_is(model: Model, monkeypat
     first = OpenVinoEngine(graph, "f32", 1)(patches).scores
     monkeypatch.setenv("AUDIOSET_CACHE", "/dev/null/cache")
     np.testing.assert_array_equal(OpenVinoEngine(graph, "f32", 1)(patches).scores, first)
+
+
+def test_the_newest_whole_files_are_kept(own_cache: Path) -> None:
+    for number in range(5):
+        cache.put(own_cache / f"{number}.blob", b"1234")
+        os.utime(own_cache / f"{number}.blob", (number, number))
+    overwrite_some(own_cache / "4.blob")
+    (own_cache / "2.blob").unlink()
+    cache.drop_damaged(own_cache, ".blob", 2)
+    assert sorted(path.name for path in own_cache.iterdir()) == ["1.blob", "1.blob.crc32c", "3.blob", "3.blob.crc32c"]
 
 
 # ---- audioset models cache

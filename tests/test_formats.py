@@ -22,7 +22,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audioset.errors import AudioError, MissingExtraError, OutputError, UsageError
+from audioset.errors import AudioError, MissingExtraError, OutputError, UsageError, plain
 from audioset.files import PARTIAL, explain_os_errors
 from audioset.formats import (
     EMBED_FORMATS,
@@ -43,6 +43,7 @@ from audioset.text import without_apostrophe
 SPEECH, DOG = Tag("/m/09x0r", "Speech", 0.987654321), Tag("/m/0bt9lr", "Dog", 0.25)
 HOSTILE = 'x/a,"b"\t[bold red]c\x1b[31m\x9b31m\nd\r\u202e' + os.fsdecode(b"\xff") + ".wav"
 CLEAN = 'x/a,"b"\t[bold red]c\x1b[31m\x9b31m\nd\r\u202e\\xff.wav'
+CUT_OFF = plain(f"{CLEAN} is cut off")
 BROKEN = Row.failed(HOSTILE, AudioError(f"{HOSTILE} is cut off", code="truncated"), "yamnet")
 ROWS = [
     Row("a.wav", 0.0, 4.92, (SPEECH, DOG), 4.92, "yamnet"),
@@ -127,7 +128,7 @@ def test_printable_escapes_only_what_is_not_text(path: str | Path, expected: str
 def test_rows_make_their_texts_printable() -> None:
     row = Row(HOSTILE, 0.0, 1.0, (), 1.0, "yamnet", (HOSTILE,))
     assert (row.path, row.warnings) == (CLEAN, (CLEAN,))
-    assert (BROKEN.path, BROKEN.error) == (CLEAN, f"{CLEAN} is cut off")
+    assert (BROKEN.path, BROKEN.error) == (CLEAN, CUT_OFF)
     assert embedding_rows()[2].path == CLEAN
 
 
@@ -151,7 +152,7 @@ def test_json_lines_read_back() -> None:
         "error": None,
     }
     assert broken["path"] == CLEAN
-    assert broken["error"] == {"code": "truncated", "message": f"{CLEAN} is cut off"}
+    assert broken["error"] == {"code": "truncated", "message": CUT_OFF}
     assert (broken["tags"], broken["duration_s"]) == ([], None)
     assert (quiet["tags"], quiet["warnings"]) == ([], ["the header says 2 s"])
     assert last["path"] == "z é.wav"
@@ -195,7 +196,7 @@ def test_csv_reads_back() -> None:
         "error_code": "",
         "error": "",
     }
-    assert (lines[2]["error_code"], lines[2]["error"]) == ("truncated", f"{CLEAN} is cut off")
+    assert (lines[2]["error_code"], lines[2]["error"]) == ("truncated", CUT_OFF)
     assert b"\r\n" not in data
 
 
@@ -727,3 +728,12 @@ def test_other_failures_of_the_system_say_choose_another_place() -> None:
         explain_os_errors("x"),
     ):
         raise OSError(errno.EIO, "Input/output error")
+
+
+def test_csv_moves_no_cursor_of_a_terminal() -> None:
+    terminal = Terminal()
+    writer = make_writer("csv", terminal, TAG_FORMATS)
+    writer.write(BROKEN)
+    writer.close()
+    assert r"[bold red]c\x1b[31m\x9b31m" in terminal.getvalue().decode()
+    assert "\x1b" not in terminal.getvalue().decode()

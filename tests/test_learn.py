@@ -21,6 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from sounds import noise, sine
 
 from audioset import load_model
+from audioset.cache import check_path
 from audioset.errors import ConflictError, DataError, NoInputError, OutputError, UsageError
 from audioset.frontend import EFFICIENTAT, EFFICIENTAT_2S, MEL_SCALES, PANNS, VGG16, YAMNET
 from audioset.learn import embeddings as embedding_module
@@ -222,6 +223,23 @@ def test_embeddings_are_computed_once(backbone, tmp_path, monkeypatch):
     moved.write_bytes(collection.clips[0].path.read_bytes())
     other = embed_collection(Collection((Clip(moved, ("low",)),), ("low",)), backbone)
     np.testing.assert_array_equal(other.means[0], first.means[0])
+
+
+@pytest.mark.parametrize("what", ["embeddings", "checksum"])
+def test_embeddings_that_were_damaged_are_computed_again(backbone, tmp_path, monkeypatch, caplog, what):
+    monkeypatch.setenv("AUDIOSET_CACHE", str(tmp_path / "cache"))
+    collection = tones(tmp_path, n=2)
+    first = embed_collection(collection, backbone)
+    (shard,) = (tmp_path / "cache").rglob("*.npz")
+    damaged = shard if what == "embeddings" else check_path(shard)
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged.write_bytes(data)
+    again = embed_collection(collection, backbone)
+    assert again.n_computed == first.n_computed > 0
+    np.testing.assert_array_equal(again.patches, first.patches)
+    assert f"{shard} is damaged" in caplog.text
+    assert {path.name.removesuffix(".crc32c") for path in shard.parent.iterdir()}.isdisjoint({shard.name})
 
 
 def test_a_bad_clip_costs_one_warning(backbone, tmp_path):

@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 CHUNK_BYTES = 1 << 18
 TIMEOUT_S = 30
 ATTEMPTS = 5
+PACE_S, PACE_BYTES = 60.0, 6_000  # what must come in that time
 STRONG_S = 60.0  # that a time of change must be old to name one version
 RETRIED_STATUS = frozenset((408, 425, 429, 500, 502, 503, 504))
 NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ssl.SSLError)
@@ -352,6 +353,7 @@ def _receive(asset: Asset, part: Path, progress: Progress) -> None:
             request.add_header("Range", f"bytes={n_have}-")
             request.add_header("If-Range", validator)
         with _opener().open(request, timeout=TIMEOUT_S) as response:
+            _check_content(asset, response.headers)
             if response.status == http.client.PARTIAL_CONTENT:
                 _check_range(response.headers, n_have, validator, part)
             else:
@@ -361,9 +363,11 @@ def _receive(asset: Asset, part: Path, progress: Progress) -> None:
             file.truncate()
             _note_validator(asset, part, response.headers)
             progress(n_have, n_all)
+            pace = _Pace(n_have)
             while n_have <= n_all and (chunk := response.read1(CHUNK_BYTES)):
                 file.write(chunk)
                 n_have += len(chunk)
+                pace.check(n_have)
                 progress(n_have, n_all)
     if n_have < n_all:
         raise ConnectionError(f"the connection closed after {n_have:,} of {n_all:,} bytes")
@@ -400,12 +404,22 @@ def _resumable(asset: Asset, part: Path, file: BinaryIO) -> tuple[int, str]:
     return 0, ""
 
 
+def _check_content(asset: Asset, headers: Message) -> None:
+    """Refuse a page for people, and bytes that are not the file's own: no asset is a page or comes packed."""
+    encoding = headers.get("Content-Encoding", "identity").strip().lower()
+    if headers.get("Content-Type", "").lower().startswith("text/html"):
+        raise AssetError(_by_hand(asset, f"the server sends a web page. {WRONG_FILE}"))
+    if encoding not in ("identity", ""):
+        raise AssetError(_by_hand(asset, f"the server sends it packed as {encoding!r:.40}, which was not asked for"))
+
+
 def _check_range(headers: Message, n_have: int, validator: str, part: Path) -> None:
     """Refuse a piece that does not go on where we are, or is of another version; the file begins again then."""
     match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", headers.get("Content-Range", "").strip())
     offered = _validator(headers)
     fits = match and int(match[1]) == n_have and (match[3] == "*" or int(match[2]) + 1 == int(match[3]))
-    if not fits or (offered and offered != validator):
+    is_other = offered != validator and (offered or validator.startswith('"'))  # an ETag comes with each piece
+    if not fits or is_other:
         _state_path(part).unlink(missing_ok=True)  # so that the next attempt asks for all of it
         raise ConnectionError("the server sent another piece, or a piece of another version, than the one asked for")
 
@@ -438,6 +452,19 @@ def _state_path(part: Path) -> Path:
     return part.with_name(part.name + cache.STATE_SUFFIX)
 
 
+class _Pace:
+    """Ends a transfer that goes on so slowly that it would never be done."""
+
+    def __init__(self, n_bytes: int) -> None:
+        self._n_bytes, self._at = n_bytes, time.monotonic()
+
+    def check(self, n_bytes: int) -> None:
+        if time.monotonic() - self._at > PACE_S:
+            if n_bytes - self._n_bytes < PACE_BYTES:
+                raise ConnectionError(f"fewer than {PACE_BYTES:,} bytes came in {PACE_S:g} s")
+            self._n_bytes, self._at = n_bytes, time.monotonic()
+
+
 class _Redirects(urllib.request.HTTPRedirectHandler):
     """Follows a server to http and https only, and never from https to http, where anybody could change the file."""
 
@@ -452,8 +479,11 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     def http_error_302(self, req: Any, fp: Any, code: int, msg: str, headers: Any) -> Any:
         """Python's own refuses other addresses in words of its own; ours come first."""
         target = headers.get("location") or headers.get("uri")
-        if target:
-            self.redirect_request(req, fp, code, msg, headers, urllib.parse.urljoin(req.full_url, target))
+        try:
+            if target:
+                self.redirect_request(req, fp, code, msg, headers, urllib.parse.urljoin(req.full_url, target))
+        except ValueError as error:
+            raise _RefusedRedirect(f"the server leads to {target!r:.200}, which is no address: {error}") from error
         return super().http_error_302(req, fp, code, msg, headers)
 
     http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
@@ -485,6 +515,8 @@ def _n_expected(asset: Asset, n_have: int, n_offered: int | None) -> int:
     if asset.n_bytes is None:
         if n_all is None:
             raise AssetError(_by_hand(asset, f"the server does not say how long it is. {WRONG_FILE}"))
+        if n_all == 0:
+            raise AssetError(_by_hand(asset, f"the server sends nothing. {WRONG_FILE}"))
         return n_all
     if n_all not in (None, asset.n_bytes):
         offer = f"the server offers {n_all:,} bytes; expected {asset.n_bytes:,}"

@@ -21,7 +21,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from audioset.errors import OutputError, UsageError
-from audioset.files import explain_os_errors, read_blocks, write_atomically
+from audioset.files import check_regular, explain_os_errors, read_blocks, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ def put_folder(source: Path, target: Path) -> None:
     if target.exists() or target.is_symlink():
         old = target.with_name(f".{uuid4().hex}")
         target.rename(old)
-        _delete(old)
+        delete(old)
     source.rename(target)
 
 
@@ -154,6 +154,7 @@ def seal_as(source: Path, path: Path) -> None:
 def is_whole(path: Path) -> bool:
     """Whether a file is there and fits the checksum beside it."""
     try:
+        check_regular(check_path(path))
         with check_path(path).open("rb") as file:
             promised = file.read(MAX_CHECK_BYTES)
         return path.is_file() and promised == _checksum(path).encode()
@@ -166,20 +167,30 @@ def is_sealed(path: Path) -> bool:
     return check_path(path).is_file()
 
 
-def drop_damaged(folder: Path, suffix: str) -> None:
-    """Delete the files of a folder with such an ending that do not fit their checksums, and are not made by name."""
-    for path in folder.glob(f"*{suffix}"):
-        if not is_whole(path):
+def drop_damaged(folder: Path, suffix: str, most: int) -> None:
+    """Delete the files of a folder with such an ending that do not fit their checksums, and all but the newest."""
+    paths = list(folder.glob(f"*{suffix}"))
+    whole = sorted(filter(is_whole, paths), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    for path in set(paths) - set(whole[:most]):
+        with suppress(OSError):
+            delete(path)
+    drop_lone_checksums(folder)
+
+
+def drop_lone_checksums(folder: Path) -> None:
+    """Delete the checksums of files that are gone: nobody asks for them, where names are not made again."""
+    for check in folder.glob(f"*{CHECK_SUFFIX}"):
+        if not check.with_name(check.name.removesuffix(CHECK_SUFFIX)).exists():
             with suppress(OSError):
-                _delete(path)
+                delete(check)
 
 
-def _delete(path: Path) -> None:
+def delete(path: Path) -> None:
     """Delete a file or folder, and what belongs to it."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
-        return
-    path.unlink(missing_ok=True)
+    else:
+        path.unlink(missing_ok=True)
     for suffix in ASIDE_SUFFIXES:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
@@ -255,7 +266,7 @@ def clear(names: tuple[str, ...] = ()) -> list[Entry]:
     chosen = entries(names)
     for entry in chosen:
         with explain_os_errors(entry.path):
-            _delete(entry.path)
+            delete(entry.path)
     return chosen
 
 
@@ -326,7 +337,7 @@ def sweep(folder: Path) -> None:
     for path in folder.glob(".*"):
         with suppress(OSError):
             if time.time() - path.lstat().st_mtime > STALE_S:
-                _delete(path)
+                delete(path)
 
 
 def warn_unwritable(folder: Path, reason: str) -> None:

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 BLOCK_BYTES = 1 << 20
 MAX_NAME = 4096
+MAX_TEXT_BYTES = 1 << 30
 # What Windows opens in place of a file of that name, whatever its ending.
 DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{name}{n}" for name in ("COM", "LPT") for n in range(10))}
 
@@ -49,6 +50,7 @@ NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # of network file systems
 NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF}  # likewise
 IS_WINDOWS = sys.platform == "win32"
+KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
 
 @contextmanager
@@ -227,8 +229,51 @@ def partial_folder(path: Path) -> Iterator[Path]:
                 shutil.rmtree(temporary, ignore_errors=True)
 
 
+def check_regular(path: Path) -> None:
+    """Refuse what is no file before it is opened: a pipe lets its reader wait for ever, and a device has no end.
+
+    Raises
+    ------
+    OSError
+        With words for what it is.
+    """
+    kind = stat.S_IFMT(path.stat().st_mode)
+    if kind == stat.S_IFDIR:
+        raise IsADirectoryError(errno.EISDIR, "it is a folder; expected a file", str(path))
+    if kind != stat.S_IFREG:
+        raise OSError(errno.EINVAL, f"it is {KINDS.get(kind, 'no file')}; expected a file", str(path))
+
+
+def open_input(path: Path) -> BinaryIO:
+    """Open a text to be read once. It may be a pipe, as shells make them: one that nobody writes to is refused."""
+    if not stat.S_ISFIFO(path.stat().st_mode):
+        check_regular(path)
+        return path.open("rb")
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
+    os.set_blocking(file.fileno(), True)
+    if not file.peek(1):
+        file.close()
+        raise OSError(errno.EINVAL, "it is a pipe that nobody writes to", str(path))
+    return file
+
+
+def read_input(path: Path) -> bytes:
+    """The bytes of a text, of any size that a text has.
+
+    Raises
+    ------
+    OSError
+        It cannot be read, is no file, or has more than ``MAX_TEXT_BYTES``.
+    """
+    with open_input(path) as file:
+        if os.fstat(file.fileno()).st_size > MAX_TEXT_BYTES:
+            raise OSError(errno.EFBIG, f"it has more than {MAX_TEXT_BYTES:,} bytes; expected a text", str(path))
+        return file.read()
+
+
 def read_blocks(path: Path) -> Iterator[bytes]:
     """The bytes of a file, a block after the other."""
+    check_regular(path)
     with path.open("rb") as file:
         while block := file.read(BLOCK_BYTES):
             yield block

@@ -15,7 +15,8 @@ import numpy as np
 
 from audioset.arguments import check_path
 from audioset.errors import UsageError, WeightsError
-from audioset.records import DAMAGE
+from audioset.files import check_regular
+from audioset.records import DAMAGE, check_unfolded
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 ByteArray = np.ndarray[Any, np.dtype[np.uint8]]
@@ -29,6 +30,7 @@ LIMIT = 2.0  # whitened values are clipped to ±2, two standard deviations
 STEPS_PER_UNIT = 255 / (2 * LIMIT)
 
 COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # those that NumPy writes
+MAX_UNFOLDED_BYTES = 1 << 20  # the published file has 0.07 MB
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,7 +190,9 @@ def dequantize(quantized: ByteArray) -> FloatArray:
 def _read_arrays(path: Path) -> dict[str, Any]:
     """The arrays of an .npz file that a Postprocessor has."""
     try:
+        check_regular(path)
         with zipfile.ZipFile(path) as archive:
+            check_unfolded(archive, MAX_UNFOLDED_BYTES)
             return {name: _read_member(archive, name) for name in SHAPES}
     except (RuntimeError, *DAMAGE) as error:  # zipfile's, for what is encrypted
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import tokenize
 import zipfile
 import zlib
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from audioset.errors import AudioSetError
+from audioset.files import open_input
 
 MAX_BYTES = 1 << 26  # of a file that is read whole
 MAX_CHARS = 1 << 16
@@ -46,21 +48,12 @@ def whole(low: int, high: int) -> Kind:
 
 
 def number(low: float, high: float) -> Kind:
-    """A number within limits, which may be infinite, but not the number."""
+    """A number within limits, which may be infinite, but not the number; one that fits a float in any case."""
 
     def fits(value: Any) -> bool:
-        return type(value) in (int, float) and low <= value <= high and abs(value) < math.inf
+        return type(value) in (int, float) and low <= value <= high and abs(value) <= sys.float_info.max
 
     return Kind(f"a finite number from {low:g} to {high:g}", fits)
-
-
-def list_of(kind: Kind, most: int) -> Kind:
-    """A list of so many values at most."""
-
-    def fits(values: Any) -> bool:
-        return isinstance(values, list) and len(values) <= most and all(map(kind.fits, values))
-
-    return Kind(f"a list of at most {most:,} entries, each {kind.expected}", fits)
 
 
 def map_of(kind: Kind, most: int) -> Kind:
@@ -77,13 +70,7 @@ def optional(kind: Kind) -> Kind:
     return Kind(f"{kind.expected}, or null", lambda value: value is None or kind.fits(value))
 
 
-def either(*kinds: Kind) -> Kind:
-    """One of several kinds."""
-    return Kind(" or ".join(kind.expected for kind in kinds), lambda value: any(kind.fits(value) for kind in kinds))
-
-
 TEXT = text()
-BOOLEAN = Kind("true or false", lambda value: isinstance(value, bool))
 OBJECT = Kind("an object", lambda value: isinstance(value, dict))
 WHOLE = whole(0, 2**53)
 NUMBER = number(-math.inf, math.inf)
@@ -144,11 +131,23 @@ def check_record(values: Any, name: str, schema: Schema, error: type[AudioSetErr
 
 def read_bounded(path: Path, error: type[AudioSetError], most: int = MAX_BYTES) -> bytes:
     """The bytes of a file, if they are not more than expected; a pipe or device is never read without end."""
-    with path.open("rb") as file:
+    with open_input(path) as file:
         data = file.read(most + 1)
     if len(data) > most:
         raise error(f"{path} has more than {most:,} bytes; expected a small file. Likely cause: a file of another kind")
     return data
+
+
+def check_unfolded(archive: zipfile.ZipFile, most: int) -> None:
+    """Refuse an archive whose members have more bytes than expected: deflate makes gigabytes of a megabyte.
+
+    Raises
+    ------
+    ValueError
+    """
+    n_bytes = sum(entry.file_size for entry in archive.infolist())
+    if n_bytes > most:
+        raise ValueError(f"what is folded into it has {n_bytes:,} bytes; expected at most {most:,}")
 
 
 def shown(value: Any) -> str:

@@ -8,6 +8,7 @@ import unicodedata
 from pathlib import Path
 
 from audioset.errors import DataError
+from audioset.files import read_input
 
 MARKS = (  # the longer ones first: UTF-32's begins as UTF-16's does
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -17,6 +18,7 @@ MARKS = (  # the longer ones first: UTF-32's begins as UTF-16's does
 )
 LABEL_SEPARATOR = ";"
 LINE_END = re.compile("\r\n?|\n")
+CONTROL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # all but tabs and ends of lines
 NOT_UTF8 = re.compile("[\ud800-\udfff]")
 FORMULA = re.compile(r"'*[=+\-@\t\r]")  # with apostrophes of its own before it, so that each is undone once
 N_SHOWN = 60  # characters of a line, in messages
@@ -33,7 +35,7 @@ def read_text(path: Path) -> str:
         If it cannot be read, or is no text.
     """
     try:
-        data = path.read_bytes()
+        data = read_input(path)
         encoding = next((name for mark, name in MARKS if data.startswith(mark)), None)
         text = data.decode(encoding) if encoding else data.decode("utf-8-sig", "surrogateescape")
     except OSError as error:
@@ -84,6 +86,11 @@ def harmless(cell: str) -> str:
     Source: OWASP, "CSV Injection".
     """
     return f"'{cell}" if FORMULA.match(cell) else cell
+
+
+def spelt_out(text: str) -> str:
+    """Lines for a terminal: no character moves its cursor."""
+    return CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
 def without_apostrophe(cell: str) -> str:

@@ -7,11 +7,12 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hostile_place import HOSTILE, Hostile, Place
-from sandbox import COMMAND, Finding, Running, Sandbox, changes, snapshot, tail, walk
+from sandbox import Finding, Running, Sandbox, changes, snapshot, tail, walk
 from sounds import noise, wav_bytes
 from tiny import write_tiny_model
 
@@ -19,6 +20,8 @@ KIND = "hostile"
 CPU_S = 25
 MEMORY_MIB = 1_500  # resident
 DATA_BYTES = 4 << 30  # that the kernel allows, so that a fault does not take the whole machine
+# Not ``python -m audioset``, with which Python itself looks into the current folder first.
+COMMAND = [sys.executable, str(Path(sys.executable).with_name("audioset"))]
 HOOK = Path(__file__).parent / "hook"
 for module in ("hostile_models", "hostile_data", "hostile_recordings"):
     importlib.import_module(module)  # each adds to HOSTILE
@@ -95,7 +98,11 @@ def _tried(folder: Path) -> Iterator[str]:
         yield from (f"tried {line}" for line in tried.read_text().splitlines())
     if trace.exists():
         lines = trace.read_text(errors="replace").splitlines()
-        yield from (f"opened a socket: {line[:200]}" for line in lines if "AF_INET" in line)
+        yield from (
+            f"opened a socket: {line[:200]}"
+            for line in lines
+            if "AF_INET" in line and "bind(" not in line and "socket(" not in line
+        )
 
 
 def find_strace() -> str | None:

@@ -92,7 +92,7 @@ def _names(place: Place) -> list[str]:
     names = ["\x1b]0;owned\x07\x1b[31m.wav", "=cmd|' calc'!A1.wav", "line\nbreak.wav", "\udcff\udcfe.wav", "-o.wav"]
     for name in names:
         place.path(f"names/{name}").write_bytes(wav_bytes(noise(8_000), 16_000))
-    return ["tag", "names", "--model", "model", "-q", "--format", "csv"]
+    return ["tag", "names", "--model", "model", "-q", "--format", "jsonl"]  # in CSV for programs, names are exact
 
 
 @hostile("folder: a pipe, a socket, devices and links to itself", statuses=READ_OR_REFUSED)

@@ -13,6 +13,7 @@ import click
 
 from audioset import __version__
 from audioset.child import fill_standard_descriptors
+from audioset.cli.echo import echo
 from audioset.cli.lazy import LazyGroup
 from audioset.errors import AudioSetError, OutputError, plain
 from audioset.stopping import Stopped, stop_when_asked
@@ -99,20 +100,18 @@ def main() -> None:
     except click.ClickException as error:
         words = io.StringIO()
         error.show(words)
-        click.echo(plain(words.getvalue()), err=True, nl=False)
+        echo(words.getvalue(), err=True, nl=False)
         sys.exit(error.exit_code)
     except AudioSetError as error:
-        click.echo(f"audioset: {error}", err=True)
+        echo(f"audioset: {error}", err=True)
         sys.exit(error.exit_code)
     except OSError as error:
         if not _is_output_lost():
             raise
-        click.echo(
-            f"audioset: cannot write standard output: {error.strerror}. Next step: choose another place", err=True
-        )
+        echo(f"audioset: cannot write standard output: {error.strerror}. Next step: choose another place", err=True)
         sys.exit(OutputError.exit_code)
     except (click.Abort, KeyboardInterrupt) as error:
         with suppress(OSError):  # a terminal that is gone
-            click.echo("audioset: stopped", err=True)
+            echo("audioset: stopped", err=True)
         stopped = error if isinstance(error, Stopped) else error.__cause__
         sys.exit(128 + (stopped.number if isinstance(stopped, Stopped) else signal.SIGINT))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from audioset.cli.echo import echo
 from audioset.cli.options import (
     decoding_options,
     files_read,
@@ -20,7 +21,7 @@ from audioset.cli.options import (
     model_options,
     take_limits,
 )
-from audioset.errors import ConflictError, UsageError, plain
+from audioset.errors import ConflictError, UsageError
 from audioset.folders import find_recordings
 
 if TYPE_CHECKING:
@@ -117,9 +118,7 @@ def calibrate(labels: Path, **options: Any) -> int:
         with explain_os_errors(str(target)):
             copy_model(card, folder, target, replace(card, calibration=calibration.to_record()))
         if not options["quiet"]:
-            click.echo(
-                f"audioset: {target} has thresholds of its own for {len(calibration.thresholds)} labels", err=True
-            )
+            echo(f"audioset: {target} has thresholds of its own for {len(calibration.thresholds)} labels", err=True)
     return 3 if source.n_failed else 0
 
 
@@ -183,7 +182,7 @@ class _ReadScores:
                 "Likely cause: --audio is not where the paths begin, as audioset tag was given them"
             )
         for line in self._notes(options["model"]):
-            click.echo(f"audioset: {plain(line)}", err=True)
+            echo(f"audioset: {line}", err=True)
 
     def recordings(self) -> Iterator[Patches]:
         """Scores of each recording's patches, by its name in the table."""
@@ -261,17 +260,17 @@ def _print_report(found: Fit, calibration: Calibration, *, as_json: bool) -> Non
     if as_json:
         records = [_label_record(label) for label in found.labels]
         report = {"made_from": calibration.made_from, "mean": _means(found), "labels": records}
-        click.echo(json.dumps(report, indent=2))
+        echo(json.dumps(report, indent=2))
         return
     heading = "".join(f"{name:>14s}" for name in MEASURES.values())
-    click.echo(f"{'label':{LABEL_WIDTH}s} {'with':>6s} {'threshold':>10s}{heading}")
+    echo(f"{'label':{LABEL_WIDTH}s} {'with':>6s} {'threshold':>10s}{heading}")
     for label in found.labels:
         threshold = "-" if label.threshold is None else f"{label.threshold:.4g}"
-        click.echo(f"{_short(label.label)} {label.n_positives:6,d} {threshold:>10s}{_cells(label)}")
+        echo(f"{_short(label.label)} {label.n_positives:6,d} {threshold:>10s}{_cells(label)}")
     means = _means(found)
     if means:
         name = f"mean of {means['n_labels']}"
-        click.echo(f"{name:{LABEL_WIDTH}s} {'':6s} {'':10s}{_changes(means['before'], means['after'])}")
+        echo(f"{name:{LABEL_WIDTH}s} {'':6s} {'':10s}{_changes(means['before'], means['after'])}")
 
 
 def _cells(label: LabelFit) -> str:

@@ -23,8 +23,8 @@ from audioset.cli.download_options import (
     run_settings,
     with_options,
 )
+from audioset.cli.echo import echo
 from audioset.cli.options import files_read, overwrite_option
-from audioset.errors import plain
 
 if TYPE_CHECKING:
     from audioset.data.clips import Shard
@@ -105,15 +105,15 @@ def adopt(folder: Path, source: Path, lists: tuple[str, ...], how: str, as_json:
         _add_lists(ledger, folder, lists, options["subset"], None)
         result = Adopter(ledger, folder, media_settings(ledger, options), how).adopt(source)
     if as_json:
-        click.echo(json.dumps(asdict(result), indent=2))
+        echo(json.dumps(asdict(result), indent=2))
         return 0
-    click.echo(f"{result.n_adopted:,} adopted, {result.n_cut:,} of them cut from whole videos")
-    click.echo(f"{result.n_done_before:,} of clips that are done or in work")
-    click.echo(f"{result.n_unknown:,} of no clip that the ledger knows")
-    click.echo(f"{result.n_empty:,} empty rows that stand for missing clips")
-    click.echo(f"{len(result.rejected):,} rejected")
+    echo(f"{result.n_adopted:,} adopted, {result.n_cut:,} of them cut from whole videos")
+    echo(f"{result.n_done_before:,} of clips that are done or in work")
+    echo(f"{result.n_unknown:,} of no clip that the ledger knows")
+    echo(f"{result.n_empty:,} empty rows that stand for missing clips")
+    echo(f"{len(result.rejected):,} rejected")
     for name, reason in result.rejected[:REJECTED_SHOWN]:
-        click.echo(f"audioset: {plain(f'{name}: {reason}')}", err=True)
+        echo(f"audioset: {f'{name}: {reason}'}", err=True)
     return 0
 
 
@@ -127,17 +127,17 @@ def status(folder: Path, ledger_path: Path | None, as_json: bool) -> None:
     with _open_ledger(folder, ledger_path) as ledger:
         found = as_status(ledger)
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        echo(json.dumps(found, indent=2))
         return
     for subset, counts in found["subsets"].items():
         for state, n in counts.items():
-            click.echo(f"{subset:20s} {state:14s} {n:>12,}")
-    click.echo(f"{'done in an hour':35s} {found['per_hour']:>12,.0f}")
-    click.echo(f"{'left':35s} {found['n_left']:>12,}")
+            echo(f"{subset:20s} {state:14s} {n:>12,}")
+    echo(f"{'done in an hour':35s} {found['per_hour']:>12,.0f}")
+    echo(f"{'left':35s} {found['n_left']:>12,}")
     if found["hours_left"] is not None:
-        click.echo(f"{'hours left':35s} {found['hours_left']:>12,.1f}")
+        echo(f"{'hours left':35s} {found['hours_left']:>12,.1f}")
     if found["paused_until"]:
-        click.echo(f"paused until {found['paused_until']}: {plain(found['pause_reason'])}")
+        echo(f"paused until {found['paused_until']}: {found['pause_reason']}")
 
 
 @click.command()
@@ -159,7 +159,7 @@ def retry(folder: Path, states: tuple[str, ...], subset: str | None, ledger_path
     with _open_ledger(folder, ledger_path) as ledger:
         n = ledger.retry(states, subset)
         ledger.close_breaker()
-    click.echo(f"audioset: {n:,} clips are pending again", err=True)
+    echo(f"audioset: {n:,} clips are pending again", err=True)
 
 
 @click.command()
@@ -181,10 +181,10 @@ def report(folder: Path, manifest: Path | None, overwrite: bool, ledger_path: Pa
             check_output(manifest, files_read(ledger.path), is_manifest, overwrites=overwrite, option="--manifest")
             write_manifest(manifest, ledger)
         if as_json:
-            click.echo(json.dumps(report_as_json(ledger), indent=2))
+            echo(json.dumps(report_as_json(ledger), indent=2))
             return
         for line in as_markdown(ledger):
-            click.echo(line)
+            echo(line)
 
 
 @click.command()
@@ -196,17 +196,24 @@ def merge(folder: Path, ledgers: tuple[Path, ...], ledger_path: Path | None, as_
 
     Of two rows for a clip, done with its file in place wins, then a final failure, then a passing one. The order of the
     ledgers does not matter. A file that is not in FOLDER is looked for beside its ledger, and stays there.
+    Names of files elsewhere are not taken over.
     """
     from audioset.data.ledger_merge import merge as merge_ledgers
 
     with _open_ledger(folder, ledger_path, is_new=True) as ledger:
         result = merge_ledgers(ledger, folder, ledgers)
     if as_json:
-        click.echo(json.dumps(asdict(result), indent=2))
+        echo(json.dumps(asdict(result), indent=2))
         return
-    click.echo(f"{result.n_new:,} new, {result.n_changed:,} changed, {result.n_same:,} as they were")
+    echo(f"{result.n_new:,} new, {result.n_changed:,} changed, {result.n_same:,} as they were")
     if result.n_lost:
-        click.echo(f"audioset: {result.n_lost:,} rows say done, and their files are nowhere: pending again", err=True)
+        echo(f"audioset: {result.n_lost:,} rows say done, and their files are nowhere: pending again", err=True)
+    if result.n_outside:
+        echo(
+            f"audioset: {result.n_outside:,} rows name files that are neither in {folder} nor beside their ledger: "
+            "pending again. Next step: merge the ledger of their folder, or adopt them with --how register",
+            err=True,
+        )
 
 
 @click.command()
@@ -247,7 +254,7 @@ def slurm(
     script = job_script(folder, paths, shlex.split(options), Job(**job), rate)
     make_folders(folder)
     if output is None:
-        click.echo(script, nl=False)
+        echo(script, nl=False)
         return
     with writing(output) as file:
         file.write(script.encode())
@@ -348,7 +355,7 @@ class _Watch:
                 self._log.flush()
             if not self._is_quiet and self._clock.monotonic() - self._said_at > 10:
                 self._said_at = self._clock.monotonic()
-                click.echo(f"audioset: {_in_words(self._counts)}", err=True)
+                echo(f"audioset: {_in_words(self._counts)}", err=True)
 
 
 def _conclude(ledger: Ledger, outcome: Outcome, folder: Path, shard: Shard | None, *, is_quiet: bool) -> int:
@@ -363,12 +370,12 @@ def _conclude(ledger: Ledger, outcome: Outcome, folder: Path, shard: Shard | Non
     for (_, state), n in ledger.counts().items():
         counts[state] = counts.get(state, 0) + n
     if not is_quiet:
-        click.echo(f"audioset: {_in_words(counts)}", err=True)
+        echo(f"audioset: {_in_words(counts)}", err=True)
     if not outcome.reason:
         given_up = ledger.given_up([kind.state for kind in CLASSES if kind.is_suspicious], shard)
         if given_up:
             states = " ".join(f"--state {state}" for state in given_up)
-            click.echo(
+            echo(
                 f"audioset: {sum(given_up.values()):,} clips were given up for what may lie with this machine or its "
                 f"network ({_in_words(given_up)}). Next step: check the connection and yt-dlp, then "
                 f"audioset data retry {folder} {states}",
@@ -380,7 +387,7 @@ def _conclude(ledger: Ledger, outcome: Outcome, folder: Path, shard: Shard | Non
         if outcome.next_at is None
         else time.strftime(" Come back after %Y-%m-%d %H:%M.", time.localtime(outcome.next_at))
     )
-    click.echo(f"audioset: stopped: {plain(outcome.reason)}.{when}", err=True)
+    echo(f"audioset: stopped: {outcome.reason}.{when}", err=True)
     return 3
 
 

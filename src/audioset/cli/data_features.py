@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from audioset.cli.echo import echo
 from audioset.cli.options import overwrite_option
 
 if TYPE_CHECKING:
@@ -51,10 +52,10 @@ def info(path: str, subset: str | None, as_json: bool) -> None:
 
     summary = summarise(read(path, subset))
     if as_json:
-        click.echo(json.dumps(asdict(summary), indent=2))
+        echo(json.dumps(asdict(summary), indent=2))
         return
     for line in _summary_lines(summary):
-        click.echo(line)
+        echo(line)
 
 
 @features.command()
@@ -77,10 +78,10 @@ def verify(path: str, lists: tuple[str, ...], subset: str | None, as_json: bool)
 
     report = feature_checks.verify(path, lists, subset)
     if as_json:
-        click.echo(json.dumps(feature_checks.report_json(report), indent=2))
+        echo(json.dumps(feature_checks.report_json(report), indent=2))
     else:
         for line in _report_lines(report, feature_checks.FAULTS):
-            click.echo(line)
+            echo(line)
     if not report.is_sound:
         click.get_current_context().exit(DAMAGED)
 
@@ -114,9 +115,9 @@ def convert(
     )
     n_clips, problems = features.convert(path, output, to, subset, "skip" if skip_damaged else "raise")
     for error in problems.kept[:MOST_SHOWN]:
-        click.echo(f"audioset: left out: {error}", err=True)
+        echo(f"audioset: left out: {error}", err=True)
     if as_json:
-        click.echo(
+        echo(
             json.dumps(
                 {
                     "output": output,
@@ -128,7 +129,7 @@ def convert(
         )
     else:
         left_out = f", {problems.n_skipped:,} damaged records left out" if problems.n_skipped else ""
-        click.echo(f"audioset: {n_clips:,} clips in {output}{left_out}", err=True)
+        echo(f"audioset: {n_clips:,} clips in {output}{left_out}", err=True)
     if problems.n_skipped:
         click.get_current_context().exit(DAMAGED)
 

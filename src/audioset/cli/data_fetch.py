@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from audioset.errors import plain
+from audioset.cli.echo import echo
 
 if TYPE_CHECKING:
     from audioset.assets import Asset
@@ -69,28 +69,28 @@ def _fetch(assets: list[Asset], folder: Path, *, as_json: bool) -> int:
         try:
             path, is_new = fetch_published(asset, folder)
         except ConflictError as error:
-            click.echo(f"audioset: {error}", err=True)
+            echo(f"audioset: {error}", err=True)
             exit_code = error.exit_code
             continue
         records.append({"file": asset.name, "path": str(path), "is_new": is_new, "licence": asset.licence})
         if not as_json:
-            click.echo(str(path))
+            echo(str(path))
         if not is_new:
             known = "is there already, as published" if asset.digest else "is there already; no hash is published"
-            click.echo(f"audioset: {asset.name} {known}", err=True)
+            echo(f"audioset: {asset.name} {known}", err=True)
     if as_json:
-        click.echo(json.dumps(records, indent=2))
+        echo(json.dumps(records, indent=2))
     return exit_code
 
 
 def _list(chosen: Mapping[str, tuple[Asset, ...]], folder: Path | None, *, as_json: bool) -> None:
     records = [_record(kind, asset, folder) for kind, group in chosen.items() for asset in group]
     if as_json:
-        click.echo(json.dumps(records, indent=2))
+        echo(json.dumps(records, indent=2))
         return
     for record in records:
-        click.echo(f"{record['kind']:9s} {record['file']:38s} {plain(record['path'] or 'not here')}")
-        click.echo(f"{'':9s} {record['url']}")
+        echo(f"{record['kind']:9s} {record['file']:38s} {record['path'] or 'not here'}")
+        echo(f"{'':9s} {record['url']}")
 
 
 def _record(kind: str, asset: Asset, folder: Path | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from audioset.errors import plain
+from audioset.cli.echo import echo
 
 if TYPE_CHECKING:
     from audioset.ontology import Ontology
@@ -47,7 +47,7 @@ def tree(name: str | None, depth: int | None, as_json: bool) -> None:
         return
     for label_id in top:
         for line in _lines(ontology, label_id, depth):
-            click.echo(line)
+            echo(line)
 
 
 @ontology.command()
@@ -63,11 +63,11 @@ def search(text: str, as_json: bool) -> None:
         _echo_json([{**_title(ontology, label_id), "paths": _paths(ontology, label_id)} for label_id in found])
         return
     if not found:
-        click.echo(f"audioset: no class has a name like {text!r}", err=True)
+        echo(f"audioset: no class has a name like {text!r}", err=True)
     for label_id in found:
         first, *others = _paths(ontology, label_id)
         more = f"  (and {len(others)} more)" if others else ""
-        click.echo(f"{label_id:12s}  {ARROW.join(first)}{more}")
+        echo(f"{label_id:12s}  {ARROW.join(first)}{more}")
 
 
 @ontology.command()
@@ -87,9 +87,9 @@ def show(name: str, as_json: bool) -> None:
         return
     for key, value in record.items():
         first, *others = _as_text(key, value) or ["none"]
-        click.echo(f"{key:14s} {plain(first)}")
+        echo(f"{key:14s} {first}")
         for line in others:
-            click.echo(f"{'':14s} {plain(line)}")
+            echo(f"{'':14s} {line}")
 
 
 def _title(ontology: Ontology, label_id: str) -> dict[str, str]:
@@ -180,4 +180,4 @@ def _as_text(key: str, value: Any) -> list[str]:
 
 
 def _echo_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2))
+    echo(json.dumps(value, indent=2))

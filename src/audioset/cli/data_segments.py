@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from audioset.cli.echo import echo
 from audioset.cli.options import files_read, overwrite_option
 
 if TYPE_CHECKING:
@@ -106,15 +107,15 @@ def stats(
     ratings = read_quality(quality) if quality else {}
     if as_json:
         record = {**asdict(statistics), "classes": [_class_record(count, ratings) for count in counts]}
-        click.echo(json.dumps(record, indent=2))
+        echo(json.dumps(record, indent=2))
         return
     if not classes:
         for line in _summary(statistics):
-            click.echo(line)
-        click.echo()
+            echo(line)
+        echo()
     n_shown = n_top if n_top is not None else len(counts) if classes else N_TOP
     for line in _class_table(counts[:n_shown], ratings):
-        click.echo(line)
+        echo(line)
 
 
 def select_options(command: Command) -> Command:
@@ -163,7 +164,7 @@ def select(sources: tuple[str, ...], label_set: str, output: str | None, created
             stream.write(data)
     if wanted:
         _say_missing(wanted, clips)
-    click.echo(f"audioset: {len(chosen):,} of {len(clips):,} clips", err=True)
+    echo(f"audioset: {len(chosen):,} of {len(clips):,} clips", err=True)
 
 
 @segments.command()
@@ -196,7 +197,7 @@ def repair(damaged: Path, official: str, report: str | None, output: str | None,
         for data in format_segments(mended.segments):
             stream.write(data)
     parts = ", ".join(f"{count:,} {part}" for part, count in mended.counts.items())
-    click.echo(
+    echo(
         f"audioset: mended {len(mended.mends):,} of {mended.n_rows:,} rows ({parts}), added {mended.n_added:,}",
         err=True,
     )
@@ -265,4 +266,4 @@ def _say_missing(wanted: frozenset[str], clips: SegmentList) -> None:
     missing = sorted(wanted.difference(video_id.decode() for video_id in clips.video_ids.tolist()))
     if missing:
         shown = ", ".join(missing[:SHOWN_IDS]) + (", …" if len(missing) > SHOWN_IDS else "")
-        click.echo(f"audioset: {len(missing):,} of {len(wanted):,} ids are not in the lists: {shown}", err=True)
+        echo(f"audioset: {len(missing):,} of {len(wanted):,} ids are not in the lists: {shown}", err=True)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from audioset.cli.echo import echo
 from audioset.cli.options import files_read, overwrite_option
-from audioset.errors import plain
 
 if TYPE_CHECKING:
     from audioset.data.segments import SegmentList
@@ -57,16 +57,16 @@ def stats(source: str, n_top: int, as_json: bool) -> None:
 
     record = _count(read_strong(strong_path(source)))
     if as_json:
-        click.echo(json.dumps(record, indent=2))
+        echo(json.dumps(record, indent=2))
         return
     labels = record.pop("labels")
     for key, value in record.items():
-        click.echo(f"{key:14s} {value:,}")
-    click.echo()
-    click.echo(f"{'rows':>9s} {'clips':>9s} {'seconds':>11s}  label")
+        echo(f"{key:14s} {value:,}")
+    echo()
+    echo(f"{'rows':>9s} {'clips':>9s} {'seconds':>11s}  label")
     for row in labels[:n_top]:
         counts = f"{row['n_rows']:9,} {row['n_clips']:9,} {row['duration_s']:11,.1f}"
-        click.echo(f"{counts}  {plain(row['label'])}  {plain(row['label_id'])}")
+        echo(f"{counts}  {row['label']}  {row['label_id']}")
 
 
 @strong.command("map")
@@ -82,16 +82,16 @@ def map_labels(is_all: bool, as_json: bool) -> None:
 
     classes = map_strong_labels()
     if as_json:
-        click.echo(json.dumps([asdict(entry) for entry in classes], indent=2))
+        echo(json.dumps([asdict(entry) for entry in classes], indent=2))
         return
     name = Ontology.load().name
     for relation, title in RELATIONS.items():
         entries = [entry for entry in classes if entry.relation == relation]
-        click.echo(f"{len(entries)} {title}")
+        echo(f"{len(entries)} {title}")
         for entry in entries if is_all or relation != "same" else ():
             other = f" = {entry.other_name}" if relation == "renamed" else ""
             above = " < " + " | ".join(map(name, entry.above)) if entry.above else ""
-            click.echo(plain(f"  {entry.label_id:13s} {entry.label}{other}{above}"))
+            echo(f"  {entry.label_id:13s} {entry.label}{other}{above}")
 
 
 @strong.command()

@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
+from audioset.cli.echo import echo
 from audioset.cli.options import model_option, weights_option
-from audioset.errors import AudioSetError, plain
+from audioset.errors import AudioSetError
 
 
 @click.command(short_help="Show what works here, and how exactly.")
@@ -25,12 +26,12 @@ def doctor(as_json: bool, **options: Any) -> int:
     sections = {title: describe() for title, describe in SECTIONS.items()}
     sections["parity"], exit_code = _parity(options)
     if as_json:
-        click.echo(json.dumps(sections, indent=2))
+        echo(json.dumps(sections, indent=2))
     else:
         for title, rows in sections.items():
             click.echo(click.style(title, bold=True))
             for name, value in rows.items():
-                click.echo(plain(f"  {name:50s} {value}"))
+                echo(f"  {name:50s} {value}")
     return exit_code
 
 

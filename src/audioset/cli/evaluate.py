@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from audioset.cli.echo import echo
 from audioset.cli.options import (
     MODEL_OPTIONS,
     decoding_options,
@@ -19,7 +20,7 @@ from audioset.cli.options import (
     overwrite_option,
     take_limits,
 )
-from audioset.errors import UsageError, plain
+from audioset.errors import UsageError
 
 if TYPE_CHECKING:
     from audioset.batch import Part
@@ -322,15 +323,15 @@ def _show(progress: Any, part: Part) -> None:
 
 def _say(options: dict[str, Any], text: str) -> None:
     if not options["quiet"]:
-        click.echo(f"audioset: {plain(text)}", err=True)
+        echo(f"audioset: {text}", err=True)
 
 
 def _print(record: dict[str, Any], lines: Iterator[str], *, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(record, indent=2, allow_nan=False))
+        echo(json.dumps(record, indent=2, allow_nan=False))
         return
     for line in lines:
-        click.echo(line)
+        echo(line)
 
 
 def _evaluation_lines(evaluation: Evaluation) -> Iterator[str]:

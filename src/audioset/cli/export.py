@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from audioset.cli.echo import echo
 from audioset.cli.options import overwrite_option
 from audioset.export.formats import ALIASES, FORMATS, INPUTS
 
@@ -106,10 +107,10 @@ def export(
         overwrite=overwrite,
     )
     if as_json:
-        click.echo(json.dumps(result.to_dict(), indent=2, ensure_ascii=False))
+        echo(json.dumps(result.to_dict(), indent=2))
         return
-    click.echo("\n".join(_lines(result)))
-    click.echo("\n".join(_next_step(result)), err=True)
+    echo("\n".join(_lines(result)))
+    echo("\n".join(_next_step(result)), err=True)
 
 
 def _lines(result: ExportResult) -> list[str]:

@@ -11,10 +11,10 @@ from typing import Any
 import click
 
 from audioset.allocator import keep_freed_memory
+from audioset.cli.echo import echo
 from audioset.cli.options import hold_folder
 from audioset.cli.sound_options import export_given, read_given, with_exports, with_sounds
 from audioset.cli.train_options import given, with_settings
-from audioset.errors import plain
 from audioset.learn.finetune_config import FinetuneConfig, read_finetune_config
 
 
@@ -75,9 +75,9 @@ def finetune(
     )
     if _is_first():
         export_given(output, formats, is_quiet=quiet)
-        click.echo(json.dumps(record, indent=1, allow_nan=False) if as_json else "\n".join(_lines(record)))
+        echo(json.dumps(record, indent=1, allow_nan=False) if as_json else "\n".join(_lines(record)))
         if not quiet:
-            click.echo(
+            echo(
                 f"audioset: wrote {output}: report.html has it all. Next: audioset tag FILE --model {output}", err=True
             )
 
@@ -91,7 +91,7 @@ class _Shown:
     def stage(self, stage: str, n_done: int, n_all: int) -> None:
         """A stage has come so far."""
         if stage != self._stage and not self._is_quiet:
-            click.echo(f"audioset: {plain(stage)}", err=True)
+            echo(f"audioset: {stage}", err=True)
         self._stage = stage
 
     def __call__(self, line: Mapping[str, Any]) -> None:
@@ -99,7 +99,7 @@ class _Shown:
             return
         held_out = f" · held out {line['held_out_accuracy']:.1%}" if "held_out_accuracy" in line else ""
         epoch = f"epoch {line['epoch']} of {self._n_epochs}"
-        click.echo(f"audioset: {epoch} · loss {line['loss']:.4f}{held_out} · {line['elapsed_s']:.0f} s", err=True)
+        echo(f"audioset: {epoch} · loss {line['loss']:.4f}{held_out} · {line['elapsed_s']:.0f} s", err=True)
 
 
 def _lines(record: Mapping[str, Any]) -> Iterator[str]:

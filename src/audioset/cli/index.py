@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from audioset.cli.echo import echo
 from audioset.cli.options import decoding_options, load_chosen_model, model_options, take_limits
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def index(context: click.Context, /, **options: Any) -> int:
             begin=begin,
             watch=watch,
         )
-    click.echo(_to_json(report) if options["as_json"] else _to_text(report, folder))
+    echo(_to_json(report) if options["as_json"] else _to_text(report, folder))
     return 3 if report.failures else 0
 
 

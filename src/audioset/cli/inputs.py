@@ -10,8 +10,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
-
+from audioset.cli.echo import echo
 from audioset.errors import NoInputError
 from audioset.files import temporary_folder
 from audioset.folders import AUDIO_SUFFIXES, scan_folder
@@ -60,7 +59,7 @@ def _paths(argument: str, *, is_quiet: bool) -> Iterator[str]:
     if Path(argument).is_dir():
         scan = scan_folder(argument)
         for note in () if is_quiet else scan.notes():
-            click.echo(f"audioset: {note}", err=True)
+            echo(f"audioset: {note}", err=True)
         yield from scan.of(AUDIO_SUFFIXES)
     elif glob.has_magic(argument) and not Path(argument).exists():
         yield from sorted(path for path in glob.glob(argument, recursive=True) if not Path(path).is_dir())

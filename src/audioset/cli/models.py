@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from audioset.errors import plain
+from audioset.cli.echo import echo
 
 
 @click.group(short_help="List, describe, fetch and check the published models.")
@@ -26,18 +26,18 @@ def list_models(as_json: bool) -> None:
 
     bundled = bundled_models()
     if as_json:
-        click.echo(json.dumps([_record(name) for name in (*MODELS, *bundled)], indent=2))
+        echo(json.dumps([_record(name) for name in (*MODELS, *bundled)], indent=2))
         return
     width = max(map(len, (*MODELS, *bundled)))
     for model in MODELS.values():  # not their records, which hash every file
         where = find_asset(model.weights) or f"not here: audioset models pull {model.name}"
         mean_ap = f"mAP {model.mean_ap:.3f}" if model.mean_ap else "embeds"
-        click.echo(f"{model.name:{width}s} {mean_ap:9s}  {model.summary}")
-        click.echo(plain(f"{'':{width}s} {where}"))
+        echo(f"{model.name:{width}s} {mean_ap:9s}  {model.summary}")
+        echo(f"{'':{width}s} {where}")
     for name, folder in bundled.items():
         record = _bundled_record(name, folder)
-        click.echo(f"{name:{width}s} mAP {record['mean_ap']:.3f}  {record['summary']}")
-        click.echo(f"{'':{width}s} {record['path']}")
+        echo(f"{name:{width}s} mAP {record['mean_ap']:.3f}  {record['summary']}")
+        echo(f"{'':{width}s} {record['path']}")
 
 
 @models.command()
@@ -47,10 +47,10 @@ def info(name: str, as_json: bool) -> None:
     """Describe the model NAME: network, frontend, labels, weights, licence, source."""
     record = _record(name)
     if as_json:
-        click.echo(json.dumps(record, indent=2))
+        echo(json.dumps(record, indent=2))
         return
     for key, value in record.items():
-        click.echo(plain(f"{key:14s} {value if value is not None else 'not on this machine'}"))
+        echo(f"{key:14s} {value if value is not None else 'not on this machine'}")
 
 
 @models.command()
@@ -68,8 +68,8 @@ def pull(names: tuple[str, ...]) -> None:
         make_engine("openvino", card, folder, "f32", 1)
         place = cache_folder() / prepare_graph(card, folder).name
         origin = "as published" if card.source["is_published"] else "of your own"
-        click.echo(plain(f"{name}: {card.source['file']} {origin}"))
-        click.echo(plain(f"{'':{len(name)}}  ready in {place.parent}"))
+        echo(f"{name}: {card.source['file']} {origin}")
+        echo(f"{'':{len(name)}}  ready in {place.parent}")
 
 
 @models.command("cache")
@@ -94,15 +94,15 @@ def show_cache(names: tuple[str, ...], clear: bool, as_json: bool) -> None:
     chosen = cache.clear(names) if clear else cache.entries(names)
     if as_json:
         records = [{**vars(entry), "path": str(entry.path), "is_cleared": clear} for entry in chosen]
-        click.echo(json.dumps(records, indent=2))
+        echo(json.dumps(records, indent=2))
         return
     width = max((len(entry.name) for entry in chosen), default=0)
     for entry in chosen:
         state = "deleted" if clear else entry.state
         path = one_line(printable(entry.path))
-        click.echo(f"{printable(entry.name):{width}s} {entry.n_bytes / 1e6:9.1f} MB  {state:9s} {path}")
+        echo(f"{printable(entry.name):{width}s} {entry.n_bytes / 1e6:9.1f} MB  {state:9s} {path}")
     n_bytes = sum(entry.n_bytes for entry in chosen)
-    click.echo(f"audioset: {n_bytes / 1e6:.1f} MB {'deleted from' if clear else 'in'} {cache.cache_folder()}", err=True)
+    echo(f"audioset: {n_bytes / 1e6:.1f} MB {'deleted from' if clear else 'in'} {cache.cache_folder()}", err=True)
 
 
 @models.command()
@@ -128,12 +128,12 @@ def verify(names: tuple[str, ...]) -> int:
         asset = ASSETS[find_model(name).weights]
         path = get_asset(asset.name)
         origin = "the published one" if is_published(asset, path) else "not the published one: a file of your own"
-        click.echo(plain(f"{name}: {path}"))
-        click.echo(f"  hash     {origin}")
+        echo(f"{name}: {path}")
+        echo(f"  hash     {origin}")
         model = load_model(name)
-        click.echo("  tensors  all there, in the right shapes, finite")
+        echo("  tensors  all there, in the right shapes, finite")
         for check in parity_report(model):
-            click.echo(f"  {check.name:50s} {check.text}")
+            echo(f"  {check.name:50s} {check.text}")
             is_ok &= check.is_ok
     return 0 if is_ok else 1
 
@@ -148,9 +148,9 @@ def _verify_bundled(name: str) -> bool:
     path = bundled_models()[name] / WEIGHTS_NAME
     digest: str = load_model(name).card.source["digest"]
     is_same = hash_file(path) == digest
-    click.echo(f"{name}: {path}")
-    click.echo(f"  hash     {'the one of its card' if is_same else 'NOT the one of its card: the file was changed'}")
-    click.echo("  tensors  all there, in the right shapes, finite")
+    echo(f"{name}: {path}")
+    echo(f"  hash     {'the one of its card' if is_same else 'NOT the one of its card: the file was changed'}")
+    echo("  tensors  all there, in the right shapes, finite")
     return is_same
 
 

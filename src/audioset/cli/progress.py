@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 from typing import Any
 
-import click
+from audioset.cli.echo import echo
 
 LINE_EVERY_S = 10.0
 
@@ -47,7 +47,7 @@ class Progress:
         if self._bar:
             self._bar.stop()
         if not self._is_quiet and (self._n_files > 1 or self.n_failed):
-            click.echo(f"audioset: {'stopped: ' if error else ''}{self._summary()}", err=True)
+            echo(f"audioset: {'stopped: ' if error else ''}{self._summary()}", err=True)
 
     def advance(self, audio_s: float) -> None:
         """Note how far into the current file the run has come."""
@@ -78,14 +78,14 @@ class Progress:
         if self._bar:
             self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
-            click.echo(f"audioset: {text}", err=True)
+            echo(f"audioset: {text}", err=True)
 
     def _show(self) -> None:
         if self._bar:
             self._bar.update(self._task, completed=self.n_done + self.n_failed, rate=self._rates())
         elif not self._is_quiet and time.monotonic() - self._line_at > LINE_EVERY_S:
             self._line_at = time.monotonic()
-            click.echo(f"audioset: {self._summary()}", err=True)
+            echo(f"audioset: {self._summary()}", err=True)
 
     def _rates(self) -> str:
         elapsed_s = max(1e-6, time.monotonic() - self._started_at)

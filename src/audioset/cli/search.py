@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from audioset.cli.echo import echo
 from audioset.cli.options import files_read, overwrite_option
 
 if TYPE_CHECKING:
@@ -171,11 +172,11 @@ def _accept(moments: list[Moment], options: dict[str, Any]) -> None:
     accepted = [moments[number - 1] for number in parse_numbers(options["accept"], len(moments))]
     table = options["to"] or Path(MOMENTS_NAME)
     n_new = append_moments(table, accepted, options["label"])
-    click.echo(to_table(accepted), nl=False)
+    echo(to_table(accepted), nl=False)
     n_known = len(accepted) - n_new
     known = f"; {n_known:,} were there already" if n_known else ""
-    click.echo(f"audioset: {n_new:,} moments of {options['label'].strip()} added to {table}{known}", err=True)
+    echo(f"audioset: {n_new:,} moments of {options['label'].strip()} added to {table}{known}", err=True)
 
 
 def _report_graph(n_done: int) -> None:
-    click.echo(f"audioset: graph of neighbours: {n_done:,} moments", err=True)
+    echo(f"audioset: graph of neighbours: {n_done:,} moments", err=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from audioset.errors import plain
+from audioset.cli.echo import echo
 from audioset.export.formats import FORMATS
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def export_given(folder: Path, formats: Sequence[str], *, is_quiet: bool) -> Non
         result = export_model(folder, exports, to=name)
         if not is_quiet:
             difference = f"within {result.parity.scores:.1e} of its scores" if result.parity.scores is not None else ""
-            click.echo(f"audioset: {plain(f'{result.path}: {difference}')}", err=True)
+            echo(f"audioset: {f'{result.path}: {difference}'}", err=True)
 
 
 def with_sounds(command: Command) -> Command:
@@ -92,5 +92,5 @@ def read_given(data: Path, options: dict[str, Any]) -> Collection:
     given = {name: options.pop(name) for name in NAMES}
     collection = read_collection(data, **{**given, "classes": given["classes"] or None})
     for note in collection.notes:
-        click.echo(f"audioset: {note}", err=True)
+        echo(f"audioset: {note}", err=True)
     return collection

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from audioset.cli.echo import echo
 from audioset.cli.sound_options import read_given, with_sounds
 
 if TYPE_CHECKING:
@@ -49,10 +50,10 @@ def check(data: Path, *, shows_all: bool, as_json: bool, workers: int | None, qu
     collection = read_given(data, options)
     found = _check(collection, workers, is_quiet=quiet)
     if as_json:
-        click.echo(json.dumps(found.to_dict(), indent=2))
+        echo(json.dumps(found.to_dict(), indent=2))
     else:
         for line in _report(found, data, shows_all=shows_all):
-            click.echo(line)
+            echo(line)
     if not len(found.usable):
         return NOTHING_USABLE
     return SOME_BAD if found.errors else 0

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from audioset.allocator import keep_freed_memory
+from audioset.cli.echo import echo
 from audioset.cli.options import hold_folder
 from audioset.cli.sound_options import export_given, read_given, with_exports, with_sounds
-from audioset.errors import plain
 
 if TYPE_CHECKING:
     from audioset.sounds.collection import Collection
@@ -120,12 +120,12 @@ def classifier(
     )
     progress.close()
     for warning in learned.learned.warnings:
-        click.echo(f"audioset: {plain(warning)}", err=True)
+        echo(f"audioset: {warning}", err=True)
     record = learned.write(output)
     export_given(output, formats, is_quiet=quiet)
-    click.echo(json.dumps(record, indent=1, allow_nan=False) if as_json else "\n".join(_lines(record)))
+    echo(json.dumps(record, indent=1, allow_nan=False) if as_json else "\n".join(_lines(record)))
     if not quiet:
-        click.echo("\n".join(_next_steps(output)), err=True)
+        echo("\n".join(_next_steps(output)), err=True)
 
 
 class _Progress:
@@ -143,7 +143,7 @@ class _Progress:
         if stage != self._stage:
             self.close()
             self._stage = stage
-            click.echo(f"audioset: {stage}", err=True, nl=not self._is_watched)
+            echo(f"audioset: {stage}", err=True, nl=not self._is_watched)
         if self._is_watched and (n_done % 10 == 0 or n_done == n_all):
             self._has_counts = True
             click.echo(f"\raudioset: {stage} {n_done:,} of {n_all:,} ", err=True, nl=False)
@@ -151,7 +151,7 @@ class _Progress:
     def close(self) -> None:
         """End the line."""
         if self._stage and self._is_watched and not self._is_quiet:
-            click.echo("", err=True)
+            echo("", err=True)
         self._stage = ""
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from audioset.allocator import keep_freed_memory
+from audioset.cli.echo import echo
 from audioset.cli.options import hold_folder
 from audioset.cli.train_options import given, with_settings
 from audioset.train.config import TrainConfig, read_config
@@ -70,7 +71,7 @@ def heads(
     keep_freed_memory()
     result = train_head(config, output, None if quiet else _Lines(config.n_iterations))
     if _is_first():
-        click.echo(json.dumps(result, indent=2) if as_json else "\n".join(_result_lines(result)))
+        echo(json.dumps(result, indent=2) if as_json else "\n".join(_result_lines(result)))
 
 
 class _Lines:
@@ -94,7 +95,7 @@ class _Lines:
             f"{line['elapsed_s']:.0f} s",
         ]
         iteration = f"iteration {line['iteration']:,} of {self._n_iterations:,}"
-        click.echo(f"audioset: {iteration} · {' · '.join(parts)}", err=True)
+        echo(f"audioset: {iteration} · {' · '.join(parts)}", err=True)
 
 
 def _result_lines(result: Record) -> list[str]:
@@ -118,7 +119,7 @@ def _list_heads() -> None:
     from audioset.networks.heads import HEADS
 
     for head in HEADS.values():
-        click.echo(f"{head.name:20s}{head.summary}")
+        echo(f"{head.name:20s}{head.summary}")
 
 
 def _check_is_run(output: str) -> None:

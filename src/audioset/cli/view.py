@@ -7,8 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
+from audioset.cli.echo import echo
 from audioset.errors import UsageError
 
 if TYPE_CHECKING:
@@ -143,7 +142,7 @@ def take_event_finder(options: dict[str, Any], *, in_order: bool = True) -> Call
             raise UsageError(f"--thresholds {thresholds}: {error}") from error
         if model.calibration and threshold is None and not is_quiet:
             names = f"{len(model.calibration.thresholds)} of {len(model.labels)} labels"
-            click.echo(f"audioset: thresholds of the model's own for {names}; --threshold T sets one for all", err=True)
+            echo(f"audioset: thresholds of the model's own for {names}; --threshold T sets one for all", err=True)
         detector = EventDetector(view.labels, _of_labels(settings, model.labels, view.labels), in_order=in_order)
         return EventFinder(view, detector, LeafEvents(view.labels, in_order=in_order) if leaf_only else None)
 

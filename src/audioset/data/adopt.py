@@ -19,7 +19,7 @@ from audioset.data.machine import new_owner
 from audioset.data.media import MediaFile, MediaSettings, check_file, write_clip
 from audioset.data.serving import put_file
 from audioset.errors import AudioError, DataError, UsageError
-from audioset.files import confined
+from audioset.files import check_regular, confined
 from audioset.hdf5 import problem_of
 from audioset.records import DAMAGE
 from audioset.resampling import check_rates
@@ -220,6 +220,7 @@ def _hdf5_rows(path: Path) -> Iterator[tuple[str, Any, int]]:
     import h5py
 
     try:
+        check_regular(path)
         with h5py.File(path, "r") as file:
             names, waveforms = _own_data(file, "audio_name", path), _own_data(file, "waveform", path)
             sample_rate = int(file.attrs["sample_rate"])

@@ -20,6 +20,7 @@ from audioset.data.feature_shards import Shard
 from audioset.data.features import read
 from audioset.data.published import segments_path
 from audioset.errors import AudioSetError, DataError, UsageError
+from audioset.files import check_regular
 from audioset.labels import LabelSet
 
 LABELS = "audioset-527"
@@ -252,6 +253,7 @@ def _rows(path: Path) -> Iterator[tuple[str, _Listed]]:
     index_of = {label_id: index for index, label_id in enumerate(LabelSet.load(LABELS).ids)}
     number = 0
     try:
+        check_regular(path)
         with path.open(encoding="utf-8", newline="") as file:
             for row in csv.reader(file, skipinitialspace=True):
                 number += 1

@@ -30,7 +30,7 @@ from audioset.data.feature_clips import (
 )
 from audioset.data.feature_problems import Malformed, Problems
 from audioset.errors import DataError
-from audioset.files import output_folder
+from audioset.files import check_regular, output_folder
 from audioset.postprocess import EMBEDDING_SIZE
 from audioset.records import DAMAGE, OBJECT, WHOLE, check_record, decode_json, map_of, read_bounded, text
 
@@ -215,6 +215,7 @@ class _Column:
 
 
 def _load(path: Path) -> Any:
+    check_regular(path)
     is_small = path.stat().st_size < SMALL_BYTES
     return np.load(path, mmap_mode=None if is_small else "r", allow_pickle=False)
 

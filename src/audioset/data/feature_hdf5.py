@@ -20,7 +20,7 @@ import numpy as np
 from audioset.data.feature_clips import CLIP_S, N_CLASSES, ClipArrays, FeatureClip, in_blocks, subset_code, subset_named
 from audioset.data.feature_problems import Malformed, Problems
 from audioset.errors import AudioSetError, DataError
-from audioset.files import output_file
+from audioset.files import check_regular, output_file
 from audioset.hdf5 import problem_of
 from audioset.postprocess import EMBEDDING_SIZE
 from audioset.records import DAMAGE
@@ -39,6 +39,7 @@ def read(path: Path, problems: Problems) -> Iterator[FeatureClip]:
     """
     number = 0
     try:
+        check_regular(path)
         with h5py.File(path, "r") as file:
             columns = {name: _dataset(file, name) for name in (*REQUIRED, *EXTRA) if name in file}
             _check(columns)

@@ -16,7 +16,7 @@ import numpy as np
 from audioset.data.feature_clips import FeatureClip, in_blocks, make_clip
 from audioset.data.feature_problems import Malformed, Problems
 from audioset.errors import AudioSetError, MissingExtraError
-from audioset.files import output_file
+from audioset.files import check_regular, output_file
 from audioset.postprocess import EMBEDDING_SIZE
 from audioset.records import DAMAGE
 
@@ -29,6 +29,7 @@ def read(path: Path, problems: Problems) -> Iterator[FeatureClip]:
     pyarrow, parquet = _pyarrow()
     number = 0
     try:
+        check_regular(path)
         with parquet.ParquetFile(path) as file:
             names = _schema(pyarrow).names
             if missing := [name for name in names if name not in file.schema_arrow.names]:

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 from audioset import records
 from audioset.data.feature_clips import subset_named
 from audioset.data.feature_problems import Problems
+from audioset.files import check_regular
 
 TAR_SUFFIXES = (".tar.gz", ".tgz", ".tar")
 SHARD_SUFFIXES = (".tfrecord", ".tfrecords")
@@ -113,10 +114,12 @@ def folder_shards(folder: Path) -> Iterator[Shard]:
 
 def file_shard(path: Path) -> Iterator[Shard]:
     """One file."""
+    check_regular(path)
     with path.open("rb") as file:
         subset = subset_named(path.absolute().parent.name, path.stem)
         yield Shard(str(path), path.stem, subset, file, os.fstat(file.fileno()).st_size)
 
 
 def _open_archive(path: Path) -> Any:
+    check_regular(path)
     return path.open("rb") if path.name.lower().endswith(".tar") else closing(gzip.open(path, "rb"))

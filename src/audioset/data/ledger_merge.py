@@ -39,12 +39,16 @@ class Merge:
         Rows that were not there, that are different now, and that stayed.
     n_lost : int
         Rows that said done, of whose file there is no trace.
+    n_outside : int
+        Rows that said done, whose file is neither below the dataset nor beside its ledger: such a name is not believed,
+        as it may be that of any file of this machine.
     """
 
     n_new: int = 0
     n_changed: int = 0
     n_same: int = 0
     n_lost: int = 0
+    n_outside: int = 0
 
 
 def merge(target: Ledger, folder: Path, sources: Sequence[Path]) -> Merge:
@@ -61,7 +65,7 @@ def merge(target: Ledger, folder: Path, sources: Sequence[Path]) -> Merge:
     folder : Path
         Of the dataset. A file that is not there is looked for beside the other ledger.
     sources : sequence of Path
-        Other ledgers; they are not changed.
+        Other ledgers; they are not changed. Files that one of them only registers, elsewhere, are not taken over.
     """
     result = Merge()
     for source in sources:
@@ -106,13 +110,25 @@ def _settled(clip: Clip, folder: Path, beside: Path, result: Merge) -> Clip:
     """A row as it counts here: with a file that is there, or none."""
     if clip.state == "running":
         return _pending(clip)
-    if clip.state != "done" or is_in_place(clip, folder):
+    if clip.state != "done":
+        return clip
+    if _is_outside(clip, folder, beside):
+        result.n_outside += 1
+        return _pending(clip)
+    if is_in_place(clip, folder):
         return clip
     if is_in_place(clip, beside):
         video = clip.video_file and str(file_path(beside, clip.video_file).resolve())
         return replace(clip, file=str(file_path(beside, str(clip.file)).resolve()), video_file=video)
     result.n_lost += 1
     return _pending(clip)
+
+
+def _is_outside(clip: Clip, *folders: Path) -> bool:
+    """Whether one of its files has an absolute name that is below none of the folders."""
+    absolute = [Path(name) for name in (clip.file, clip.video_file) if name and Path(name).is_absolute()]
+    roots = [folder.resolve() for folder in folders]
+    return any(not any(path.resolve().is_relative_to(root) for root in roots) for path in absolute)
 
 
 def _pending(clip: Clip) -> Clip:

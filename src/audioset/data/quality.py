@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from audioset.errors import DataError
+from audioset.files import check_regular
 
 N_COLUMNS = 3
 
@@ -52,6 +53,7 @@ def read_quality(path: str | os.PathLike[str]) -> dict[str, Quality]:
     """
     path = Path(path)
     try:
+        check_regular(path)
         with path.open(newline="", encoding="utf-8") as file:
             _, *rows = csv.reader(file, skipinitialspace=True)
     except (OSError, ValueError, csv.Error) as error:

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 from audioset.data.segments import ID_LENGTH, Segment, SegmentList, format_row, read_segments
 from audioset.errors import DataError
+from audioset.files import read_input
 
 VIDEO_ID = re.compile(rf"[A-Za-z0-9_-]{{{ID_LENGTH}}}")
 LABEL_ID = re.compile(r"/[a-z]+/\w+")
@@ -180,7 +181,7 @@ def _loose_rows(path: Path) -> Iterator[_LooseRow]:
 
 def _decoded(path: Path) -> str:
     try:
-        data = path.read_bytes()
+        data = read_input(path)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}. Next step: check its name") from error
     encoding = next((name for mark, name in ENCODINGS if data.startswith(mark)), "utf-8-sig")

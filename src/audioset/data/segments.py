@@ -21,7 +21,7 @@ import numpy as np
 from audioset.data.damage import HEADER_WORDS, SEGMENTS_FORM, explain_count, explain_header, shown
 from audioset.data.strict_rows import Cells, strict_rows
 from audioset.errors import DataError, UsageError
-from audioset.files import writing
+from audioset.files import check_regular, writing
 from audioset.labels import LabelSet
 
 IdArray = np.ndarray[Any, np.dtype[np.bytes_]]
@@ -212,6 +212,7 @@ def concatenate(lists: Sequence[SegmentList]) -> SegmentList:
 
 def begins_as_list(path: Path) -> bool:
     """Whether a file begins as the published lists do, or as what other programs make of them."""
+    check_regular(path)
     with path.open("rb") as file:
         head = file.read(LINE_BYTES)
     text = head.decode("utf-16" if head.startswith(UTF16_MARKS) else "utf-8-sig", "replace")
@@ -243,6 +244,7 @@ def read_segments(path: str | os.PathLike[str], labels: LabelSet | None = None) 
     known = frozenset((labels or LabelSet.load("audioset-527")).ids)
     columns = _Columns(path, known)
     try:
+        check_regular(path)
         with path.open("rb") as file:
             header = [file.readline(LINE_BYTES) for _ in range(N_HEADER_LINES)]
             created, counts = _read_header(path, header)

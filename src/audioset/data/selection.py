@@ -14,6 +14,7 @@ import numpy as np
 
 from audioset.data.segments import SegmentList
 from audioset.errors import DataError, UsageError
+from audioset.files import read_input
 from audioset.ontology import Ontology
 
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
@@ -193,7 +194,7 @@ def read_video_ids(path: str | os.PathLike[str]) -> frozenset[str]:
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_input(path).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{path} cannot be read: {reason}; expected text with an id on each line") from error

@@ -22,7 +22,7 @@ from audioset.data.segments import Segment, SegmentList
 from audioset.data.strict_rows import Cells, strict_rows
 from audioset.errors import DataError, UsageError
 from audioset.events import Event
-from audioset.files import writing
+from audioset.files import check_regular, read_input, writing
 from audioset.labels import LabelSet
 
 IntArray = np.ndarray[Any, np.dtype[np.int32]]
@@ -227,6 +227,7 @@ def read_strong(path: str | os.PathLike[str], labels: LabelSet | None = None) ->
     labels = labels or LabelSet.load("audioset-strong")
     columns = _Columns(path, labels)
     try:
+        check_regular(path)
         with path.open("rb") as file:
             pattern, form = _layout(path, file.readline(LINE_BYTES))
             for number, rows in strict_rows(path, file, pattern, form, 1):
@@ -262,7 +263,7 @@ def read_display_names(path: str | os.PathLike[str]) -> LabelSet:
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_input(path).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     rows = [line.split("\t") for line in lines]

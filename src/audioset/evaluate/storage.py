@@ -15,12 +15,14 @@ import numpy as np
 from audioset.errors import DataError, NoInputError
 from audioset.evaluate.clips import Array, ScoredClips, Scores, Targets
 from audioset.evaluate.evaluation import CARD_NAME
-from audioset.files import output_file
+from audioset.files import check_regular, output_file, read_input
 from audioset.labels import NAMES as LABEL_SETS
 from audioset.labels import LabelSet
-from audioset.records import DAMAGE
+from audioset.records import DAMAGE, check_unfolded
 
 SCORES_NAME, COMPARISON_NAME = "scores.npz", "comparison.json"
+MAX_SMALL_BYTES = 1 << 26  # of arrays that may be folded as far as deflate can
+MOST_FOLDED = 50  # more than targets and scores of AudioSet together can be
 ARRAYS = ("ids", "label_ids", "targets", "scores")
 FORM = "expected an .npz file with scores (n_clips, n_classes) and ids (n_clips,)"
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # equal scores make equal files
@@ -109,7 +111,7 @@ def write_folder(folder: Path, record: Mapping[str, Any], clips: ScoredClips | N
 def is_record(path: Path, kind: str) -> bool:
     """Whether a file is a record as ``write_folder`` writes them, of a kind."""
     try:
-        record = json.loads(path.read_bytes())
+        record = json.loads(read_input(path))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(record, dict) and record.get("kind") == kind
@@ -133,7 +135,9 @@ def _save(path: Path, clips: ScoredClips) -> None:
 
 def _load(file: Path) -> dict[str, Array]:
     try:
+        check_regular(file)
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            check_unfolded(archive.zip, MAX_SMALL_BYTES + MOST_FOLDED * file.stat().st_size)
             return {name: archive[name] if name in ARRAYS else np.empty(0) for name in archive.files}
     except (RuntimeError, *DAMAGE) as error:  # zipfile's, for what is encrypted
         hint = "Next step: save ids as texts, not as objects" if "allow_pickle" in str(error) else FORM

@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 TELEMETRY = "openvino_telemetry"
 BLOB_SUFFIX = ".blob"
+MAX_BLOBS = 8  # of one network: they depend on the number of threads, the processor and the version
 NETWORK_NAMES = ("network.xml", "network.bin")  # the graph, and its weights
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
@@ -146,7 +147,7 @@ def _compile(core: Any, graph: Graph, options: dict[str, Any]) -> Any:
                 for path in Path(private).glob(f"*{BLOB_SUFFIX}"):
                     if path.name not in kept:
                         cache.put(network.parent / path.name, path.read_bytes())
-                cache.drop_damaged(network.parent, BLOB_SUFFIX)
+                cache.drop_damaged(network.parent, BLOB_SUFFIX, MAX_BLOBS)
             return compiled
     except (RuntimeError, OSError) as error:
         logger.info("compiling %s with the cache failed (%s); compiling without", network, error)
@@ -169,7 +170,9 @@ def _read(core: Any, graph: Graph) -> Any:
             cache.put_folder(made, folder)
     except (OSError, RuntimeError) as error:  # OpenVINO's own, for a full disk
         if not _is_whole(folder):  # else another process was faster
-            cache.warn_unwritable(cache.cache_folder(), getattr(error, "strerror", None) or str(error))
+            cache.warn_unwritable(
+                cache.cache_folder(), getattr(error, "strerror", None) or f"{error}; likely a full disk"
+            )
             return model
     return folder / NETWORK_NAMES[0]
 

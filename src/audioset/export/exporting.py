@@ -18,7 +18,7 @@ from audioset.export.clips import CalibrationClips, read_calibration
 from audioset.export.formats import Format, check_int8, choose_input, find_format
 from audioset.export.job import Job, possible_inputs
 from audioset.export.runner import Runner
-from audioset.files import flush, flush_tree, partial_folder
+from audioset.files import flush, flush_tree, partial_folder, read_input
 from audioset.loading import load_model
 from audioset.predict import Model
 
@@ -263,13 +263,13 @@ def _check_free(path: Path, kind: Format) -> None:
     """Refuse to replace files that no export wrote: those that their card does not know by their digest."""
     card_path = path.with_name(path.name + CARD_SUFFIX)
     try:
-        card = json.loads(card_path.read_bytes())
+        card = json.loads(read_input(card_path))
         digests = card["digests"] if card["card_format"] == CARD_FORMAT else {}
     except (OSError, ValueError, TypeError, LookupError, RecursionError):
         digests = {}
     foreign = [card_path] if card_path.exists() and not digests else []
     for file in _files(path, kind):
-        if file.exists() and digests.get(file.name) != f"sha256:{hash_file(file)}":
+        if file.exists() and not (file.is_file() and digests.get(file.name) == f"sha256:{hash_file(file)}"):
             foreign.append(file)
     if foreign:
         raise UsageError(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from audioset.formats.output import Stream
 from audioset.formats.recognising import begins_with
 from audioset.formats.rows import CELLS, EVENT_CELLS, Cell, EventRow, Row, flat_cells, flat_event_cells
-from audioset.text import harmless
+from audioset.text import harmless, spelt_out
 
 # Not the csv module: before Python 3.13 it leaves a lone carriage return unquoted, and then cannot read it back.
 NEEDS_QUOTES = re.compile('[",\r\n]')
@@ -18,11 +19,11 @@ class CsvWriter:
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
-        self._stream.write(_line(CELLS))
+        self._stream.write(_lines(stream, [CELLS]))
 
     def write(self, row: Row) -> None:
         """Write the row's lines."""
-        self._stream.write(b"".join(map(_line, flat_cells(row))))
+        self._stream.write(_lines(self._stream, flat_cells(row)))
 
     def close(self) -> None:
         """Nothing is left to write."""
@@ -33,11 +34,11 @@ class EventCsvWriter:
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
-        self._stream.write(_line(EVENT_CELLS))
+        self._stream.write(_lines(stream, [EVENT_CELLS]))
 
     def write(self, row: EventRow) -> None:
         """Write the row's lines."""
-        self._stream.write(b"".join(map(_line, flat_event_cells(row))))
+        self._stream.write(_lines(self._stream, flat_event_cells(row)))
 
     def close(self) -> None:
         """Nothing is left to write."""
@@ -48,8 +49,14 @@ def decimal(value: float) -> str:
     return f"{value:.6f}".rstrip("0").rstrip(".")
 
 
-def _line(cells: tuple[Cell, ...]) -> bytes:
-    return (",".join(map(_quoted, cells)) + "\n").encode("utf-8")
+def _lines(stream: Stream, rows: Iterable[tuple[Cell, ...]]) -> bytes:
+    """Exact for a file and a program; for a person, without what moves a cursor."""
+    text = "".join(map(_line, rows))
+    return (spelt_out(text) if stream.isatty() else text).encode("utf-8")
+
+
+def _line(cells: tuple[Cell, ...]) -> str:
+    return ",".join(map(_quoted, cells)) + "\n"
 
 
 def _quoted(cell: Cell) -> str:
@@ -59,5 +66,5 @@ def _quoted(cell: Cell) -> str:
     return '"' + text.replace('"', '""') + '"' if NEEDS_QUOTES.search(text) else text
 
 
-is_tag_csv = begins_with(_line(CELLS))
-is_event_csv = begins_with(_line(EVENT_CELLS))
+is_tag_csv = begins_with(_line(CELLS).encode())
+is_event_csv = begins_with(_line(EVENT_CELLS).encode())

@@ -16,6 +16,7 @@ import numpy as np
 
 from audioset.clip_labels import Patches
 from audioset.errors import MissingExtraError, UsageError
+from audioset.files import check_regular, read_input
 from audioset.labels import LabelSet
 from audioset.records import DAMAGE
 from audioset.text import without_apostrophe
@@ -138,6 +139,7 @@ def _flat_rows(lines: Iterator[Mapping[str, Any]]) -> Iterator[_Row]:
 
 
 def _csv_rows(path: Path) -> Iterator[_Row]:
+    check_regular(path)
     with path.open(encoding="utf-8-sig", newline="") as file:
         lines = csv.DictReader(file, strict=True)
         yield from _flat_rows({**line, "path": without_apostrophe(line["path"])} for line in lines)
@@ -150,6 +152,7 @@ def _parquet_rows(path: Path) -> Iterator[_Row]:
     except ImportError as error:
         raise MissingExtraError("reading .parquet", "pyarrow", "data") from error
     try:
+        check_regular(path)
         with parquet.ParquetFile(path) as file:
             batches = file.iter_batches(columns=list(CELLS))
             yield from _flat_rows(line for batch in batches for line in batch.to_pylist())
@@ -158,12 +161,13 @@ def _parquet_rows(path: Path) -> Iterator[_Row]:
 
 
 def _jsonl_rows(path: Path) -> Iterator[_Row]:
+    check_regular(path)
     with path.open(encoding="utf-8") as file:
         yield from (_record_row(json.loads(line)) for line in file if line.strip())
 
 
 def _json_rows(path: Path) -> Iterator[_Row]:
-    yield from map(_record_row, json.loads(path.read_text(encoding="utf-8")))
+    yield from map(_record_row, json.loads(read_input(path)))
 
 
 def _record_row(record: Mapping[str, Any]) -> _Row:

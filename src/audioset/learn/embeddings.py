@@ -16,7 +16,7 @@ from uuid import uuid4
 import numpy as np
 
 from audioset.assets import hash_file
-from audioset.cache import EMBEDDINGS, cache_folder, is_whole, seal
+from audioset.cache import EMBEDDINGS, cache_folder, delete, drop_lone_checksums, is_whole, seal
 from audioset.concurrency import available_cores
 from audioset.errors import AudioError, AudioSetError, NoInputError, UsageError
 from audioset.files import replacing, sweep
@@ -195,6 +195,7 @@ class _Cache:
     def read(self, wanted: set[str]) -> dict[str, Embedded]:
         """What is there of the clips that are wanted."""
         sweep(self.folder)
+        drop_lone_checksums(self.folder)
         found: dict[str, Embedded] = {}
         for path in sorted(self.folder.glob("*.npz")):
             if wanted <= set(found):
@@ -238,7 +239,7 @@ def _read_shard(path: Path, wanted: set[str]) -> Iterator[tuple[str, Embedded]]:
     except (RuntimeError, *DAMAGE) as error:
         logger.warning("%s is damaged (%s) and was taken away; its clips are computed again", path, error)
         with suppress(OSError):
-            path.unlink(missing_ok=True)
+            delete(path)
         return
     for key, start, count, mean in zip(keys.tolist(), starts, counts, means, strict=True):
         if key in wanted:

@@ -18,7 +18,7 @@ from audioset.formats.recognising import Recogniser, begins_with, has_lines, has
 from audioset.formats.rows import HIGH_HZ, Row, Tag, Writer, one_line
 from audioset.formats.table import clock
 from audioset.search.moments import Moment
-from audioset.text import harmless
+from audioset.text import harmless, spelt_out
 
 CELLS = ("rank", "path", "start_s", "end_s", "similarity")
 EDITORS: dict[str, Callable[[Stream], Writer[Row]]] = {"audacity": AudacityWriter, "raven": RavenWriter}
@@ -63,7 +63,8 @@ def write_found(
     """
     if format_name not in EDITORS:
         with open_output(target) as stream:
-            stream.write(FORMATS[format_name](moments).encode(stream.encoding, "replace"))
+            text = FORMATS[format_name](moments)
+            stream.write((spelt_out(text) if stream.isatty() else text).encode(stream.encoding, "replace"))
         return
     rows = [_row(moment, label, model, high_hz) for moment in sorted(moments, key=lambda one: (one.path, one.start_s))]
     if target is None or not Path(target).is_dir():
@@ -97,12 +98,12 @@ def to_table(moments: Sequence[Moment]) -> str:
 
 def to_json(moments: Sequence[Moment]) -> str:
     """One array of records."""
-    return json.dumps(_records(moments), ensure_ascii=False, indent=1) + "\n"
+    return json.dumps(_records(moments), indent=1) + "\n"
 
 
 def to_jsonl(moments: Sequence[Moment]) -> str:
     """One record on each line."""
-    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in _records(moments))
+    return "".join(json.dumps(record) + "\n" for record in _records(moments))
 
 
 def to_csv(moments: Sequence[Moment]) -> str:

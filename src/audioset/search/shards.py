@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from audioset.errors import AudioSetError, DataError, MissingExtraError
-from audioset.files import confined, output_file
+from audioset.files import check_regular, confined, output_file
 from audioset.records import DAMAGE, TEXT, WHOLE, check_record, decode_json, whole
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
@@ -224,6 +224,7 @@ class _reading:  # noqa: N801 - used as a function
     def __enter__(self) -> Any:
         pyarrow = require_pyarrow()
         try:
+            check_regular(self._path)
             self._file = pyarrow.parquet.ParquetFile(self._path, memory_map=True)
         except (pyarrow.ArrowException, *DAMAGE) as error:
             raise self._explain(error) from error

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from audioset.errors import ConflictError, DataError, UsageError
-from audioset.files import explain_os_errors, output_file
+from audioset.files import check_regular, explain_os_errors, output_file
 from audioset.records import DAMAGE, parse_json
 from audioset.train.config import TrainConfig, read_config
 from audioset.train.finite import named
@@ -202,6 +202,7 @@ def _read(path: Path) -> tuple[Tensors, Record]:
     from safetensors import SafetensorError, safe_open
 
     try:
+        check_regular(path)
         with safe_open(path, framework="pt") as file:
             record = parse_json(file.metadata()["record"], str(path), {}, DataError)
             return {name: file.get_tensor(name) for name in file.keys()}, record  # noqa: SIM118 - it is no mapping

@@ -14,6 +14,7 @@ from audioset.data import feature_folder
 from audioset.data.feature_clips import SUBSETS, ClipArrays, subset_code
 from audioset.data.features import read_arrays
 from audioset.errors import DataError, NoInputError, UsageError
+from audioset.files import check_regular
 from audioset.train.config import TrainConfig
 from audioset.train.samplers import split
 from audioset.train.sparse_labels import SparseLabels
@@ -194,6 +195,7 @@ def _with_soft_targets(examples: Examples, config: TrainConfig) -> Examples:
     if not config.targets:
         return examples
     try:
+        check_regular(Path(config.targets))
         soft = np.load(config.targets, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"cannot read the soft targets {config.targets}: {error}. Expected a .npy file") from error

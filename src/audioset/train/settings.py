@@ -17,6 +17,7 @@ from audioset.records import read_bounded
 
 tomllib: Any = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 
+MAX_BYTES = 1 << 14  # tomllib takes memory with the square of the length of a.a.a = 1
 KINDS = {"str": str, "int": int, "float": float, "bool": bool, "dict[str, Any]": dict}
 
 
@@ -95,7 +96,7 @@ def parse_argument(text: str) -> tuple[str, Any]:
         raise UsageError(f"{text!r} is no argument; expected NAME=VALUE, such as n_hidden=512")
     try:
         return name, tomllib.loads(f"value = {value}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # of which numbers of too many digits
         return name, value
 
 
@@ -108,13 +109,13 @@ def read_toml(path: Path) -> dict[str, Any]:
         There is no such file; it is not TOML.
     """
     try:
-        values: dict[str, Any] = tomllib.loads(read_bounded(path, UsageError).decode())
+        values: dict[str, Any] = tomllib.loads(read_bounded(path, UsageError, MAX_BYTES).decode())
         return values
     except OSError as error:
         raise NoInputError(f"cannot read the settings {path}: {error.strerror}. Next step: check the path") from error
     except UsageError:
         raise
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, MemoryError) as error:
+    except (ValueError, RecursionError, MemoryError) as error:
         raise UsageError(f"{path} is not TOML: {error}") from error
 
 

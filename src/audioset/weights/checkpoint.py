@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from audioset.errors import WeightsError
+from audioset.files import check_regular
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -44,6 +45,7 @@ class MappedFile:
 
     def __init__(self, path: Path) -> None:
         try:
+            check_regular(path)
             with path.open("rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:  # an empty file cannot be mapped

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from audioset.errors import WeightsError
+from audioset.files import check_regular
 from audioset.hdf5 import problem_of
 from audioset.records import DAMAGE
 
@@ -49,6 +50,7 @@ def read_keras_h5(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str
     import h5py
 
     try:
+        check_regular(path)
         with h5py.File(path, "r") as file:
             root = _item(file, "model_weights", path) if "model_weights" in list(file) else file
             return _match(dict(_datasets(root, path)), shapes, path)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from audioset.errors import WeightsError
-from audioset.files import replacing, write_atomically
+from audioset.files import check_regular, replacing, write_atomically
 from audioset.records import DAMAGE, Kind, decode_json, read_bounded, shown
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
@@ -194,8 +194,10 @@ def read_weights(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[st
 
     path = folder / WEIGHTS_NAME
     try:
+        check_regular(path)
         with safe_open(path, framework="numpy") as file:  # maps it: what the network has not is not read
-            weights = {name: file.get_tensor(name) for name in shapes if name in file.keys()}  # noqa: SIM118
+            names = set(file.keys())
+            weights = {name: file.get_tensor(name) for name in shapes if name in names}
     except (SafetensorError, *DAMAGE) as error:
         raise WeightsError(f"{path} cannot be read as safetensors: {error}") from error
     for name, shape in shapes.items():
