@@ -22,7 +22,7 @@ INTEGER_BITS = (16, 24, 32)
 QUIET, SILENT, STEP_24, STEP_32 = 2.0**-16, 2.0**-24, 2.0**-23, 2.0**-31
 CANCELLING = 1e-2  # of the mean energy of the channels; independent channels keep one part in as many as there are
 MIN_SAMPLES = 512  # fewer say nothing about a recording
-N_PROBES = 4_096  # samples of each block whose energy is compared
+MIN_PROBES, PROBE_EVERY = 128, 256  # samples of each block whose energy is compared: more would cost time
 
 
 class LevelCheck:
@@ -56,9 +56,10 @@ class LevelCheck:
             self._is_in_coarse_steps &= _is_multiple(block, STEP_24 * full_scale)
 
     def _take_channels(self, block: Array) -> None:
-        probes = block[:: max(1, len(block) // N_PROBES)].astype(np.float64)
-        self._mono_energy += float(np.square(probes.mean(axis=1)).sum())
-        self._channel_energy += float(np.square(probes).sum() / block.shape[1])
+        probes = block[:: max(1, min(PROBE_EVERY, len(block) // MIN_PROBES))].astype(np.float64)
+        mono = probes.sum(axis=1) / block.shape[1]
+        self._mono_energy += float(mono @ mono)
+        self._channel_energy += float(np.vdot(probes, probes)) / block.shape[1]
 
     def findings(self) -> list[str]:
         """What is odd, with its likely cause."""
