@@ -9,7 +9,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
 from typing import Any, BinaryIO, Protocol
@@ -75,7 +75,7 @@ class Decoder(Protocol):
 
 
 @contextmanager
-def decoding_errors(failure: str) -> Iterator[None]:
+def decoding_errors(failure: Callable[[], str]) -> Iterator[None]:
     """Turn whatever a decoder raises into an ``AudioError``; ``failure`` says what could not be done."""
     try:
         yield
@@ -83,14 +83,14 @@ def decoding_errors(failure: str) -> Iterator[None]:
         raise
     except MemoryError as error:
         raise AudioError(
-            f"{failure}: it needs more memory than there is, or than --worker-memory-mb allows. "
+            f"{failure()}: it needs more memory than there is, or than --worker-memory-mb allows. "
             "Likely cause: a damaged header",
             code="out_of_memory",
         ) from error
     except Exception as error:  # the boundary of libraries that raise errors of any class for damaged files
         reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
         raise AudioError(
-            f"{failure}: {reason.rstrip('.')}. Likely cause: a damaged or cut file", code="decode_failed"
+            f"{failure()}: {reason.rstrip('.')}. Likely cause: a damaged or cut file", code="decode_failed"
         ) from error
 
 
@@ -104,7 +104,7 @@ class SoundFileDecoder:
         self._name = container.name
         self._file = file
         self._fd = _descriptor(file)
-        with decoding_errors(f"the {container.name} file cannot be decoded"):
+        with decoding_errors(lambda: f"the {container.name} file cannot be decoded"):
             file.seek(0)
             self._sound = soundfile.SoundFile(file if self._fd is None else self._fd, closefd=False)
         if not SUBTYPES.fullmatch(self._sound.subtype):
@@ -126,16 +126,15 @@ class SoundFileDecoder:
         """Yield blocks, as ``Decoder``."""
         dtype = "int16" if self._sound.subtype == "PCM_16" else "float32"
         n_frames = 0
-        while True:
-            with decoding_errors(
+        with decoding_errors(
+            lambda: (
                 f"decoding stopped after {n_frames / self.sample_rate:.1f} s of the {self.promised_s:,.1f} s that the "
                 f"{self._name} header promises"
-            ):
-                block = self._sound.read(BLOCK_FRAMES, dtype=dtype, always_2d=True)
-            if not len(block):
-                break
-            n_frames += len(block)
-            yield block
+            )
+        ):
+            while len(block := self._sound.read(BLOCK_FRAMES, dtype=dtype, always_2d=True)):
+                n_frames += len(block)
+                yield block
         self._compare(n_frames)
 
     def _compare(self, n_frames: int) -> None:
@@ -201,7 +200,7 @@ class FFmpegDecoder:
         self._clock_s: float | None = None  # where the container's clock stood behind that frame
         # Titles need not be UTF-8; PyAV 19 knows that by itself.
         options: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
-        with decoding_errors(f"the {container.name} file cannot be opened"):
+        with decoding_errors(lambda: f"the {container.name} file cannot be opened"):
             file.seek(0)
             self._input = av.open(file, mode="r", format=container.ffmpeg_format, **options)
         try:
@@ -264,7 +263,7 @@ class FFmpegDecoder:
         for frame in chain([self._first], self._frame_queue):
             yield from self._silence(self._n_missing(frame))
             pieces: list[Any] = []
-            with decoding_errors(self._failure()):
+            with decoding_errors(self._failure):
                 if (new_shape := (frame.sample_rate, len(frame.layout.channels))) != shape:
                     self._warn_of_change(*new_shape)
                     shape = new_shape
@@ -328,7 +327,7 @@ class FFmpegDecoder:
         failure: AudioError | None = None
         for packet in self._packets():
             try:
-                with decoding_errors(self._failure()):
+                with decoding_errors(self._failure):
                     frames = packet.decode()
             except AudioError as error:
                 if error.code == "out_of_memory":
@@ -358,7 +357,7 @@ class FFmpegDecoder:
         packets = self._input.demux(self._stream)
         while True:
             try:
-                with decoding_errors(self._failure()):
+                with decoding_errors(self._failure):
                     packet = _next_packet(packets)
             except AudioError as error:
                 if not self._n_decoded or error.code == "out_of_memory":
