@@ -12,6 +12,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, BinaryIO, Literal
 
 from audioset.errors import AudioError
@@ -97,7 +98,7 @@ AAC = Container("AAC", b"", "aac")
 LATM = Container("AAC (LATM)", b"", "loas")
 
 MP3_LENGTH = re.compile(b"Xing|Info|VBRI")
-FRAME_SYNC = re.compile(rb"\xff[\xe0-\xff]|\x56[\xe0-\xff]")
+FRAME_SYNC = re.compile(rb"\xff[\xe0-\xff][\x00-\xef]|\x56[\xe0-\xff]")
 MIN_FRAMES = 3  # so many frames in a row are no accident
 NOT_AUDIO = re.compile(rb"PK|%PDF|\x89PNG|GIF8|\xff\xd8\xff|\x7fELF|\x1f\x8b|.{257}ustar", re.DOTALL)
 TAG = re.compile(rb"TAG|ID3|APETAGEX|LYRICSBEGIN")
@@ -113,6 +114,7 @@ JOINTS = {
     "FLAC": re.compile(rb"fLaC[\x00\x80]\x00\x00\x22"),
     "Ogg": re.compile(rb"OggS\x00[\x02\x03\x06\x07]"),  # the first page of a stream
 }
+MAX_TAG_WINDOWS = 32  # of so many MiB may the pictures be that stand between joined files
 MAX_PAGE_BYTES = 27 + 255 + 255 * 255
 FLAC_AHEAD_BYTES = 1 << 16  # by how much libFLAC, which reads ahead, may have passed a joint
 REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
@@ -137,6 +139,8 @@ CHUNKS = {  # by the first bytes of a file
 }
 # After a chunk of odd length stands a byte of padding, which some writers forget: then one of these is there instead.
 FORGOTTEN_PADDING = re.compile(rb"fmt |data|fact|LIST|bext|COMM|SSND")
+CHUNK_NAME = re.compile(rb"[ -~]{4}")
+MAX_CHUNKS = 10_000
 # Writers that cannot go back to the header put sizes in these ranges there, and mean none.
 OPEN_SIZES = (range(1), range(0x7FFF_0000, 0x8000_0001), range(0xFFFF_0000, 0x1_0000_0000), range(1 << 62, 1 << 64))
 
@@ -205,7 +209,7 @@ def find_joint(file: BinaryIO, container: Container, end: int) -> int | None:
 
 def holds_frames(file: BinaryIO, start: int) -> bool:
     """Whether frames of MPEG audio follow, and not only tags, zeros or noise."""
-    return any(_find_frames(data) is not None for _, data in _windows(file, start))
+    return any(_find_frames(data) is not None for _, data in islice(_windows(file, start), MAX_TAG_WINDOWS))
 
 
 def find_tags(file: BinaryIO, start: int, end: int) -> list[range]:
@@ -360,7 +364,7 @@ def _chunk_head(file: BinaryIO, at: int, layout: Chunks) -> tuple[bytes, int]:
 
 def _is_chunk(file: BinaryIO, at: int, layout: Chunks, n_bytes: int) -> bool:
     name, size = _chunk_head(file, at, layout)
-    return bool(re.fullmatch(rb"[ -~]{4}", name)) and at + 4 + layout.size_bytes + size <= n_bytes + 1
+    return bool(CHUNK_NAME.fullmatch(name)) and at + 4 + layout.size_bytes + size <= n_bytes + 1
 
 
 def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
@@ -369,8 +373,10 @@ def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
     if layout is None:
         return
     at, n_bytes = layout.first, file.seek(0, os.SEEK_END)
-    while at < n_bytes and (head := _chunk_head(file, at, layout))[0]:
-        name, size = head
+    for _ in range(MAX_CHUNKS):
+        name, size = _chunk_head(file, at, layout) if at < n_bytes else (b"", 0)
+        if not CHUNK_NAME.fullmatch(name):
+            return
         start = at + 4 + layout.size_bytes
         yield name, start, size
         at = start + size
@@ -380,9 +386,9 @@ def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
 
 def _find_samples(file: BinaryIO) -> tuple[int, int] | None:
     """Where a file's samples begin, and how many bytes its header promises of them."""
+    layout = CHUNKS.get(read_at(file, 0, 4))
     for _, start, size in _chunks(file):
-        layout = CHUNKS[read_at(file, 0, 4)]
-        if re.match(layout.samples, read_at(file, start - 4 - layout.size_bytes, 12), re.DOTALL):
+        if layout and re.match(layout.samples, read_at(file, start - 4 - layout.size_bytes, 12), re.DOTALL):
             return start, size
     return None
 

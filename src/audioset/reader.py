@@ -189,18 +189,20 @@ class _Part:
     def __init__(self, file: BinaryIO, n_bytes: int, start_s: float = 0.0) -> None:
         with reading_errors():
             self.container = sniff_container(file, n_bytes)
-            plain = None
+            is_odd = False
             try:
                 self.decoder = _open_decoder(file, self.container, start_s)
             except AudioError as error:
                 plain = with_plain_head(file) if error.code == "decode_failed" else None
                 if plain is None:
                     raise
-                self.decoder = _open_decoder(plain, self.container, start_s)
+                file, n_bytes, is_odd = plain, plain.seek(0, os.SEEK_END), True
+                self.decoder = _open_decoder(file, self.container, start_s)
         self.warnings: list[str] = []
-        self._file, self._n_bytes, self._start_s = plain or file, n_bytes, start_s
+        self._file, self._n_bytes, self._start_s = file, n_bytes, start_s
         self._end = 0  # up to where no other file can begin
-        self._is_at_end = isinstance(self.decoder, FFmpegDecoder) and self.container.name not in ONE_FILE_ONLY
+        reads_all = isinstance(self.decoder, FFmpegDecoder) and self.container.name not in ONE_FILE_ONLY
+        self._is_at_end = reads_all or is_odd
 
     def blocks(self) -> Iterator[Array]:
         """The blocks of the first decoder, and of FFmpeg from where that one gave up."""
@@ -209,9 +211,8 @@ class _Part:
         else:
             yield from self.decoder.blocks()
             self.warnings += self.decoder.warnings
-        if not any(warning.startswith("truncated") for warning in self.warnings) and (
-            cut := how_it_is_cut(self._file, self.container, self._n_bytes)
-        ):
+        cut = how_it_is_cut(self._file, self.container, self._n_bytes)
+        if cut and not any(warning.startswith("truncated") for warning in self.warnings):
             self.warnings.append(f"truncated: {cut}")
 
     def joint(self) -> int | None:
