@@ -114,7 +114,7 @@ JOINTS = {
     "FLAC": re.compile(rb"fLaC[\x00\x80]\x00\x00\x22"),
     "Ogg": re.compile(rb"OggS\x00[\x02\x03\x06\x07]"),  # the first page of a stream
 }
-MAX_TAG_WINDOWS = 32  # of so many MiB may the pictures be that stand between joined files
+MAX_TAG_WINDOWS = 8  # of so many MiB may the pictures be that stand between joined files
 MAX_PAGE_BYTES = 27 + 255 + 255 * 255
 FLAC_AHEAD_BYTES = 1 << 16  # by how much libFLAC, which reads ahead, may have passed a joint
 REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
