@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 from fractions import Fraction
 
@@ -63,6 +64,23 @@ def with_data_length(data, n_bytes):
     return data[:at] + struct.pack("<I", n_bytes) + data[at + 4 :]
 
 
+def chunk(name, contents, padding=b""):
+    return name + struct.pack("<I", len(contents)) + contents + padding
+
+
+def wave(*chunks, magic=b"RIFF"):
+    return magic + struct.pack("<I", 0xFFFF_FFFF) + b"WAVE" + b"".join(chunks)
+
+
+def cover(n_bytes, tag="ID3"):
+    """A tag with so many random bytes in it, as of a picture, in which frames seem to begin."""
+    picture = np.random.default_rng(0).integers(0, 256, n_bytes, np.uint8).tobytes()
+    if tag == "APE":
+        head = struct.pack("<3I", 2_000, n_bytes + 32, 1)
+        return b"APETAGEX%b\0\0\0\xa0%b%bAPETAGEX%b\0\0\0\x80%b" % (head, bytes(8), picture, head, bytes(8))
+    return b"ID3\x03\0\0" + bytes(n_bytes >> shift & 0x7F for shift in (21, 14, 7, 0)) + picture
+
+
 def seconds_of(data):
     with open_audio(data) as reader:
         n_frames = sum(len(block) for block in reader.blocks())
@@ -80,6 +98,7 @@ def seconds_of(data):
         ([ogg(), ogg(0.1)], 2.1),
         ([ogg(subtype="OPUS", sample_rate=48_000)] * 2, 4.0),
         ([ogg_flac()] * 2, 4.0),
+        ([av_bytes(tone(4.0, 48_000), 48_000, "ogg", "libopus")] * 3, 12.0),
         ([flac(), flac(1.0)], 3.0),
         ([ID3 + flac(), ID3 + flac(0.05)], 2.05),
         ([streamed_flac(tone())] * 2, 4.0),
@@ -87,7 +106,20 @@ def seconds_of(data):
         ([wav_bytes(tone(), RATE, "PCM_16", "AIFF")] * 2, 4.0),
         ([wav(subtype="GSM610", sample_rate=8_000)] * 2, 4.0),
     ],
-    ids=["ogg", "same ogg", "short ogg", "opus", "ogg flac", "flac", "tagged", "streamed", "wav", "aiff", "gsm"],
+    ids=[
+        "ogg",
+        "same ogg",
+        "short ogg",
+        "opus",
+        "ogg flac",
+        "long opus",
+        "flac",
+        "tagged",
+        "streamed",
+        "wav",
+        "aiff",
+        "gsm",
+    ],
 )
 def test_joined_files_are_read_to_the_end_of_the_last(parts, seconds):
     got_s, warnings = seconds_of(b"".join(parts))
@@ -102,8 +134,10 @@ def test_joined_files_are_read_to_the_end_of_the_last(parts, seconds):
         [mp3(bit_rate="64000"), ID3_V1, ID3, mp3(1.0), APE_TAG + bytes(1_968) + APE_TAG + ID3_V1],
         [mp3(), bytes(3_000), mp3(1.0)],
         [mp3(write_xing="0"), mp3(1.0, write_xing="0")],
+        [cover(90_000), mp3(), ID3_V1, cover(500_000), mp3(1.0), cover(40_000, "APE"), ID3_V1],
+        [mp3(), cover(60_000, "APE"), ID3_V1, cover(30_000), mp3(1.0)],
     ],
-    ids=["plain", "tags", "zeros", "no length"],
+    ids=["plain", "tags", "zeros", "no length", "covers", "two covers"],
 )
 def test_joined_mp3_is_read_to_its_end(parts):
     got_s, warnings = seconds_of(b"".join(parts))
@@ -176,7 +210,59 @@ def test_silence_without_a_length_is_silence():
     assert seconds_of(wav_header(0) + bytes(32_000))[0] == 1.0
 
 
-@pytest.mark.parametrize("front", [ID3 + ID3, ID3 + bytes(5_000), bytes(5_000), b"\x12\x34\x56" * 3_000])
+FORMAT, SAMPLES = wav()[12:36], wav()[44:]
+DS64 = struct.pack("<QQQI", len(SAMPLES) + 72, len(SAMPLES), len(SAMPLES) // 2, 0)
+OPEN = b"data\xff\xff\xff\xff" + SAMPLES
+ODD_HEADS = {
+    "padding forgotten": wave(FORMAT, chunk(b"LIST", bytes(27)), chunk(b"bext", bytes(603)), chunk(b"data", SAMPLES)),
+    "padding forgotten, and a chunk behind": wave(
+        FORMAT, chunk(b"guan", b"x" * 35), chunk(b"data", SAMPLES), chunk(b"LIST", bytes(26))
+    ),
+    "rf64 without ds64": wave(FORMAT, OPEN, magic=b"RF64"),
+    "rf64 with wild sizes": wave(chunk(b"ds64", b"\xff" * 24 + bytes(4)), FORMAT, OPEN, magic=b"RF64"),
+    "bw64": wave(chunk(b"ds64", DS64), FORMAT, OPEN, magic=b"BW64"),
+}
+
+
+@pytest.mark.parametrize("name", ODD_HEADS)
+def test_a_wav_file_with_an_odd_head_is_read_exactly(name):
+    np.testing.assert_array_equal(read_audio(ODD_HEADS[name])[0], read_audio(wav())[0])
+    assert seconds_of(ODD_HEADS[name]) == (2.0, [])
+
+
+def unfinished(name):
+    """Files of recorders that were stopped before they wrote the length."""
+    if name == "rf64":
+        return wave(chunk(b"ds64", bytes(28)), FORMAT, OPEN, magic=b"RF64")
+    data = wav_bytes(tone(), RATE, "PCM_16", name.upper())
+    at, size = {
+        "au": (8, bytes(4)),
+        "caf": (data.find(b"data") + 4, struct.pack(">Q", 4)),  # the count of edits, which stands before the samples
+        "aiff": (data.find(b"SSND") + 4, struct.pack(">I", 8)),  # offset and block size
+    }[name]
+    return data[:at] + size + data[at + len(size) :]
+
+
+@pytest.mark.parametrize("name", ["rf64", "au", "caf", "aiff"])
+def test_a_length_that_was_never_written_is_not_believed(name):
+    data = unfinished(name)
+    np.testing.assert_array_equal(read_audio(data)[0], read_audio(wav())[0])
+    _, warnings = seconds_of(data)
+    assert len(warnings) == 1
+    assert "the header promises 0.0 s, and 2.0 s are there: read to the end of the file" in warnings[0]
+
+
+FRONTS = {
+    "two tags": ID3 + ID3,
+    "two covers": cover(300_000) * 2,
+    "tag and zeros": ID3 + bytes(5_000),
+    "zeros": bytes(5_000),
+    "garbage": b"\x12\x34\x56" * 3_000,
+    "a page": b"<br />\n<b>Warning</b>: fopen()\n" * 9,
+}
+
+
+@pytest.mark.parametrize("front", FRONTS.values(), ids=FRONTS)
 def test_mp3_behind_tags_zeros_and_garbage(front):
     got_s, warnings = seconds_of(front + mp3())
     assert 2.0 <= got_s <= 2.0 + 2 * MP3_FRAME_S
@@ -262,6 +348,12 @@ def test_an_archive_of_mp3_is_no_mp3(head):
     check_refused(head + mp3(), "not_audio", "no audio format known here")
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_noise_is_no_frame_that_ends_with_the_file(seed):
+    data = np.random.default_rng(seed).integers(0, 256, 20_000, np.uint8).tobytes()
+    check_refused(b"??" + data, "not_audio", "no audio format known here")
+
+
 # ---- damage
 
 SECONDS = 4.0
@@ -306,6 +398,35 @@ def test_behind_damage_a_container_with_a_clock_keeps_its_time(name):
     tail = slice(-44_100, -2_048)
     lag = len(hurt) - len(whole)
     np.testing.assert_allclose(hurt[tail.start + min(lag, 0) : tail.stop + min(lag, 0)], whole[tail], atol=0.05)
+
+
+@pytest.mark.parametrize("name", ["opus", "alac"])
+def test_damage_that_a_decoder_hides_is_said(name):
+    whole = ogg(10.0, "OPUS", 48_000, 2) if name == "opus" else wav_bytes(tone(10.0), RATE, "ALAC_16", "CAF")
+    got_s, warnings = seconds_of(damaged(whole, 2_000))
+    assert got_s == pytest.approx(10.0, abs=0.01)
+    assert len(warnings) == 1
+    assert warnings[0].startswith("damaged: ")
+
+
+CUT = {
+    "caf": (wav_bytes(tone(SECONDS), RATE, "PCM_16", "CAF"), r"holds 6\d,\d\d\d of the 128,004 bytes"),
+    "au": (wav_bytes(tone(SECONDS), RATE, "PCM_16", "AU"), r"holds 63,\d\d\d of the 128,000 bytes"),
+    "avi": (av_bytes(tone(SECONDS), RATE, "avi", "pcm_s16le"), r"holds 6\d,\d\d\d of the 128,\d\d\d bytes"),
+    "mp2 in wav": (av_bytes(tone(SECONDS), RATE, "wav", "mp2"), r"holds 3\d,\d\d\d of the 6\d,\d\d\d bytes"),
+    "adpcm in wav": (av_bytes(tone(SECONDS), RATE, "wav", "adpcm_ima_wav"), r"holds \d\.\d s of the 4\.\d s"),
+    "sphere": (wav_bytes(tone(SECONDS), RATE, "PCM_16", "NIST"), r"holds 2\.0 s of the 4\.0 s"),
+    "ts": (av_bytes(tone(SECONDS, 44_100), 44_100, "mpegts", "mp2"), "ends in the middle of a packet"),
+}
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_a_cut_file_says_so(name):
+    data, message = CUT[name]
+    _, warnings = seconds_of(data[: len(data) // 2 - 1])
+    assert len(warnings) == 1
+    assert re.match(f"truncated: {message}", warnings[0])
+    assert seconds_of(data)[1] == []
 
 
 def test_a_cut_ogg_says_so():

@@ -227,7 +227,7 @@ def _check_samples(block: Array, start: int, sample_rate: int | None) -> None:
     """Refuse NaN, infinities and values beyond 32-bit PCM; ``start`` is the first frame's index."""
     if block.dtype in FULL_SCALE:
         return
-    if np.abs(block).max(initial=0) <= MAX_SAMPLE:  # false for NaN too
+    if not block.size or (block.min() >= -MAX_SAMPLE and block.max() <= MAX_SAMPLE):  # false for NaN too
         return
     index = int(np.argmax(~(np.abs(block) <= MAX_SAMPLE).all(axis=1)))
     value = block[index][~(np.abs(block[index]) <= MAX_SAMPLE)][0]

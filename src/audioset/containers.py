@@ -9,9 +9,11 @@ from __future__ import annotations
 import io
 import os
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from itertools import islice
+from typing import Any, BinaryIO, Literal
 
 from audioset.errors import AudioError
 
@@ -49,6 +51,7 @@ class Container:
 CONTAINERS = (
     Container("WAV", rb"RIF[FX]....WAVE", "wav", True),
     Container("RF64", rb"RF64....WAVE", "wav", True),
+    Container("BW64", rb"BW64....WAVE", "wav"),
     Container("W64", rb"riff\x2e\x91\xcf\x11", "w64", True),
     Container("FLAC", rb"fLaC", "flac", True, "earliest"),
     Container("Ogg Vorbis", rb"OggS.{24}\x01vorbis", "ogg", True, "earliest"),
@@ -95,10 +98,12 @@ AAC = Container("AAC", b"", "aac")
 LATM = Container("AAC (LATM)", b"", "loas")
 
 MP3_LENGTH = re.compile(b"Xing|Info|VBRI")
-FRAME_SYNC = re.compile(rb"\xff[\xe0-\xff]|\x56[\xe0-\xff]")
+FRAME_SYNC = re.compile(rb"\xff[\xe0-\xff][\x00-\xef]|\x56[\xe0-\xff]")
 MIN_FRAMES = 3  # so many frames in a row are no accident
-NOT_AUDIO = re.compile(rb"PK|%PDF|<|\x89PNG|GIF8|\xff\xd8\xff|\x7fELF|\x1f\x8b|.{257}ustar", re.DOTALL)
+NOT_AUDIO = re.compile(rb"PK|%PDF|\x89PNG|GIF8|\xff\xd8\xff|\x7fELF|\x1f\x8b|.{257}ustar", re.DOTALL)
 TAG = re.compile(rb"TAG|ID3|APETAGEX|LYRICSBEGIN")
+LONG_TAG = re.compile(rb"ID3[\x02-\x04]\x00.[\x00-\x7f]{4}|APETAGEX.{24}", re.DOTALL)
+APE_HEAD_BYTES, APE_IS_HEADER = 32, 1 << 29
 ZEROS = re.compile(rb"\x00+")
 
 # How files of those containers begin that people join end to end.
@@ -109,9 +114,35 @@ JOINTS = {
     "FLAC": re.compile(rb"fLaC[\x00\x80]\x00\x00\x22"),
     "Ogg": re.compile(rb"OggS\x00[\x02\x03\x06\x07]"),  # the first page of a stream
 }
+MAX_TAG_WINDOWS = 8  # of so many MiB may the pictures be that stand between joined files
 MAX_PAGE_BYTES = 27 + 255 + 255 * 255
-READ_AHEAD = ("FLAC", "Ogg")
-READ_AHEAD_BYTES = 1 << 16  # by how much libFLAC and libogg, which read ahead, may have passed a joint
+FLAC_AHEAD_BYTES = 1 << 16  # by how much libFLAC, which reads ahead, may have passed a joint
+REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """How a container is made of chunks: where the first begins, how sizes are written, and which hold samples."""
+
+    first: int
+    byteorder: Literal["little", "big"]
+    size_bytes: int
+    samples: bytes
+
+
+CHUNKS = {  # by the first bytes of a file
+    b"RIFF": Chunks(12, "little", 4, rb"data|LIST(?=.{4}movi)"),
+    b"RF64": Chunks(12, "little", 4, rb"data"),
+    b"RIFX": Chunks(12, "big", 4, rb"data"),
+    b"FORM": Chunks(12, "big", 4, rb"SSND"),
+    b"caff": Chunks(8, "big", 8, rb"data"),
+}
+# After a chunk of odd length stands a byte of padding, which some writers forget: then one of these is there instead.
+FORGOTTEN_PADDING = re.compile(rb"fmt |data|fact|LIST|bext|COMM|SSND")
+CHUNK_NAME = re.compile(rb"[ -~]{4}")
+MAX_CHUNKS = 10_000
+# Writers that cannot go back to the header put sizes in these ranges there, and mean none.
+OPEN_SIZES = (range(1), range(0x7FFF_0000, 0x8000_0001), range(0xFFFF_0000, 0x1_0000_0000), range(1 << 62, 1 << 64))
 
 N_AAC_RATES = 13
 MPEG_RATES_HZ = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}
@@ -166,10 +197,10 @@ def find_joint(file: BinaryIO, container: Container, end: int) -> int | None:
     mark = JOINTS.get(container.name.split()[0])
     if mark is None:
         return None
-    n_ahead = READ_AHEAD_BYTES if container.name.startswith(READ_AHEAD) else 0
-    first = max(_skip_tags(file)[0] + 4, end - n_ahead)
-    if container.name.startswith("Ogg"):
-        first = max(first, _end_of_first_pages(file))
+    if container.name.startswith("Ogg"):  # libogg may have read any number of short files behind
+        first = _end_of_first_pages(file)
+    else:
+        first = max(_skip_tags(file)[0] + 4, end - (FLAC_AHEAD_BYTES if container.name == "FLAC" else 0))
     for start, data in _windows(file, first):
         if match := mark.search(data):
             return start + match.start()
@@ -178,24 +209,95 @@ def find_joint(file: BinaryIO, container: Container, end: int) -> int | None:
 
 def holds_frames(file: BinaryIO, start: int) -> bool:
     """Whether frames of MPEG audio follow, and not only tags, zeros or noise."""
-    return _find_frames(read_at(file, start, SEARCH_BYTES)) is not None
+    return any(_find_frames(data) is not None for _, data in islice(_windows(file, start), MAX_TAG_WINDOWS))
+
+
+def find_tags(file: BinaryIO, start: int, end: int) -> list[range]:
+    """Where ID3 and APE tags stand in a part of a file."""
+    tags = []
+    for window_start, data in _windows(file, start):
+        for match in LONG_TAG.finditer(data):
+            at, head = window_start + match.start(), match[0]
+            if head.startswith(b"ID3"):
+                tags.append(range(at, at + 10 + _id3_size(head)))
+            else:
+                n_bytes, flags = (int.from_bytes(head[place : place + 4], "little") for place in (12, 20))
+                first = at if flags & APE_IS_HEADER else at - n_bytes
+                tags.append(range(first, first + APE_HEAD_BYTES + n_bytes))
+        if window_start + len(data) >= end:
+            break
+    return tags
 
 
 def n_unexplained_bytes(file: BinaryIO, end: int, n_bytes: int, *, zeros_are_samples: bool) -> int:
-    """How many bytes follow the samples of a WAV file that are no chunks, tags or padding."""
+    """How many bytes follow the samples of a file of chunks that are no chunks, tags or padding."""
+    layout = CHUNKS.get(read_at(file, 0, 4))
     if TAG.match(read_at(file, end, 16)):
         return 0
-    for at in (end, end + 1):  # a chunk of odd length has a byte behind it, or should have
-        name, size = (head := read_at(file, at, 8))[:4], int.from_bytes(head[4:], "little")
-        if re.fullmatch(rb"[ -~]{4}", name) and at + 8 + size <= n_bytes + 1:
-            return 0
+    # A chunk of odd length has a byte behind it, or should have.
+    if layout and any(_is_chunk(file, at, layout, n_bytes) for at in (end, end + 1)):
+        return 0
     if not zeros_are_samples and not any(data.strip(b"\x00") for _, data in _windows(file, end)):
         return 0
     return n_bytes - end
 
 
-def ends_within_page(file: BinaryIO, n_bytes: int) -> bool:
-    """Whether an Ogg file was cut."""
+def with_open_length(file: BinaryIO) -> BinaryIO:
+    """The same file with a head that leaves the length of the samples open, so that they reach to its end."""
+    magic = read_at(file, 0, 4)
+    if magic == b".snd":
+        return io.BufferedReader(FileFrom(file, 12, read_at(file, 0, 8) + b"\xff" * 4))
+    if (found := _find_samples(file)) is None:
+        return file
+    start, _ = found
+    n_size_bytes = CHUNKS[magic].size_bytes
+    head = read_at(file, 0, start - n_size_bytes) + b"\xff" * n_size_bytes
+    return io.BufferedReader(FileFrom(file, start, head.replace(b"RF64", b"RIFF", 1) if magic == b"RF64" else head))
+
+
+def with_plain_head(file: BinaryIO) -> BinaryIO | None:
+    """A WAV file without the chunks before its samples but their format; None if it lacks that, or the samples."""
+    magic = read_at(file, 0, 4)
+    chunk = next((chunk for chunk in _chunks(file) if chunk[0] == b"fmt "), None)
+    found = _find_samples(file)
+    if magic not in (b"RIFF", b"RF64") or chunk is None or found is None:
+        return None
+    (_, format_start, format_bytes), (start, n_bytes) = chunk, found
+    sizes = format_bytes.to_bytes(4, "little"), n_bytes.to_bytes(4, "little")
+    head = b"RIFF\xff\xff\xff\xffWAVEfmt " + sizes[0] + read_at(file, format_start, format_bytes) + b"data" + sizes[1]
+    return io.BufferedReader(FileFrom(file, start, head))
+
+
+def how_it_is_cut(file: BinaryIO, container: Container, n_bytes: int) -> str:
+    """What in a file's own structure says that it was cut; empty if nothing does."""
+    if container.name.startswith("Ogg"):
+        return "ends in the middle of a page" if _ends_within_page(file, n_bytes) else ""
+    if container.name == "MPEG-TS":
+        packet_bytes = 188 if read_at(file, 0, 1) == b"\x47" else 192
+        return "ends in the middle of a packet" if n_bytes % packet_bytes else ""
+    if (found := _find_samples(file)) is None:
+        return ""
+    start, promised = found
+    if start + promised <= n_bytes or any(promised in sizes for sizes in OPEN_SIZES):
+        return ""
+    return f"holds {n_bytes - start:,} of the {promised:,} bytes of samples that its header promises"
+
+
+def pages_are_whole(file: BinaryIO) -> bool:
+    """Whether the pages of an Ogg file follow one another, each with the checksum that it should have."""
+    at = 0
+    while (head := read_at(file, at, 27))[:5] == b"OggS\x00" and len(head) == 27:
+        sizes = file.read(head[26])
+        page = head[:22] + bytes(4) + head[26:] + sizes + file.read(sum(sizes))
+        # Ogg's checksum has the bits of each byte the other way round than zlib's, and begins with 0.
+        checksum = ~zlib.crc32(page.translate(REVERSED_BITS), 0xFFFF_FFFF) & 0xFFFF_FFFF
+        if checksum.to_bytes(4, "big").translate(REVERSED_BITS) != head[22:26]:
+            return False
+        at += len(page)
+    return not any(b"OggS\x00" in data for _, data in _windows(file, at))
+
+
+def _ends_within_page(file: BinaryIO, n_bytes: int) -> bool:
     start = max(0, n_bytes - MAX_PAGE_BYTES)
     data = read_at(file, start, MAX_PAGE_BYTES)
     at = data.rfind(b"OggS\x00")
@@ -219,10 +321,10 @@ def read_at(file: BinaryIO, start: int, n_bytes: int) -> bytes:
 
 
 class FileFrom(io.RawIOBase):
-    """A file from a position to its end, as a file of its own."""
+    """A file from a position to its end, as a file of its own, perhaps with another head."""
 
-    def __init__(self, file: BinaryIO, start: int) -> None:
-        self._file, self._start, self._at = file, start, 0
+    def __init__(self, file: BinaryIO, start: int, head: bytes = b"") -> None:
+        self._file, self._start, self._head, self._at = file, start, head, 0
 
     def readable(self) -> bool:
         """Return True."""
@@ -238,7 +340,7 @@ class FileFrom(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Go to a position; a place before the start is an ``OSError``, as in any file."""
-        n_bytes = self._file.seek(0, os.SEEK_END) - self._start
+        n_bytes = len(self._head) + self._file.seek(0, os.SEEK_END) - self._start
         self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: n_bytes}[whence]
         if self._at < 0:
             raise OSError(f"position {self._at} is before the start of the file")
@@ -246,20 +348,64 @@ class FileFrom(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Fill a buffer; return how many bytes there were."""
-        data = read_at(self._file, self._start + self._at, len(buffer))
+        data = self._head[self._at : self._at + len(buffer)]
+        if not data:
+            data = read_at(self._file, self._start + self._at - len(self._head), len(buffer))
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)
 
 
+def _chunk_head(file: BinaryIO, at: int, layout: Chunks) -> tuple[bytes, int]:
+    """Name and size of a chunk; no name where there is none."""
+    head = read_at(file, at, 4 + layout.size_bytes)
+    return head[:4] if len(head) == 4 + layout.size_bytes else b"", int.from_bytes(head[4:], layout.byteorder)
+
+
+def _is_chunk(file: BinaryIO, at: int, layout: Chunks, n_bytes: int) -> bool:
+    name, size = _chunk_head(file, at, layout)
+    return bool(CHUNK_NAME.fullmatch(name)) and at + 4 + layout.size_bytes + size <= n_bytes + 1
+
+
+def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+    """Name of each chunk, where its contents begin, and their size; nothing if the file is not made of chunks."""
+    layout = CHUNKS.get(read_at(file, 0, 4))
+    if layout is None:
+        return
+    at, n_bytes = layout.first, file.seek(0, os.SEEK_END)
+    for _ in range(MAX_CHUNKS):
+        name, size = _chunk_head(file, at, layout) if at < n_bytes else (b"", 0)
+        if not CHUNK_NAME.fullmatch(name):
+            return
+        start = at + 4 + layout.size_bytes
+        yield name, start, size
+        at = start + size
+        if layout.size_bytes == 4 and size % 2 and not FORGOTTEN_PADDING.match(read_at(file, at, 4)):
+            at += 1
+
+
+def _find_samples(file: BinaryIO) -> tuple[int, int] | None:
+    """Where a file's samples begin, and how many bytes its header promises of them."""
+    layout = CHUNKS.get(read_at(file, 0, 4))
+    for _, start, size in _chunks(file):
+        if layout and re.match(layout.samples, read_at(file, start - 4 - layout.size_bytes, 12), re.DOTALL):
+            return start, size
+    return None
+
+
 def _skip_tags(file: BinaryIO) -> tuple[int, bool]:
     """Where the audio begins behind ID3 tags, of which there may be several, and the zeros that follow them."""
     start = 0
-    while (head := read_at(file, start, 10))[:3] == b"ID3" and len(head) == 10:  # the size has four 7-bit bytes
-        start += 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
+    while (head := read_at(file, start, 10))[:3] == b"ID3" and len(head) == 10:
+        start += 10 + _id3_size(head)
         if zeros := ZEROS.match(read_at(file, start, SEARCH_BYTES)):
             start += zeros.end()
     return start, start > 0
+
+
+def _id3_size(head: bytes) -> int:
+    """Bytes that follow the first ten of an ID3 tag; the size has four 7-bit bytes."""
+    return sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
 
 
 def _by_mark(head: bytes) -> Container | None:
@@ -294,19 +440,19 @@ def _by_frames(file: BinaryIO, start: int, is_tagged: bool) -> Container | None:
 
 
 def _find_frames(data: bytes) -> int | None:
-    """Position of the first of several frames in a row, or of fewer that end with the data."""
+    """Position of the first of several frames in a row, or of fewer that the data are, or end with."""
     return next((sync.start() for sync in FRAME_SYNC.finditer(data) if _is_frame_row(data, sync.start())), None)
 
 
-def _is_frame_row(data: bytes, at: int) -> bool:
-    kind = data[at : at + 2]
+def _is_frame_row(data: bytes, first: int) -> bool:
+    at, kind = first, data[first : first + 2]
     for _ in range(MIN_FRAMES):
         n_bytes = _frame_bytes(data[at : at + 6])
         if not n_bytes or data[at : at + 1] != kind[:1] or ((data[at + 1] ^ kind[1]) & 0x1E and kind[0] == 0xFF):
             return False
         at += n_bytes
         if at >= len(data):
-            return True
+            return first == 0 or at == len(data)
     return True
 
 

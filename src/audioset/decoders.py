@@ -9,14 +9,14 @@ import io
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
-from audioset.containers import Container, wav_format_tag
+from audioset.containers import OPEN_SIZES, Container, find_tags, wav_format_tag
 from audioset.errors import AudioError
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -25,8 +25,6 @@ BLOCK_FRAMES = 32_768  # smaller blocks pay for more calls, larger ones fall out
 
 # How libsndfile's log reports chunks of samples (W64 and RF64: of everything) that reach past the end of the file.
 CUT_CHUNK = re.compile(r"^ *(?:data|SSND|riff|Riff size|Data Size  ) : (\d+) \(should be (\d+)\)$", re.MULTILINE)
-# Writers to a pipe cannot go back to the header. They put sizes in these ranges there, and mean none.
-STREAMED_SIZES = (range(0x7FFF_0000, 0x8000_0001), range(0xFFFF_0000, 0x1_0000_0000))
 
 # Encodings that libsndfile may decode here. Those left out (ADPCM, GSM and kin) carry its open memory bugs.
 SUBTYPES = re.compile(r"PCM_.*|FLOAT|DOUBLE|ULAW|ALAW|ALAC_.*|VORBIS|OPUS|MPEG_LAYER_.*")
@@ -38,7 +36,7 @@ GAP_S = 0.1  # a shorter gap between two packets is the rounding of their times
 OTHER_CLOCK_S = 60.0  # a longer gap is no silence: the clock was set, or is that of a broadcast
 PROMISE_SLACK_S = 0.1  # what the padding of encoders may amount to
 EXACT_FORMATS = ("mov", "matroska", "tta", "wv", "ape")  # whose headers know how long the sound is
-EXACT_IF_CONSTANT = ("wav", "aiff", "au")
+EXACT_IF_CONSTANT = ("wav", "aiff", "au", "nistsphere")
 CONSTANT_CODECS = ("pcm_", "adpcm_", "g722", "g726")  # whose bytes tell the length
 ANY_CODEC = ("wav", "w64", "aiff", "caf", "au")  # which hold sound of many encodings, some of them in odd ways
 BARE_FORMATS = ("mp3", "aac", "ac3", "eac3", "dts")  # frame after frame, and nothing else
@@ -77,7 +75,7 @@ class Decoder(Protocol):
 
 
 @contextmanager
-def decoding_errors(failure: str) -> Iterator[None]:
+def decoding_errors(failure: Callable[[], str]) -> Iterator[None]:
     """Turn whatever a decoder raises into an ``AudioError``; ``failure`` says what could not be done."""
     try:
         yield
@@ -85,14 +83,14 @@ def decoding_errors(failure: str) -> Iterator[None]:
         raise
     except MemoryError as error:
         raise AudioError(
-            f"{failure}: it needs more memory than there is, or than --worker-memory-mb allows. "
+            f"{failure()}: it needs more memory than there is, or than --worker-memory-mb allows. "
             "Likely cause: a damaged header",
             code="out_of_memory",
         ) from error
     except Exception as error:  # the boundary of libraries that raise errors of any class for damaged files
         reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
         raise AudioError(
-            f"{failure}: {reason.rstrip('.')}. Likely cause: a damaged or cut file", code="decode_failed"
+            f"{failure()}: {reason.rstrip('.')}. Likely cause: a damaged or cut file", code="decode_failed"
         ) from error
 
 
@@ -106,7 +104,7 @@ class SoundFileDecoder:
         self._name = container.name
         self._file = file
         self._fd = _descriptor(file)
-        with decoding_errors(f"the {container.name} file cannot be decoded"):
+        with decoding_errors(lambda: f"the {container.name} file cannot be decoded"):
             file.seek(0)
             self._sound = soundfile.SoundFile(file if self._fd is None else self._fd, closefd=False)
         if not SUBTYPES.fullmatch(self._sound.subtype):
@@ -122,21 +120,21 @@ class SoundFileDecoder:
         self._n_promised = n_promised if n_promised < UNKNOWN_FRAMES else 0
         self.promised_s = self._n_promised / self.sample_rate
         self.is_mpeg: bool = self._sound.subtype.startswith("MPEG")
+        self.is_alac: bool = self._sound.subtype.startswith("ALAC")
 
     def blocks(self) -> Iterator[Array]:
         """Yield blocks, as ``Decoder``."""
         dtype = "int16" if self._sound.subtype == "PCM_16" else "float32"
         n_frames = 0
-        while True:
-            with decoding_errors(
+        with decoding_errors(
+            lambda: (
                 f"decoding stopped after {n_frames / self.sample_rate:.1f} s of the {self.promised_s:,.1f} s that the "
                 f"{self._name} header promises"
-            ):
-                block = self._sound.read(BLOCK_FRAMES, dtype=dtype, always_2d=True)
-            if not len(block):
-                break
-            n_frames += len(block)
-            yield block
+            )
+        ):
+            while len(block := self._sound.read(BLOCK_FRAMES, dtype=dtype, always_2d=True)):
+                n_frames += len(block)
+                yield block
         self._compare(n_frames)
 
     def _compare(self, n_frames: int) -> None:
@@ -149,7 +147,7 @@ class SoundFileDecoder:
             return
         cuts = CUT_CHUNK.findall(self._sound.extra_info)
         promised, present = (int(number) for number in cuts[-1]) if cuts else (0, 0)
-        if present < promised and not any(promised in sizes for sizes in STREAMED_SIZES):
+        if present < promised and not any(promised in sizes for sizes in OPEN_SIZES):
             self.warnings.append(
                 f"truncated: holds {present:,} of the {promised:,} bytes of samples that its header promises"
             )
@@ -184,31 +182,25 @@ class FFmpegDecoder:
     container : Container
     start_s : float
         Where it begins in what it is a part of, for warnings.
-    ignores_length : bool
-        Read a WAV file to its end, whatever its header says.
     """
 
-    def __init__(
-        self, file: BinaryIO, container: Container, *, start_s: float = 0.0, ignores_length: bool = False
-    ) -> None:
+    def __init__(self, file: BinaryIO, container: Container, *, start_s: float = 0.0) -> None:
         import av
 
         self.warnings: list[str] = []
-        self._container = container
+        self._file, self._container = file, container
         self._begin_s = start_s
         self._n_decoded = 0
         self._n_packets = self._n_packet_bytes = 0
         self._first_byte = self._last_byte = 0  # of what the packets came from
-        self._lost: list[tuple[float, float]] = []  # when and how long, s
+        self._lost: list[tuple[float, float, int]] = []  # when and how long, s, and at which byte
         self._pauses: list[tuple[float, float]] = []
         self._failed_s: float | None = None  # in packets since the last frame that was decoded
         self._n_silent_before = 0
         self._clock_s: float | None = None  # where the container's clock stood behind that frame
         # Titles need not be UTF-8; PyAV 19 knows that by itself.
         options: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
-        if ignores_length:
-            options["options"] = {"ignore_length": "1"}
-        with decoding_errors(f"the {container.name} file cannot be opened"):
+        with decoding_errors(lambda: f"the {container.name} file cannot be opened"):
             file.seek(0)
             self._input = av.open(file, mode="r", format=container.ffmpeg_format, **options)
         try:
@@ -271,7 +263,7 @@ class FFmpegDecoder:
         for frame in chain([self._first], self._frame_queue):
             yield from self._silence(self._n_missing(frame))
             pieces: list[Any] = []
-            with decoding_errors(self._failure()):
+            with decoding_errors(self._failure):
                 if (new_shape := (frame.sample_rate, len(frame.layout.channels))) != shape:
                     self._warn_of_change(*new_shape)
                     shape = new_shape
@@ -318,7 +310,7 @@ class FFmpegDecoder:
         if failed_s is None and self._container.clock == "zero":  # paused, or switched off while nobody spoke
             self._pauses.append((self._decoded_s(), gap_s))
         elif gap_s > (failed_s or 0.0):
-            self._lost.append((self._decoded_s(), gap_s - (failed_s or 0.0)))
+            self._lost.append((self._decoded_s(), gap_s - (failed_s or 0.0), -1))
         return round(gap_s * self.sample_rate)
 
     def _warn_of_change(self, sample_rate: int, n_channels: int) -> None:
@@ -335,7 +327,7 @@ class FFmpegDecoder:
         failure: AudioError | None = None
         for packet in self._packets():
             try:
-                with decoding_errors(self._failure()):
+                with decoding_errors(self._failure):
                     frames = packet.decode()
             except AudioError as error:
                 if error.code == "out_of_memory":
@@ -344,7 +336,7 @@ class FFmpegDecoder:
                     failure = error
                     length_s = float((packet.duration or 0) * packet.time_base)
                     self._failed_s = (self._failed_s or 0.0) + length_s
-                    self._lost.append((self._decoded_s(), length_s))
+                    self._lost.append((self._decoded_s(), length_s, packet.pos or -1))
             else:
                 self._n_packet_bytes += packet.size
                 yield from frames
@@ -365,7 +357,7 @@ class FFmpegDecoder:
         packets = self._input.demux(self._stream)
         while True:
             try:
-                with decoding_errors(self._failure()):
+                with decoding_errors(self._failure):
                     packet = _next_packet(packets)
             except AudioError as error:
                 if not self._n_decoded or error.code == "out_of_memory":
@@ -386,13 +378,13 @@ class FFmpegDecoder:
 
     def _compare(self) -> None:
         """Say what was lost, and compare what the header promised with what was decoded."""
-        decoded_s = self._decoded_s()
+        decoded_s, tag_bytes = self._decoded_s(), self._pass_tags()
         last = self._lost[-1] if self._lost and self._failed_s is not None else None
-        is_cut = last is not None and sum(at_s == last[0] for at_s, _ in self._lost) == 1
+        is_cut = last is not None and sum(at_s == last[0] for at_s, *_ in self._lost) == 1
         lost = self._lost[:-1] if is_cut else self._lost
-        lost_s = max(sum(length_s for _, length_s in lost), self._missing_s())
+        lost_s = max(sum(length_s for _, length_s, _ in lost), self._missing_s(tag_bytes))
         if lost:
-            self.warnings.append(damage(lost_s, [self._begin_s + at_s for at_s, _ in lost]))
+            self.warnings.append(damage(lost_s, [self._begin_s + at_s for at_s, *_ in lost]))
         if self._pauses:
             pause_s = sum(length_s for _, length_s in self._pauses)
             places = _places([self._begin_s + at_s for at_s, _ in self._pauses])
@@ -405,11 +397,19 @@ class FFmpegDecoder:
         if self._has_exact_length() and not is_cut and known_s + PROMISE_SLACK_S < self.promised_s:
             self.warnings.append(shortfall(decoded_s, self.promised_s))
 
-    def _missing_s(self) -> float:
+    def _pass_tags(self) -> int:
+        """Forget what could not be decoded because it is no sound but a tag, as of joined files; bytes of these."""
+        if not self._lost or self._container.ffmpeg_format not in BARE_FORMATS:
+            return 0
+        tags = find_tags(self._file, self._first_byte, self._last_byte)
+        self._lost = [each for each in self._lost if not any(each[2] in tag for tag in tags)]
+        return sum(map(len, tags))
+
+    def _missing_s(self, tag_bytes: int) -> float:
         """Seconds that the bytes between the frames of a stream without a clock would have given."""
         if self._container.ffmpeg_format not in BARE_FORMATS or not self._n_packet_bytes:
             return 0.0
-        n_lost_bytes = self._last_byte - self._first_byte - self._n_packet_bytes
+        n_lost_bytes = self._last_byte - self._first_byte - self._n_packet_bytes - tag_bytes
         return max(0.0, n_lost_bytes / self._n_packet_bytes * self._decoded_s())
 
     def _has_exact_length(self) -> bool:

@@ -22,14 +22,15 @@ INTEGER_BITS = (16, 24, 32)
 QUIET, SILENT, STEP_24, STEP_32 = 2.0**-16, 2.0**-24, 2.0**-23, 2.0**-31
 CANCELLING = 1e-2  # of the mean energy of the channels; independent channels keep one part in as many as there are
 MIN_SAMPLES = 512  # fewer say nothing about a recording
-N_PROBES = 4_096  # samples of each block whose energy is compared
+PROBED_BLOCKS = 8  # the channels of one in so many are compared, in every so many-th sample: more would cost time
+MIN_PROBES, PROBE_EVERY = 512, 64
 
 
 class LevelCheck:
     """Looks at the blocks of a recording as they pass, and says in the end what is odd about their level."""
 
     def __init__(self) -> None:
-        self.n_samples = 0
+        self.n_samples = self._n_blocks = 0
         self._peak = 0.0
         self._is_whole_where_loud = True
         self._is_in_fine_steps, self._is_in_coarse_steps = True, True
@@ -42,8 +43,9 @@ class LevelCheck:
         self.n_samples += len(block)
         if block.dtype != np.int16:  # which reaches neither far above full scale nor below its own steps
             self._take_level(block)
-        if block.shape[1] > 1:
+        if block.shape[1] > 1 and self._n_blocks % PROBED_BLOCKS == 0:
             self._take_channels(block)
+        self._n_blocks += 1
 
     def _take_level(self, block: Array) -> None:
         full_scale = FULL_SCALE.get(block.dtype, 1.0)
@@ -56,9 +58,10 @@ class LevelCheck:
             self._is_in_coarse_steps &= _is_multiple(block, STEP_24 * full_scale)
 
     def _take_channels(self, block: Array) -> None:
-        probes = block[:: max(1, len(block) // N_PROBES)].astype(np.float64)
-        self._mono_energy += float(np.square(probes.mean(axis=1)).sum())
-        self._channel_energy += float(np.square(probes).sum() / block.shape[1])
+        probes = block[:: max(1, min(PROBE_EVERY, len(block) // MIN_PROBES))].astype(np.float64)
+        mono = probes.sum(axis=1) / block.shape[1]
+        self._mono_energy += float(mono @ mono)
+        self._channel_energy += float(np.vdot(probes, probes)) / block.shape[1]
 
     def findings(self) -> list[str]:
         """What is odd, with its likely cause."""

@@ -18,11 +18,14 @@ import numpy as np
 from audioset.containers import (
     Container,
     FileFrom,
-    ends_within_page,
     find_joint,
     holds_frames,
+    how_it_is_cut,
     n_unexplained_bytes,
+    pages_are_whole,
     sniff_container,
+    with_open_length,
+    with_plain_head,
 )
 from audioset.decoders import (
     Array,
@@ -41,6 +44,7 @@ AudioSource = Union[str, "os.PathLike[str]", bytes, BinaryIO]
 EXPANSION_FREE_BYTES = 10_000_000  # short files are never refused for how well they compress
 RESYNCHRONISED = ("MP3", "Ogg")  # where libsndfile passes over damage and says nothing
 ONE_FILE_ONLY = ("WAV", "AIFF")  # FFmpeg reads these to the end of the first file, others to the end of the last
+LENGTH_FIRST = ("WAV", "RF64", "AIFF", "CAF", "AU")  # whose headers hold the length, before anybody knows it
 MIN_UNREAD_S = 0.1  # fewer bytes behind the samples are no sound that was missed
 
 
@@ -185,11 +189,20 @@ class _Part:
     def __init__(self, file: BinaryIO, n_bytes: int, start_s: float = 0.0) -> None:
         with reading_errors():
             self.container = sniff_container(file, n_bytes)
-        self.decoder = _open_decoder(file, self.container, start_s)
+            is_odd = False
+            try:
+                self.decoder = _open_decoder(file, self.container, start_s)
+            except AudioError as error:
+                plain = with_plain_head(file) if error.code == "decode_failed" else None
+                if plain is None:
+                    raise
+                file, n_bytes, is_odd = plain, plain.seek(0, os.SEEK_END), True
+                self.decoder = _open_decoder(file, self.container, start_s)
         self.warnings: list[str] = []
         self._file, self._n_bytes, self._start_s = file, n_bytes, start_s
         self._end = 0  # up to where no other file can begin
-        self._is_at_end = isinstance(self.decoder, FFmpegDecoder) and self.container.name not in ONE_FILE_ONLY
+        reads_all = isinstance(self.decoder, FFmpegDecoder) and self.container.name not in ONE_FILE_ONLY
+        self._is_at_end = reads_all or is_odd
 
     def blocks(self) -> Iterator[Array]:
         """The blocks of the first decoder, and of FFmpeg from where that one gave up."""
@@ -198,8 +211,9 @@ class _Part:
         else:
             yield from self.decoder.blocks()
             self.warnings += self.decoder.warnings
-        if self.container.name.startswith("Ogg") and ends_within_page(self._file, self._n_bytes):
-            self.warnings.append("truncated: ends in the middle of a page")
+        cut = how_it_is_cut(self._file, self.container, self._n_bytes)
+        if cut and not any(warning.startswith("truncated") for warning in self.warnings):
+            self.warnings.append(f"truncated: {cut}")
 
     def joint(self) -> int | None:
         """Where another file begins behind this one."""
@@ -220,7 +234,7 @@ class _Part:
             failure = error
         if failure or self._holds_more(first, n_frames):
             yield from self._go_on(first, n_frames, failure)
-        elif first.warnings and self.container.name.startswith(RESYNCHRONISED):
+        elif (first.warnings and self.container.name.startswith(RESYNCHRONISED)) or self._may_hide_damage(first):
             self.warnings += self._damage() or first.warnings
         else:
             self.warnings += first.warnings
@@ -232,10 +246,14 @@ class _Part:
             return False
         if first.is_mpeg:
             return holds_frames(self._file, self._end)
-        if self.container.name != "WAV" or self.joint() is not None:
+        if self.container.name not in LENGTH_FIRST or self.joint() is not None:
             return False
         n_unread = n_unexplained_bytes(self._file, self._end, self._n_bytes, zeros_are_samples=n_frames == 0)
         return n_unread > MIN_UNREAD_S * first.sample_rate * first.n_channels
+
+    def _may_hide_damage(self, first: SoundFileDecoder) -> bool:
+        """Whether libsndfile may have made up what is lost, as in ALAC, and in Opus with damaged pages."""
+        return first.is_alac or (self.container.name == "Ogg Opus" and not pages_are_whole(self._file))
 
     def _damage(self) -> list[str]:
         """What FFmpeg says of the places that libsndfile passed over in silence."""
@@ -250,9 +268,8 @@ class _Part:
         self._is_at_end = True
         n_total, has_wrong_length = n_frames, failure is None and not first.is_mpeg
         try:
-            self.decoder = FFmpegDecoder(
-                self._file, self.container, start_s=self._start_s, ignores_length=has_wrong_length
-            )
+            file = with_open_length(self._file) if has_wrong_length else self._file
+            self.decoder = FFmpegDecoder(file, self.container, start_s=self._start_s)
             first.close()
             for block in _skip(_same_shape(self.decoder, first), n_frames):
                 n_total += len(block)
@@ -282,7 +299,7 @@ def _open_decoder(file: BinaryIO, container: Container, start_s: float) -> Sound
         try:
             decoder = FFmpegDecoder(file, container, start_s=start_s)
         except AudioError as other:
-            raise (other if other.code == "unsupported_format" else error) from other
+            raise (other if "unsupported_format" in (error.code, other.code) else error) from other
         if decoder.is_empty and error.code == "decode_failed":
             decoder.close()
             raise

@@ -338,7 +338,7 @@ def open_container(source: Path) -> Iterator[Any]:
         if container.is_libsndfiles:
             yield None
             return
-        with decoding_errors(f"the {container.name} file cannot be opened"):
+        with decoding_errors(lambda: f"the {container.name} file cannot be opened"):
             opened = av.open(file, mode="r", format=container.ffmpeg_format, **options)
         with opened:
             yield opened

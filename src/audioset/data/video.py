@@ -64,7 +64,7 @@ def cut_video(
 def _decoded(pictures: Iterator[Any]) -> Iterator[Any]:
     """The pictures; what the decoder raises is an ``AudioError``."""
     while True:
-        with decoding_errors("the pictures cannot be decoded"):
+        with decoding_errors(lambda: "the pictures cannot be decoded"):
             picture = next(pictures, None)
         if picture is None:
             return
