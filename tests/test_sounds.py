@@ -269,7 +269,7 @@ def test_a_table_may_name_files_that_are_not_utf8(tmp_path: Path) -> None:
         (b"path,label\na.wav,dog,cat\n", "line 2 has 3 cells; expected path, label"),
         (b"a.wav\n", "line 1 has 1 cells; expected path, label, start_s, end_s"),
         (b"datei,klasse\na.wav,dog\n", "no column path; the columns are datei, klasse. .* known are path, file_path"),
-        (b"path,label,start_ms\na.wav,dog,20\n", "the times start_ms are in no seconds"),
+        (b"path,label,start_ms\na.wav,dog,20\n", "the times start_ms are not understood"),
         (b"a.wav,dog,1,2,3\n", "line 1 has 5 cells"),
         (b"path,label,start_s\na.wav,dog,one\n", "line 2 has the times 'one' and ''; expected seconds"),
         (b"path,label,start_s,end_s\na.wav,dog,2,1\n", "line 2 has the times '2' and '1'"),

@@ -99,7 +99,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
     OutputError
         The disk is full, or the place does not allow it.
     """
-    is_new = not folder.exists()
+    is_new = not exists(folder)
     with ExitStack() as stack:
         with explain_os_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -225,6 +225,21 @@ def partial_folder(path: Path) -> Iterator[Path]:
                 yield temporary
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
+
+
+def exists(path: str | os.PathLike[str]) -> bool:
+    """Whether there is a file or folder. None has a name that no disk takes, of which pathlib raises OSError."""
+    return os.path.exists(path)  # noqa: PTH110
+
+
+def is_file(path: str | os.PathLike[str]) -> bool:
+    """Whether it is a file; likewise."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether it is a folder; likewise."""
+    return os.path.isdir(path)  # noqa: PTH112
 
 
 def read_blocks(path: Path) -> Iterator[bytes]:

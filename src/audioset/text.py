@@ -15,6 +15,7 @@ MARKS = (  # the longer ones first: UTF-32's begins as UTF-16's does
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # of Excel and others: ZIP, and what was before
 LABEL_SEPARATOR = ";"
 LINE_END = re.compile("\r\n?|\n")
 NOT_UTF8 = re.compile("[\ud800-\udfff]")
@@ -44,6 +45,8 @@ def read_text(path: Path) -> str:
         raise DataError(
             f"{shown(path)} begins as {encoding} and goes on otherwise: {error.reason}. Next step: save it as UTF-8"
         ) from error
+    if data.startswith(WORKBOOKS):
+        raise DataError(f"{shown(path)} is a workbook or an archive; expected text. Next step: save it as CSV (UTF-8)")
     if "\0" in text:
         raise DataError(
             f"{shown(path)} has NUL characters; expected text. Likely cause: UTF-16 without a byte order mark, or a "

@@ -47,6 +47,7 @@ def index(context: click.Context, /, **options: Any) -> int:
     """
     from audioset.cli.inputs import open_inputs
     from audioset.cli.progress import Progress
+    from audioset.files import exists
     from audioset.formats.rows import printable
     from audioset.search.build import build_index
     from audioset.search.manifest import NAME, Settings, read_manifest
@@ -54,7 +55,7 @@ def index(context: click.Context, /, **options: Any) -> int:
 
     require_pyarrow()
     folder: Path = options["output"]
-    if (folder / NAME).exists():
+    if exists(folder / NAME):
         _keep_settings(context, options, vars(read_manifest(folder).settings))
     given = {name: options[option] for name, option in SETTINGS.items()}
     given["weights"] = None if given["weights"] is None else str(Path(given["weights"]).resolve())

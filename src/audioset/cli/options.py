@@ -212,9 +212,9 @@ def hold_folder(folder: Path) -> None:
     ConflictError
         Another run is filling it.
     """
-    from audioset.files import locked_folder
+    from audioset.files import exists, is_folder, locked_folder
 
-    if folder.exists() and not folder.is_dir():
+    if exists(folder) and not is_folder(folder):
         raise UsageError(f"--output {folder} is a file; expected a folder, which is made if need be")
     click.get_current_context().with_resource(locked_folder(folder))
 
