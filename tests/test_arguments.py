@@ -57,6 +57,9 @@ def test_paths_alone_that_are_none_end(model: Model) -> None:
         ),
         ({"window_s": "10"}, r"window_s is '10'; expected seconds, at most 86,400"),
         ({"pad": "none"}, r"pad is 'none'; expected one of"),
+        ({"pad": ["zero"]}, r"pad is \['zero'\] \(list\); expected one of"),
+        ({"pad": np.zeros(2)}, r"pad is array\(\[0\., 0\.\]\) \(ndarray\); expected one of"),
+        ({"paths": np.array("a.wav")}, r"paths is array\('a.wav'.*; expected several"),
     ],
 )
 def test_settings_of_a_run_are_refused_at_once(model: Model, change: dict[str, Any], message: str) -> None:
@@ -93,6 +96,19 @@ def test_what_is_no_name_of_a_model_is_refused(value: Any) -> None:
     if value is not None:
         with pytest.raises(audioset.AudioSetError, match=r"weights is .*; expected a path or name"):
             load_model("yamnet", weights=value)
+
+
+@pytest.mark.parametrize("value", [None, "cpu", b"f32", ["f32"], np.zeros(2)])
+@pytest.mark.parametrize("name", ["engine", "precision"])
+def test_what_is_none_of_the_choices_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(audioset.AudioSetError, match=f"{name} is .*; expected one of"):
+        load_model("yamnet", **{name: value})
+
+
+@pytest.mark.parametrize("value", NO_PATHS)
+def test_what_is_no_place_for_an_export_is_refused(value: Any) -> None:
+    with pytest.raises(audioset.AudioSetError, match=r"output is .*; expected a path or name"):
+        audioset.export_model("yamnet", value)
 
 
 @pytest.mark.parametrize("n_threads", [0, -2, 1.5, "2", True])

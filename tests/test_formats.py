@@ -22,7 +22,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audioset.errors import AudioError, MissingExtraError, OutputError, UsageError
+from audioset.errors import AudioError, MissingExtraError, OutputError, UsageError, plain
 from audioset.files import PARTIAL, explain_os_errors
 from audioset.formats import (
     EMBED_FORMATS,
@@ -127,7 +127,7 @@ def test_printable_escapes_only_what_is_not_text(path: str | Path, expected: str
 def test_rows_make_their_texts_printable() -> None:
     row = Row(HOSTILE, 0.0, 1.0, (), 1.0, "yamnet", (HOSTILE,))
     assert (row.path, row.warnings) == (CLEAN, (CLEAN,))
-    assert (BROKEN.path, BROKEN.error) == (CLEAN, f"{CLEAN} is cut off")
+    assert (BROKEN.path, BROKEN.error) == (CLEAN, f"{plain(CLEAN)} is cut off")
     assert embedding_rows()[2].path == CLEAN
 
 
@@ -151,7 +151,7 @@ def test_json_lines_read_back() -> None:
         "error": None,
     }
     assert broken["path"] == CLEAN
-    assert broken["error"] == {"code": "truncated", "message": f"{CLEAN} is cut off"}
+    assert broken["error"] == {"code": "truncated", "message": f"{plain(CLEAN)} is cut off"}
     assert (broken["tags"], broken["duration_s"]) == ([], None)
     assert (quiet["tags"], quiet["warnings"]) == ([], ["the header says 2 s"])
     assert last["path"] == "z é.wav"
@@ -195,7 +195,7 @@ def test_csv_reads_back() -> None:
         "error_code": "",
         "error": "",
     }
-    assert (lines[2]["error_code"], lines[2]["error"]) == ("truncated", f"{CLEAN} is cut off")
+    assert (lines[2]["error_code"], lines[2]["error"]) == ("truncated", f"{plain(CLEAN)} is cut off")
     assert b"\r\n" not in data
 
 

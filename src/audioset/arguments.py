@@ -5,7 +5,7 @@ from __future__ import annotations
 import numbers
 import operator
 import os
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any, TypeVar
 
 from audioset.errors import UsageError
@@ -45,9 +45,20 @@ def check_path(name: str, value: Any) -> str:
 
 def check_many(name: str, values: Iterable[Item]) -> Iterable[Item]:
     """Several of something: a single text or path, whose letters or parts are no items, is refused."""
-    if isinstance(values, (str, bytes, os.PathLike)) or not isinstance(values, Iterable):
+    try:
+        is_many = not isinstance(values, (str, bytes, os.PathLike)) and iter(values) is not None
+    except TypeError:
+        is_many = False
+    if not is_many:
         raise UsageError(f"{name} is {value_text(values)}; expected several. Next step: put it into a list")
     return values
+
+
+def check_choice(name: str, value: Any, choices: Iterable[object]) -> None:
+    """One of some values, of which none is an array or a list."""
+    known = tuple(choices)
+    if not isinstance(value, Hashable) or value not in known:
+        raise UsageError(f"{name} is {value_text(value)}; expected one of {', '.join(map(str, known))}")
 
 
 def value_text(value: Any, n_max: int = 60) -> str:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
 
-from audioset.errors import AudioSetError, ConflictError, DataError, OutputError
+from audioset.errors import AudioSetError, ConflictError, DataError, OutputError, UsageError
 
 logger = logging.getLogger(__name__)
 
@@ -94,11 +94,15 @@ def locked_folder(folder: Path) -> Iterator[None]:
 
     Raises
     ------
+    UsageError
+        It is a file.
     ConflictError
         Another run is filling it.
     OutputError
         The disk is full, or the place does not allow it.
     """
+    if exists(folder) and not is_folder(folder):
+        raise UsageError(f"{folder} is a file; expected a folder, which is made if need be")
     is_new = not exists(folder)
     with ExitStack() as stack:
         with explain_os_errors(folder):

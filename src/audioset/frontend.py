@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from audioset.arguments import is_number, value_text
+from audioset.arguments import check_choice, is_number, value_text
 from audioset.errors import AudioError, UsageError
 
 FloatArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
@@ -101,9 +101,7 @@ class FrontendSpec:
 
     def __post_init__(self) -> None:
         for name, choices in (("pad", PADS), ("power", (1, 2)), ("mel_formula", MEL_FORMULAS), ("log", LOGS)):
-            value = getattr(self, name)
-            if value not in choices:
-                raise UsageError(f"{name} is {value!r}; expected one of {', '.join(map(str, choices))}")
+            check_choice(name, getattr(self, name), choices)
 
     @property
     def frame_hop_s(self) -> float:

@@ -360,7 +360,7 @@ def _times(cell: Callable[[str], str], line: int, *, has_decimal_commas: bool) -
     high_s = low_s if end_s is None else end_s
     if not 0 <= low_s <= high_s < math.inf:
         raise DataError(
-            f"line {line} has the times {shown(texts['start'])!r} and {shown(texts['end'])!r}; expected seconds such "
+            f"line {line} has the times '{shown(texts['start'])}' and '{shown(texts['end'])}'; expected seconds such "
             "as 1.25, the end not before the start"
         )
     return start_s, end_s

@@ -7,7 +7,7 @@ import re
 import unicodedata
 from pathlib import Path
 
-from audioset.errors import DataError
+from audioset.errors import DataError, one_line
 
 MARKS = (  # the longer ones first: UTF-32's begins as UTF-16's does
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -101,6 +101,5 @@ def class_name(text: str) -> str:
 
 def shown(text: object) -> str:
     """Text for one line of a message: short, and nothing that moves a cursor or cannot be printed."""
-    line = str(text)
-    escaped = line if line.isprintable() else line.encode("unicode_escape", "surrogatepass").decode("ascii")
-    return escaped if isinstance(text, Path) or len(escaped) <= N_SHOWN else f"{escaped[: N_SHOWN - 1]}…"
+    line = one_line(str(text))
+    return line if isinstance(text, Path) or len(line) <= N_SHOWN else f"{line[: N_SHOWN - 1]}…"

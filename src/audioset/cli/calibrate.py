@@ -308,7 +308,7 @@ def _label_record(label: LabelFit) -> dict[str, Any]:
 
 
 def _short(label: str) -> str:
-    from audioset.formats.rows import one_line
+    from audioset.errors import one_line
 
     shown = one_line(label)
     shown = shown if len(shown) <= LABEL_WIDTH else f"{shown[: LABEL_WIDTH - 1]}…"

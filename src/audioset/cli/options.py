@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from audioset.errors import UsageError
 from audioset.limits import LIMITS, Limits
 
 if TYPE_CHECKING:
@@ -212,10 +211,8 @@ def hold_folder(folder: Path) -> None:
     ConflictError
         Another run is filling it.
     """
-    from audioset.files import exists, is_folder, locked_folder
+    from audioset.files import locked_folder
 
-    if exists(folder) and not is_folder(folder):
-        raise UsageError(f"--output {folder} is a file; expected a folder, which is made if need be")
     click.get_current_context().with_resource(locked_folder(folder))
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from audioset.errors import one_line
+
 LINE_EVERY_S = 10.0
 
 
@@ -74,7 +76,7 @@ class Progress:
         self._show()
 
     def _say(self, line: str) -> None:
-        text = line.encode("unicode_escape").decode("ascii") if not line.isprintable() else line
+        text = one_line(line)
         if self._bar:
             self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:

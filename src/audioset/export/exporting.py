@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from audioset.arguments import check_path
 from audioset.assets import hash_file
 from audioset.errors import AudioSetError, ExportError, UsageError
 from audioset.export.check import Accuracy, Latency, Parity, compare, measure_accuracy, measure_latency
@@ -136,9 +137,10 @@ def export_model(
     AssetError, WeightsError
         As ``load_model``.
     """
+    output = check_path("output", output)
     kind = find_format(to, Path(output))
     name = _name(model)
-    path = _target(Path(output), is_folder=str(output).endswith(("/", os.sep)), name=name, kind=kind)
+    path = _target(Path(output), is_folder=output.endswith(("/", os.sep)), name=name, kind=kind)
     if not overwrite:
         _check_free(path, kind)
     if calibration is not None:

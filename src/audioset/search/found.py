@@ -11,11 +11,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from audioset.errors import one_line
 from audioset.formats.audacity import AudacityWriter, is_audacity
 from audioset.formats.output import FileId, Stream, check_output, open_output
 from audioset.formats.raven import RavenWriter, is_raven
 from audioset.formats.recognising import Recogniser, begins_with, has_lines, has_records
-from audioset.formats.rows import HIGH_HZ, Row, Tag, Writer, one_line
+from audioset.formats.rows import HIGH_HZ, Row, Tag, Writer
 from audioset.formats.table import clock
 from audioset.search.moments import Moment
 from audioset.text import harmless

@@ -179,7 +179,7 @@ def _form(path: Path, *, is_of_program: bool) -> tuple[str, Heading | None]:
         return "table", heading
     if is_of_program:
         raise DataError(
-            f"{shown(path)} begins with {shown(first)!r}; expected the heading of a selection table, with "
+            f"{shown(path)} begins with '{shown(first)}'; expected the heading of a selection table, with "
             "Begin Time (s), End Time (s) and a column of labels such as Annotation or Species. Next step: save it "
             "from its program again"
         )
@@ -257,11 +257,11 @@ def _read_track(path: Path) -> Iterator[tuple[float, float, str]]:
             continue
         match = _match(line)
         if not match:
-            raise DataError(f"{shown(path)}, line {number}: {shown(line)!r}; expected {FORMS}")
+            raise DataError(f"{shown(path)}, line {number}: '{shown(line)}'; expected {FORMS}")
         start_s, end_s = (float(match[name].replace(",", ".")) for name in ("start", "end"))
         if not 0 <= start_s <= end_s < math.inf:
             raise DataError(
-                f"{shown(path)}, line {number} has the times {shown(match['start'])!r} and {shown(match['end'])!r}; "
+                f"{shown(path)}, line {number} has the times '{shown(match['start'])}' and '{shown(match['end'])}'; "
                 "expected seconds, the end not before the start"
             )
         yield start_s, end_s, SCORE.sub("", CONFIDENCE.sub("", match["label"] or ""))

@@ -129,7 +129,7 @@ def _read_folder(source: Path, audio: Path | None) -> tuple[list[Entry], str, tu
     beside = find_label_files(source, list(map(Path, scan.of(SUFFIXES))), source if audio is None else audio, files)
     known = {label_file.path for label_file in beside}
     tables = [path for path in map(Path, scan.of(READ)) if path not in known and names_recordings(path)]
-    skipped = [f"skipped: {some(tables)}, which names recordings: a source of its own"] if tables else []
+    skipped = [f"skipped: {some(map(str, tables))}, which names recordings: a source of its own"] if tables else []
     label_files = [label_file for label_file in beside if label_file.form != "other"]
     others = [label_file for label_file in beside if label_file.form == "other"]
     loose = [path for path in files if path.parent == source]
@@ -221,7 +221,7 @@ def _marks(entries: Sequence[Entry], rule: str, option: str) -> list[str | None]
     if not any(found):
         raise UsageError(
             f"{option} {rule!r} is {'no column, and ' if columns else ''}in none of the {len(entries)} names, such as "
-            f"{shown(entries[0].name)!r}. Next step: correct it"
+            f"'{shown(entries[0].name)}'. Next step: correct it"
         )
     return [match and match[1] for match in found]
 
