@@ -173,6 +173,19 @@ def test_json_refuses_what_is_no_number(score: float) -> None:
 # CSV
 
 
+class Terminal(io.BytesIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_csv_moves_no_cursor_of_a_terminal() -> None:
+    stream = Terminal()
+    writer = make_writer("csv", stream, TAG_FORMATS)
+    writer.write(Row("a\x1b[31m\x9b2J.wav", 0.0, 1.0, (), 1.0, "yamnet"))
+    writer.close()
+    assert stream.getvalue().splitlines()[1] == b"a\\x1b[31m\\x9b2J.wav,0,1,,,,,yamnet,,"
+
+
 def test_csv_reads_back() -> None:
     data = written("csv", ROWS)
     lines = csv_dicts(data)
@@ -441,11 +454,6 @@ def test_parquet_keeps_quantised_embeddings_as_bytes(
 
 
 OWN_STYLES = re.compile("\x1b\\[(0|1|2|31|36)m")
-
-
-class Terminal(io.BytesIO):
-    def isatty(self) -> bool:
-        return True
 
 
 @pytest.fixture

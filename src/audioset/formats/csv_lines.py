@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
+from audioset.errors import plain
 from audioset.formats.output import Stream
 from audioset.formats.recognising import begins_with
 from audioset.formats.rows import CELLS, EVENT_CELLS, Cell, EventRow, Row, flat_cells, flat_event_cells
@@ -18,11 +20,12 @@ class CsvWriter:
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
+        self._line = _line_for(stream)
         self._stream.write(_line(CELLS))
 
     def write(self, row: Row) -> None:
         """Write the row's lines."""
-        self._stream.write(b"".join(map(_line, flat_cells(row))))
+        self._stream.write(b"".join(map(self._line, flat_cells(row))))
 
     def close(self) -> None:
         """Nothing is left to write."""
@@ -33,11 +36,12 @@ class EventCsvWriter:
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
+        self._line = _line_for(stream)
         self._stream.write(_line(EVENT_CELLS))
 
     def write(self, row: EventRow) -> None:
         """Write the row's lines."""
-        self._stream.write(b"".join(map(_line, flat_event_cells(row))))
+        self._stream.write(b"".join(map(self._line, flat_event_cells(row))))
 
     def close(self) -> None:
         """Nothing is left to write."""
@@ -46,6 +50,11 @@ class EventCsvWriter:
 def decimal(value: float) -> str:
     """A number to six decimals, without those that say nothing: ``0.48``."""
     return f"{value:.6f}".rstrip("0").rstrip(".")
+
+
+def _line_for(stream: Stream) -> Callable[[tuple[Cell, ...]], bytes]:
+    """Lines as they are, and ``plain`` ones in a terminal, which obeys control characters."""
+    return (lambda cells: plain(_line(cells).decode()).encode()) if stream.isatty() else _line
 
 
 def _line(cells: tuple[Cell, ...]) -> bytes:

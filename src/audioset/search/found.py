@@ -11,7 +11,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from audioset.errors import one_line
+from audioset.errors import one_line, plain
+from audioset.files import is_folder
 from audioset.formats.audacity import AudacityWriter, is_audacity
 from audioset.formats.output import FileId, Stream, check_output, open_output
 from audioset.formats.raven import RavenWriter, is_raven
@@ -64,10 +65,11 @@ def write_found(
     """
     if format_name not in EDITORS:
         with open_output(target) as stream:
-            stream.write(FORMATS[format_name](moments).encode(stream.encoding, "replace"))
+            text = FORMATS[format_name](moments)
+            stream.write((plain(text) if stream.isatty() else text).encode(stream.encoding, "replace"))
         return
     rows = [_row(moment, label, model, high_hz) for moment in sorted(moments, key=lambda one: (one.path, one.start_s))]
-    if target is None or not Path(target).is_dir():
+    if target is None or not is_folder(target):
         _write_rows(rows, target, format_name)
         return
     paths = sorted({row.path for row in rows})
