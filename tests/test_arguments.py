@@ -10,7 +10,7 @@ import pytest
 from sounds import sine, wav_bytes
 
 import audioset
-from audioset import Model, load_model
+from audioset import Model, frontend, load_model
 from audioset.events import EventSettings
 from audioset.limits import Limits
 from audioset.sounds.measuring import measure_files
@@ -148,3 +148,33 @@ def test_what_is_no_label_is_refused(value: Any) -> None:
     for indices in (value, [521], [-1], ["a"]):
         with pytest.raises(audioset.AudioSetError, match=r"(indices|an index) is .*; expected"):
             labels.select(indices if not isinstance(indices, bytes) else None)
+
+
+NO_WAVES = [None, "a", [0.0], np.zeros((2, 2), np.float32), np.zeros(3, np.int16), np.float32(0)]
+
+
+@pytest.mark.parametrize("value", NO_WAVES)
+def test_what_is_no_waveform_has_no_features(value: Any) -> None:
+    with pytest.raises(audioset.AudioSetError, match=r"waveform is .*; expected an array of floats, of 1 axes"):
+        frontend.log_mel(value, frontend.YAMNET)
+
+
+@pytest.mark.parametrize("hop_frames", [-1, 0, 1.5, "48"])
+def test_patches_reach_no_memory_that_is_not_theirs(hop_frames: Any) -> None:
+    with pytest.raises(audioset.AudioSetError, match=r"hop_frames is .*; expected a whole number, 1 or more"):
+        frontend.patches(np.zeros((50, 64), np.float32), frontend.YAMNET, hop_frames)
+    with pytest.raises(audioset.AudioSetError, match=r"log_mel is float32, \(50,\); expected an array of floats, of 2"):
+        frontend.patches(np.zeros(50, np.float32), frontend.YAMNET)
+
+
+def test_arguments_of_another_class_are_refused(sound: Path) -> None:
+    ontology = audioset.Ontology.load()
+    for call, message in (
+        (lambda: audioset.read_audio(sound, limits={}), "limits is {}.*; expected Limits"),
+        (lambda: frontend.log_mel(np.zeros(16_000, np.float32), "yamnet"), "spec is 'yamnet'; expected FrontendSpec"),
+        (lambda: ontology.search(None), "text is None; expected str"),
+        (lambda: ontology.roll_up(np.zeros(3), ["Speech"]), "labels is .*; expected LabelSet"),
+        (lambda: audioset.read_audio(sound, sample_rate=10**400), "the sample rate is a int; expected a number from 1"),
+    ):
+        with pytest.raises(audioset.AudioSetError, match=message):
+            call()

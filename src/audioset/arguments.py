@@ -12,6 +12,8 @@ from audioset.errors import UsageError
 
 Item = TypeVar("Item")
 
+HUGE = 1e300  # whole numbers of Python may be larger than any float
+
 
 def check_count(name: str, value: Any, minimum: int = 1) -> int:
     """A whole number of at least ``minimum``."""
@@ -25,7 +27,7 @@ def check_number(name: str, value: Any, low: float, high: float, unit: str = "")
     """A number from ``low`` to ``high``; text is none."""
     if not is_number(value) or not low <= value <= high:
         unit = f" {unit}" if unit else ""
-        given = f"{value:g}{unit}" if is_number(value) else value_text(value)
+        given = f"{value:g}{unit}" if is_number(value) and abs(value) < HUGE else value_text(value)
         raise UsageError(f"{name} is {given}; expected a number from {low:,.12g} to {high:,.12g}{unit}")
     return float(value)
 
@@ -52,6 +54,12 @@ def check_many(name: str, values: Iterable[Item]) -> Iterable[Item]:
     if not is_many:
         raise UsageError(f"{name} is {value_text(values)}; expected several. Next step: put it into a list")
     return values
+
+
+def check_type(name: str, value: Any, kind: type) -> None:
+    """An object of a class."""
+    if not isinstance(value, kind):
+        raise UsageError(f"{name} is {value_text(value)}; expected {kind.__name__}")
 
 
 def check_choice(name: str, value: Any, choices: Iterable[object]) -> None:
