@@ -10,7 +10,7 @@ import pytest
 from sounds import sine, wav_bytes
 
 import audioset
-from audioset import Model, load_model
+from audioset import Model, frontend, load_model
 from audioset.events import EventSettings
 from audioset.limits import Limits
 from audioset.sounds.measuring import measure_files
@@ -57,6 +57,9 @@ def test_paths_alone_that_are_none_end(model: Model) -> None:
         ),
         ({"window_s": "10"}, r"window_s is '10'; expected seconds, at most 86,400"),
         ({"pad": "none"}, r"pad is 'none'; expected one of"),
+        ({"pad": ["zero"]}, r"pad is \['zero'\] \(list\); expected one of"),
+        ({"pad": np.zeros(2)}, r"pad is array\(\[0\., 0\.\]\) \(ndarray\); expected one of"),
+        ({"paths": np.array("a.wav")}, r"paths is array\('a.wav'.*; expected several"),
     ],
 )
 def test_settings_of_a_run_are_refused_at_once(model: Model, change: dict[str, Any], message: str) -> None:
@@ -93,6 +96,19 @@ def test_what_is_no_name_of_a_model_is_refused(value: Any) -> None:
     if value is not None:
         with pytest.raises(audioset.AudioSetError, match=r"weights is .*; expected a path or name"):
             load_model("yamnet", weights=value)
+
+
+@pytest.mark.parametrize("value", [None, "cpu", b"f32", ["f32"], np.zeros(2)])
+@pytest.mark.parametrize("name", ["engine", "precision"])
+def test_what_is_none_of_the_choices_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(audioset.AudioSetError, match=f"{name} is .*; expected one of"):
+        load_model("yamnet", **{name: value})
+
+
+@pytest.mark.parametrize("value", NO_PATHS)
+def test_what_is_no_place_for_an_export_is_refused(value: Any) -> None:
+    with pytest.raises(audioset.AudioSetError, match=r"output is .*; expected a path or name"):
+        audioset.export_model("yamnet", value)
 
 
 @pytest.mark.parametrize("n_threads", [0, -2, 1.5, "2", True])
@@ -132,3 +148,33 @@ def test_what_is_no_label_is_refused(value: Any) -> None:
     for indices in (value, [521], [-1], ["a"]):
         with pytest.raises(audioset.AudioSetError, match=r"(indices|an index) is .*; expected"):
             labels.select(indices if not isinstance(indices, bytes) else None)
+
+
+NO_WAVES = [None, "a", [0.0], np.zeros((2, 2), np.float32), np.zeros(3, np.int16), np.float32(0)]
+
+
+@pytest.mark.parametrize("value", NO_WAVES)
+def test_what_is_no_waveform_has_no_features(value: Any) -> None:
+    with pytest.raises(audioset.AudioSetError, match=r"waveform is .*; expected an array of floats, of 1 axes"):
+        frontend.log_mel(value, frontend.YAMNET)
+
+
+@pytest.mark.parametrize("hop_frames", [-1, 0, 1.5, "48"])
+def test_patches_reach_no_memory_that_is_not_theirs(hop_frames: Any) -> None:
+    with pytest.raises(audioset.AudioSetError, match=r"hop_frames is .*; expected a whole number, 1 or more"):
+        frontend.patches(np.zeros((50, 64), np.float32), frontend.YAMNET, hop_frames)
+    with pytest.raises(audioset.AudioSetError, match=r"log_mel is float32, \(50,\); expected an array of floats, of 2"):
+        frontend.patches(np.zeros(50, np.float32), frontend.YAMNET)
+
+
+def test_arguments_of_another_class_are_refused(sound: Path) -> None:
+    ontology = audioset.Ontology.load()
+    for call, message in (
+        (lambda: audioset.read_audio(sound, limits={}), "limits is {}.*; expected Limits"),
+        (lambda: frontend.log_mel(np.zeros(16_000, np.float32), "yamnet"), "spec is 'yamnet'; expected FrontendSpec"),
+        (lambda: ontology.search(None), "text is None; expected str"),
+        (lambda: ontology.roll_up(np.zeros(3), ["Speech"]), "labels is .*; expected LabelSet"),
+        (lambda: audioset.read_audio(sound, sample_rate=10**400), "the sample rate is a int; expected a number from 1"),
+    ):
+        with pytest.raises(audioset.AudioSetError, match=message):
+            call()

@@ -361,11 +361,11 @@ def test_int8_that_loses_accuracy_is_not_kept(
 @pytest.mark.parametrize(
     ("output", "settings", "message"),
     [
-        ("x.onnx", {"to": "coreml"}, "there is no format 'coreml'; expected one of onnx, openvino"),
+        ("x.onnx", {"to": "coreml"}, "to is 'coreml'; expected one of onnx, openvino"),
         ("x.mlmodel", {}, r"the suffix of .*x\.mlmodel names no format; expected one of \.onnx \(onnx\)"),
         ("x.onnx", {"to": "keras"}, r"the file is x\.onnx; expected a name that ends in \.keras"),
         ("x.keras", {"input": "waveform"}, "Keras of this model takes patches; waveform is asked for. waveform exist"),
-        ("x.onnx", {"input": "spectrogram"}, "the input is 'spectrogram'; expected one of waveform, patches"),
+        ("x.onnx", {"input": "spectrogram"}, "input is 'spectrogram'; expected one of waveform, patches"),
         ("x.onnx", {"input": "embeddings"}, "ONNX of this model takes waveform or patches; embeddings is asked for"),
         ("x.pt", {"calibration": "clips"}, "TorchScript has no int8 here; it exists for onnx, openvino, tflite"),
     ],

@@ -220,7 +220,7 @@ def test_hop_frames(hop_s, expected):
 
 @pytest.mark.parametrize("hop_s", [0, -0.48, 0.005, 0.485, float("nan"), float("inf")])
 def test_hop_that_is_no_whole_number_of_frames(hop_s):
-    with pytest.raises(UsageError, match="expected a positive multiple of one frame"):
+    with pytest.raises(UsageError, match=r"expected (a positive multiple of one frame|seconds, at most 86,400)"):
         YAMNET.hop_frames(hop_s)
 
 

@@ -37,7 +37,7 @@ from audioset.models import network_shapes
 from audioset.postprocess import Postprocessor
 from audioset.records import NUMBER, TEXT, WHOLE, map_of, number, optional, read_json, whole
 from audioset.search.manifest import NAME, read_manifest
-from audioset.text import read_text, spelt_out
+from audioset.text import read_text
 from audioset.train.settings import parse_argument, read_toml
 from audioset.weights.keras_h5 import read_keras_h5
 from audioset.weights.model_folder import WEIGHTS_NAME, read_card, read_weights
@@ -477,14 +477,6 @@ def test_every_word_of_a_command_is_plain() -> None:
     paths = Path(audioset.cli.__file__).parent.glob("*.py")
     found = {path.name: path.read_text(encoding="utf-8").count("click.echo(") for path in paths}
     assert {name: n for name, n in found.items() if n} == own
-
-
-@pytest.mark.parametrize(
-    ("cell", "written"),
-    [("a\x1b[2J.wav", r"a\x1b[2J.wav"), ("=\x9b", r"=\x9b"), ("a\tb\r\nc", "a\tb\r\nc"), ("ü €", "ü €")],
-)
-def test_cells_of_csv_move_no_cursor(cell: str, written: str) -> None:
-    assert spelt_out(cell) == written
 
 
 @pytest.mark.parametrize(

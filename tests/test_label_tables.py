@@ -55,6 +55,9 @@ TIMED = {
         "INDIR,FOLDER,IN FILE,OFFSET,DURATION,scientific_name,common_name,confidence\n"
         "/rec,,a.wav,0.5,1.0,Homo,Speech,0.8\n",
     ),
+    "warbleR": ("x.csv", '"sound.files","selec","start","end","species"\n"a.wav",1,0.5,1.5,"Speech"\n'),
+    "in one word": ("x.csv", "fileName,startTime,endTime,eventLabel\na.wav,0.5,1.5,Speech\n"),
+    "by hyphens": ("x.csv", "file-name,start-time,end-time,label\na.wav,0.5,1.5,Speech\n"),
     "Raven, each selection in two views": (
         "x.txt",
         "Selection\tView\tBegin Time (s)\tEnd Time (s)\tBegin File\tAnnotation\n"
@@ -146,6 +149,10 @@ def test_further_columns_keep_their_names_for_groups(tmp_path: Path) -> None:
         ("start_time_seconds", "start time"),
         ("End [sec]", "end"),
         ("START_S", "start"),
+        ("startTime", "start time"),
+        ("start.time", "start time"),
+        ("eBird_Code", "ebird code"),
+        ("classID", "class id"),
         ("labels", "labels"),
         ("class", "class"),
         ("Tags", "tags"),
@@ -165,8 +172,16 @@ def test_case_underscores_and_units_of_a_heading_do_not_matter(name: str, plain:
         ("filename;onset;offset\na.wav;1;2\n", "no column label; the columns are filename, onset, offset"),
         (
             "filename,label,onset_ms\na.wav,Dog,500\n",
-            "the times onset_ms are in no seconds; expected start_s and end_s",
+            "the times onset_ms are not understood; expected start_s and end_s, in seconds",
         ),
+        (
+            "filename,label,clip_begin,clip_end\na.wav,Dog,0.5,1.5\n",
+            "the times clip_begin are not understood; expected start_s and end_s, in seconds",
+        ),
+        ("path,label,start_s,last_end\na.wav,Dog,0.5,1.5\n", "the times last_end are not understood"),
+        ("id,label\na,Dog\nb,Cat\n", "no column path; the columns are id, label"),
+        ('[{"path": "a.wav", "label": "Dog"}]\n', "is JSON; expected a table"),
+        ("PK\x03\x04", "is a workbook or an archive; expected text. Next step: save it as CSV"),
         ("path,label,start_s,end_s\na.wav,Dog,0:01,0:02\n", "line 2 has the times '0:01' and '0:02'; expected seconds"),
         ('path,label,start_s,end_s\na.wav,Dog,"0,5",1\n', "line 2 has the times '0,5' and '1'"),
     ],
@@ -261,6 +276,34 @@ def test_what_is_passed_over_is_named(tmp_path: Path) -> None:
         "skipped: 1 rows of /x.txt, which are of gone.wav, and no such recording is there",
         "skipped: 1 of 3 recordings, which have no label file: z.wav",
     ]
+
+
+def test_dates_and_words_are_no_times(tmp_path: Path) -> None:
+    table = table_of(tmp_path, "path,label,start_date,end_user\na.wav,Dog,2024-05-01,Ann\n")
+    assert read_table(table).rows[0].cells == {"start_date": "2024-05-01", "end_user": "Ann"}
+
+
+@pytest.mark.parametrize("name", ["y.TextGrid", "y.lab", "y.wav.srt", "y.eaf", "y.xlsx"])
+def test_labels_of_programs_that_are_not_read_are_named(tmp_path: Path, name: str) -> None:
+    for seed, folder in enumerate(("owl", "tit")):
+        write_sound(tmp_path / folder / "y.wav", 2, seed=seed)
+        (tmp_path / folder / name).write_bytes(b"x")
+    not_understood = f"{name}, {name} beside recordings, not understood as labels"
+    assert read_collection(tmp_path).notes[-1] == f"skipped: {not_understood}"
+    write_sound(tmp_path / "x.wav", 2, seed=2)
+    (tmp_path / "x.txt").write_text("0\t1\towl\n")
+    with pytest.raises(DataError, match=f"^{not_understood}; expected start, end"):
+        read_collection(tmp_path)
+
+
+def test_a_table_among_recordings_is_named(tmp_path: Path) -> None:
+    write_sound(tmp_path / "x.wav", 2)
+    (tmp_path / "id.csv").write_text("FOLDER,IN FILE,OFFSET,DURATION,MANUAL ID\n,x.wav,0.5,1.0,owl\n")
+    with pytest.raises(DataError, match=r"in no folder of a class below .*\. Next step: name the table, .*id\.csv\."):
+        read_collection(tmp_path)
+    (tmp_path / "x.txt").write_text("0\t1\towl\n")
+    (note,) = read_collection(tmp_path).notes
+    assert note.endswith("id.csv, which names recordings: a source of its own")
 
 
 def test_text_that_may_be_the_labels_of_a_recording_is_refused(tmp_path: Path) -> None:

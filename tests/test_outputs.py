@@ -9,10 +9,11 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -23,7 +24,7 @@ from audioset.data import feature_tfrecord
 from audioset.data.feature_clips import FeatureClip
 from audioset.data.features import convert, recogniser
 from audioset.data.segments import Segment, is_segment_list, write_segments
-from audioset.errors import UsageError
+from audioset.errors import AudioSetError, UsageError
 from audioset.events import Event
 from audioset.formats import (
     EMBED_FORMATS,
@@ -409,3 +410,34 @@ def test_a_command_that_was_told_to_ignore_a_signal_does(tmp_path: Path) -> None
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
     assert (result.returncode, result.stdout.strip()) == (0, b"on")
+
+
+# ---- Names that no disk takes
+
+
+def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    if not isinstance(command, click.Group):
+        yield path, command
+        return
+    for name in command.list_commands(click.Context(command)):
+        found = command.get_command(click.Context(command), name)
+        assert found is not None
+        yield from commands(found, (*path, name))
+
+
+NO_FILES = {("listen",), ("doctor",), ("models", "pull"), ("data", "fetch")}  # a microphone, and the network
+COMMANDS = {" ".join(path): command for path, command in commands(cli) if path not in NO_FILES}
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_name_that_no_disk_takes_is_an_error_of_ours(line: str, tmp_path: Path) -> None:
+    (tmp_path / "sounds").mkdir()
+    (tmp_path / "sounds" / "a.wav").write_bytes(wav_bytes(noise(1600)))
+    parameters = COMMANDS[line].params
+    given = [parameter for parameter in parameters if isinstance(parameter, click.Argument)]
+    named = [each for each in parameters if isinstance(each.type, click.Path) or each.name in ("output", "model")]
+    for parameter in dict.fromkeys([*given, *named]):
+        values = ["m" * 300 if each is parameter else str(tmp_path / "sounds") for each in given]
+        options = [] if parameter in given else [parameter.opts[-1], "m" * 300]
+        result = CliRunner().invoke(cli, [*line.split(), *values, *options])
+        assert isinstance(result.exception, (AudioSetError, SystemExit, type(None))), parameter.name

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numbers
 import operator
 import os
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any, TypeVar
 
 from audioset.errors import UsageError
 
 Item = TypeVar("Item")
+
+HUGE = 1e300  # whole numbers of Python may be larger than any float
 
 
 def check_count(name: str, value: Any, minimum: int = 1) -> int:
@@ -25,7 +27,7 @@ def check_number(name: str, value: Any, low: float, high: float, unit: str = "")
     """A number from ``low`` to ``high``; text is none."""
     if not is_number(value) or not low <= value <= high:
         unit = f" {unit}" if unit else ""
-        given = f"{value:g}{unit}" if is_number(value) else value_text(value)
+        given = f"{value:g}{unit}" if is_number(value) and abs(value) < HUGE else value_text(value)
         raise UsageError(f"{name} is {given}; expected a number from {low:,.12g} to {high:,.12g}{unit}")
     return float(value)
 
@@ -45,9 +47,26 @@ def check_path(name: str, value: Any) -> str:
 
 def check_many(name: str, values: Iterable[Item]) -> Iterable[Item]:
     """Several of something: a single text or path, whose letters or parts are no items, is refused."""
-    if isinstance(values, (str, bytes, os.PathLike)) or not isinstance(values, Iterable):
+    try:
+        is_many = not isinstance(values, (str, bytes, os.PathLike)) and iter(values) is not None
+    except TypeError:
+        is_many = False
+    if not is_many:
         raise UsageError(f"{name} is {value_text(values)}; expected several. Next step: put it into a list")
     return values
+
+
+def check_type(name: str, value: Any, kind: type) -> None:
+    """An object of a class."""
+    if not isinstance(value, kind):
+        raise UsageError(f"{name} is {value_text(value)}; expected {kind.__name__}")
+
+
+def check_choice(name: str, value: Any, choices: Iterable[object]) -> None:
+    """One of some values, of which none is an array or a list."""
+    known = tuple(choices)
+    if not isinstance(value, Hashable) or value not in known:
+        raise UsageError(f"{name} is {value_text(value)}; expected one of {', '.join(map(str, known))}")
 
 
 def value_text(value: Any, n_max: int = 60) -> str:

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from audioset.arguments import check_type
 from audioset.decoders import Array
 from audioset.errors import AudioError, UsageError
 from audioset.levels import FULL_SCALE, LevelCheck, warn_of_levels
@@ -47,6 +48,7 @@ def open_audio(source: AudioSource, limits: Limits = LIMITS) -> AudioReader:
         With ``code``: ``unreadable``, ``empty_file``, ``not_audio``, ``unsupported_format``,
         ``decode_failed``, ``no_audio_stream``, ``too_many_channels``, ``sample_rate`` or ``too_long``.
     """
+    check_type("limits", limits, Limits)
     file, n_bytes = _open_file(source)
     try:
         return AudioReader(file, n_bytes, limits, owns_file=file is not source)

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from audioset.allocator import KEPT_MEMORY_ENVIRONMENT
-from audioset.arguments import check_count, check_many, check_path, value_text
+from audioset.arguments import check_count, check_many, check_path, check_type, value_text
 from audioset.child import N_STARTS, START_S, Child, StallClock
 from audioset.concurrency import available_cores
 from audioset.errors import AudioError, AudioSetError, UsageError
@@ -175,8 +175,7 @@ def predict_parts(
         raise UsageError(
             f"model is {value_text(model)}; expected a Model. Next step: audioset.load_model({value_text(model)})"
         )
-    if not isinstance(limits, Limits):
-        raise UsageError(f"limits is {value_text(limits)}; expected Limits")
+    check_type("limits", limits, Limits)
     n_workers = available_cores() if n_workers is None else check_count("n_workers", n_workers)
     frontend = model.frontend.with_pad(pad).with_window(window_s)
     hop_frames = frontend.hop_frames(hop_s)

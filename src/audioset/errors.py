@@ -12,11 +12,17 @@ def plain(text: str) -> str:
     """
     if text.isprintable():
         return text
-    return "".join(char if char.isprintable() or char in "\n\t" else _escape(char) for char in text)
+    return "".join(char if char.isprintable() or char in "\n\t" else escaped(char) for char in text)
 
 
-def _escape(char: str) -> str:
-    byte = ord(char) - 0xDC00  # of a name that is not UTF-8
+def one_line(text: str) -> str:
+    r"""The same on one line: ends of lines become ``\n``."""
+    return text if text.isprintable() else "".join(char if char.isprintable() else escaped(char) for char in text)
+
+
+def escaped(char: str) -> str:
+    r"""Such as ``\x1b``; ``\xff`` also for a byte that Python smuggles through a name (PEP 383)."""
+    byte = ord(char) - 0xDC00
     return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else char.encode("unicode_escape").decode("ascii")
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
 
-from audioset.errors import AudioSetError, ConflictError, DataError, OutputError
+from audioset.errors import AudioSetError, ConflictError, DataError, OutputError, UsageError
 
 logger = logging.getLogger(__name__)
 
@@ -96,12 +96,16 @@ def locked_folder(folder: Path) -> Iterator[None]:
 
     Raises
     ------
+    UsageError
+        It is a file.
     ConflictError
         Another run is filling it.
     OutputError
         The disk is full, or the place does not allow it.
     """
-    is_new = not folder.exists()
+    if exists(folder) and not is_folder(folder):
+        raise UsageError(f"{folder} is a file; expected a folder, which is made if need be")
+    is_new = not exists(folder)
     with ExitStack() as stack:
         with explain_os_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -269,6 +273,21 @@ def read_input(path: Path) -> bytes:
         if os.fstat(file.fileno()).st_size > MAX_TEXT_BYTES:
             raise OSError(errno.EFBIG, f"it has more than {MAX_TEXT_BYTES:,} bytes; expected a text", str(path))
         return file.read()
+
+
+def exists(path: str | os.PathLike[str]) -> bool:
+    """Whether there is a file or folder. None has a name that no disk takes, of which pathlib raises OSError."""
+    return os.path.exists(path)  # noqa: PTH110
+
+
+def is_file(path: str | os.PathLike[str]) -> bool:
+    """Whether it is a file; likewise."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether it is a folder; likewise."""
+    return os.path.isdir(path)  # noqa: PTH112
 
 
 def read_blocks(path: Path) -> Iterator[bytes]:

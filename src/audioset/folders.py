@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath, PureWindowsPath
 
 from audioset.errors import DataError
+from audioset.files import exists, is_folder
 from audioset.text import shown
 
 # Files with these endings, in any case, are audio wherever files are looked for.
@@ -91,7 +92,7 @@ def scan_folder(folder: str | os.PathLike[str]) -> FolderScan:
             unreadable[place] = error.strerror or str(error)
             continue
         for path in (os.path.join(place, name) for name in names):  # noqa: PTH118 - "./x.wav" stays as it was given
-            if not os.path.isdir(path):  # noqa: PTH112 - answers for a link that leads to itself too
+            if not is_folder(path):
                 files.append(path)
             else:
                 (links if os.path.islink(path) else places).append(path)  # noqa: PTH114
@@ -126,9 +127,9 @@ def find_recordings(names: Iterable[str], folder: Path) -> dict[str, Path]:
     DataError
         If a name may mean two files, or two names come to mean one.
     """
-    found = {name: _as_written(name, folder) for name in names}
-    elsewhere = [name for name, path in found.items() if not _exists(path)]
-    if elsewhere and folder.is_dir():
+    found = {name: _as_written(name, folder) for name in dict.fromkeys(names)}
+    elsewhere = [name for name, path in found.items() if not exists(path)]
+    if elsewhere and is_folder(folder):
         by_name = _by_name(folder)
         for name in elsewhere:
             candidates = _candidates(name, folder, by_name)
@@ -137,7 +138,7 @@ def find_recordings(names: Iterable[str], folder: Path) -> dict[str, Path]:
                     f"{shown(name)} may be {some(map(str, candidates))}. Next step: write its folder before it"
                 )
             found |= dict.fromkeys((name,), *candidates) if candidates else {}
-        _check_apart({name: found[name] for name in elsewhere if _exists(found[name])})
+        _check_apart({name: found[name] for name in elsewhere if exists(found[name])})
     return found
 
 
@@ -161,12 +162,7 @@ def some(names: Iterable[str]) -> str:
 def _as_written(name: str, folder: Path) -> Path:
     spellings = (name, name.strip(), name.strip().replace("\\", "/"))
     paths = [folder / spelling for spelling in spellings]
-    return next(filter(_exists, paths), paths[1])
-
-
-def _exists(path: Path) -> bool:
-    """Whether there is such a file; a name that no disk takes is none."""
-    return os.path.exists(path)  # noqa: PTH110 - Path.exists raises OSError for a name too long
+    return next(filter(exists, paths), paths[1])
 
 
 def _by_name(folder: Path) -> dict[str, list[Path]]:
@@ -183,7 +179,7 @@ def _candidates(name: str, folder: Path, by_name: Mapping[str, list[Path]]) -> l
     if not place.name or (len(place.parts) > 1 and not place.root):
         return []
     near = [folder.joinpath(*place.parts[-n:]) for n in (2, 1) if place.root and n < len(place.parts)]
-    if there := list(filter(_exists, near)):
+    if there := list(filter(exists, near)):
         return there[:1]
     return by_name.get(place.name, [])
 

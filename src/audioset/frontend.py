@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from audioset.arguments import is_number, value_text
+from audioset.arguments import check_choice, check_count, check_type, is_number, value_text
 from audioset.errors import AudioError, UsageError
 
 FloatArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
@@ -101,9 +101,7 @@ class FrontendSpec:
 
     def __post_init__(self) -> None:
         for name, choices in (("pad", PADS), ("power", (1, 2)), ("mel_formula", MEL_FORMULAS), ("log", LOGS)):
-            value = getattr(self, name)
-            if value not in choices:
-                raise UsageError(f"{name} is {value!r}; expected one of {', '.join(map(str, choices))}")
+            check_choice(name, getattr(self, name), choices)
 
     @property
     def frame_hop_s(self) -> float:
@@ -248,6 +246,12 @@ def slaney_mel_to_hz(mel: Any) -> Any:
     """Inverse of ``hz_to_slaney_mel``."""
     mel = np.asarray(mel)
     return np.where(mel < 15, mel * 200 / 3, 1000 * 6.4 ** ((mel - 15) / 27))
+
+
+def _check_array(name: str, values: Any, n_axes: int) -> None:
+    if not isinstance(values, np.ndarray) or values.ndim != n_axes or values.dtype.kind != "f":
+        given = f"{values.dtype}, {values.shape}" if isinstance(values, np.ndarray) else value_text(values)
+        raise UsageError(f"{name} is {given}; expected an array of floats, of {n_axes} axes")
 
 
 def _bins_hz(spec: FrontendSpec) -> FloatArray:
@@ -467,6 +471,8 @@ def log_mel(waveform: FloatArray, spec: FrontendSpec, *, dtype: type[np.floating
     float64 (float32 result), and the original itself is up to 3e-3 from it. fschmid56/EfficientAT,
     models/preprocess.py: within 5e-7 of its formula, and the original itself is up to 8e-5 from it.
     """
+    check_type("spec", spec, FrontendSpec)
+    _check_array("waveform", waveform, n_axes=1)
     n_frames = spec.n_frames(len(waveform))
     windows, bins, sums = tiles(spec, np.dtype(dtype).name)
     signal = pad_ends(waveform, spec)
@@ -546,9 +552,11 @@ def patches(log_mel: FloatArray, spec: FrontendSpec, hop_frames: int | None = No
         Whole patches only; frames after the last one are left out. With a centred frontend, which sees
         one patch at a time, all frames are that patch: (1, n_frames, n_mels).
     """
+    check_type("spec", spec, FrontendSpec)
+    _check_array("log_mel", log_mel, n_axes=2)
     if spec.is_centred:
         return log_mel[np.newaxis]
-    hop_frames = hop_frames or spec.patch_hop_frames
+    hop_frames = spec.patch_hop_frames if hop_frames is None else check_count("hop_frames", hop_frames)
     n_patches = max(0, 1 + (len(log_mel) - spec.patch_frames) // hop_frames)
     frame, mel = log_mel.strides
     return as_strided(

@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from audioset.arguments import check_choice
 from audioset.assets import get_asset
 from audioset.errors import AssetError, UsageError, WeightsError
 from audioset.frontend import FrontendSpec, Slab
 from audioset.models import MODELS, ModelSpec, find_network, prepare_model
 from audioset.networks.ops import Outputs
 from audioset.postprocess import EMBEDDING_SIZE, Postprocessor
-from audioset.predict import Engine, Model, Prediction, check_choice, check_finite, make_engine, map_in_order
+from audioset.predict import Engine, Model, Prediction, check_finite, make_engine, map_in_order
 from audioset.stream import Stream
 from audioset.weights.model_folder import ModelCard
 

@@ -19,29 +19,30 @@ from audioset.errors import DataError
 from audioset.folders import is_audio_name
 from audioset.text import lines_of, read_text, shown, without_apostrophe
 
-# Meaning -> names of the column, best first. Case, "_" and a unit of seconds at the end do not matter.
+# Meaning -> names of the column, best first. Case, what stands between words and a unit of seconds do not matter.
 COLUMNS: dict[str, tuple[str, ...]] = {
     "path": (
         *("path", "file path", "filepath", "filename", "file name", "slice file name", "fname", "file", "begin path"),
         *("begin file", "in file", "audio path", "audio file", "audio filename", "wav file", "sound file"),
-        *("notated path", "segment id", "recording", "audio", "sound"),
+        *("sound files", "notated path", "segment id", "wav path", "clip name", "recording", "audio", "sound", "wav"),
     ),
     "label": (
         *("label", "labels", "event label", "event labels", "scene label", "category", "class", "class name"),
-        *("classname", "label name", "annotation", "species", "common name", "primary label", "scientific name"),
-        *("species code", "ebird code", "tag", "tags", "call type", "manual id", "auto id", "target"),
+        *("class label", "classname", "label name", "annotation", "species", "common name", "primary label"),
+        *("scientific name", "species code", "ebird code", "tag", "tags", "call type", "manual id"),
+        *("auto id", "target"),
     ),
     "label_id": ("label id", "label ids", "mid", "mids"),
-    "start": ("start", "onset", "begin time", "start time", "begin"),
-    "end": ("end", "offset", "end time", "stop", "stop time"),  # DCASE's offset is the end
+    "start": ("start", "onset", "begin time", "start time", "begin", "t start", "time start"),
+    "end": ("end", "offset", "end time", "stop", "stop time", "t end", "time end"),  # DCASE's offset is the end
     "duration": ("duration", "delta time"),
     "file_offset": ("file offset",),  # Raven's: where a selection begins in its own recording
 }
 MEANINGS = {name: meaning for meaning, names in COLUMNS.items() for name in names}
 SECONDS = re.compile(r"(?<=[a-z])\W*\b(?:s|secs?|seconds?)\W*$")
-OTHER_TIMES = re.compile(
-    r"(?:start|onset|begin|end|offset|stop)(?: time)?\W*\b(?:ms|msecs?|milliseconds?|samples?|frames?)\W*"
-)
+BETWEEN_WORDS = re.compile(r"[\s_.\-]+|(?<=[a-z]{2})(?=[A-Z])")
+# Words of columns that have times, known or not.
+TIME_WORDS = {"start": frozenset(("start", "onset", "begin")), "end": frozenset(("end", "offset", "stop"))}
 # Names of columns whose cells hold several labels, with commas between them. Elsewhere a comma is part of a name.
 COMMAS = frozenset(("event labels", "mids"))
 COMMAS_BESIDE = "fname"  # Freesound's tables: fname,labels,mids
@@ -51,6 +52,7 @@ WITHOUT_HEADING = ("path", "label", "start", "end")
 DCASE_WITHOUT_HEADING = ("path", "start", "end", "label")
 SHOWN_NAMES = {"start": "start_s", "end": "end_s"}
 N_KNOWN_SHOWN = 6
+JSON = ("{", "[{", "[\n")
 DELIMITERS = (",", "\t", ";")
 DELIMITER_LINE = re.compile(r'\ufeff?"?sep=(.)"?\s*')  # that Excel takes as an order
 RAVEN = "begin time"  # its program writes no quotation marks around cells, and those that are there are text
@@ -169,10 +171,13 @@ def read_table(path: Path, *, needs_path: bool = True) -> Table:
         If it cannot be read, its heading is not understood, or a line is not as described; the message has its number.
     """
     text = read_text(path)
+    if text.lstrip().startswith(JSON):
+        raise DataError(f"{shown(path)} is JSON; expected a table. Next step: save it as CSV")
     try:
         heading = find_heading(text, path.suffix)
         _check_heading(heading, needs_path=needs_path)
         rows = [_row(line, cells, heading) for line, cells in _lines(text, heading)]
+        _check_times(heading, rows)
     except DataError as error:
         raise DataError(f"{shown(path)}, {error}") from error
     return Table(heading, tuple(rows))
@@ -196,8 +201,8 @@ def find_heading(text: str, suffix: str) -> Heading:
 
 
 def plain_name(name: str) -> str:
-    """A column's name without case, ``_`` and unit: ``Begin_Time (s)`` as ``begin time``."""
-    words = " ".join(name.casefold().replace("_", " ").split())
+    """A column's name as words in lower case, without unit: ``Begin_Time (s)`` and ``beginTime`` as ``begin time``."""
+    words = BETWEEN_WORDS.sub(" ", name).casefold().strip()
     return SECONDS.sub("", words).strip() or words
 
 
@@ -205,8 +210,7 @@ def _heading_of(lines: Sequence[str], delimiter: str) -> Heading:
     """The columns if ``delimiter`` separates them."""
     first, second = (_split(line, delimiter) for line in (*lines, "", "")[:2])
     places = _places(first)
-    is_understood = "path" in places or len(places) > 1
-    if not any(map(is_audio_name, first)) and (is_understood or any(map(is_audio_name, second))):
+    if not any(map(is_audio_name, first)) and (places or any(map(is_audio_name, second))):
         return Heading(tuple(first), places, delimiter)
     is_dcase = len(first) == len(DCASE_WITHOUT_HEADING) and [*map(_is_number, first)] == [False, True, True, False]
     names = DCASE_WITHOUT_HEADING if is_dcase else WITHOUT_HEADING
@@ -262,15 +266,21 @@ def _check_heading(heading: Heading, *, needs_path: bool) -> None:
                 f"line 1: no column {meaning}; the columns are {columns}. Next step: name that column {meaning}; "
                 f"others that are known are {known}, …"
             )
-    unknown = next((name for name in heading.names if OTHER_TIMES.fullmatch(_words(name))), None)
-    if unknown and "start" not in heading.places:
-        raise DataError(
-            f"line 1: the times {shown(unknown)} are in no seconds; expected start_s and end_s. Next step: convert them"
-        )
 
 
-def _words(name: str) -> str:
-    return " ".join(name.casefold().replace("_", " ").split())
+def _check_times(heading: Heading, rows: Sequence[TableRow]) -> None:
+    """Refuse numbers that seem to be times and are not understood: without them, a label would be of the recording."""
+    if not heading.is_there or SLICES in map(plain_name, heading.names):
+        return
+    missing = {"start", "end"} - heading.places.keys() - ({"end"} if "duration" in heading.places else set())
+    for name in heading.names:
+        words = set(plain_name(name).split())
+        is_time = any(words & TIME_WORDS[meaning] for meaning in missing) and plain_name(name) not in MEANINGS
+        if is_time and any(_is_number(row.cells.get(name, "")) for row in rows):
+            raise DataError(
+                f"line 1: the times {shown(name)} are not understood; expected start_s and end_s, in seconds. Next "
+                "step: name those columns so, and convert what is in other units"
+            )
 
 
 def _lines(text: str, heading: Heading) -> Iterator[tuple[int, list[str]]]:
@@ -350,7 +360,7 @@ def _times(cell: Callable[[str], str], line: int, *, has_decimal_commas: bool) -
     high_s = low_s if end_s is None else end_s
     if not 0 <= low_s <= high_s < math.inf:
         raise DataError(
-            f"line {line} has the times {shown(texts['start'])!r} and {shown(texts['end'])!r}; expected seconds such "
+            f"line {line} has the times '{shown(texts['start'])}' and '{shown(texts['end'])}'; expected seconds such "
             "as 1.25, the end not before the start"
         )
     return start_s, end_s

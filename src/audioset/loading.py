@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from audioset.arguments import check_count, check_path
+from audioset.arguments import check_choice, check_count, check_path
 from audioset.concurrency import available_cores
 from audioset.head_model import HeadModel
 from audioset.models import prepare_model, sees_embeddings
@@ -15,7 +15,6 @@ from audioset.predict import (
     ENGINE_NAMES,
     PRECISIONS,
     Model,
-    check_choice,
     make_engine,
 )
 

@@ -19,7 +19,7 @@ import numpy as np
 from audioset import __version__, assets, cache
 from audioset.cache import Graph
 from audioset.errors import AudioSetError, UsageError, WeightsError
-from audioset.files import read_blocks
+from audioset.files import is_file, read_blocks
 from audioset.frontend import (
     EFFICIENTAT,
     EFFICIENTAT_2S,
@@ -337,9 +337,9 @@ def prepare_model(
     UsageError, AssetError, WeightsError, OutputError
     """
     folder = Path(name)
-    if not (folder / CARD_NAME).is_file():
+    if not is_file(folder / CARD_NAME):
         folder = bundled_models().get(name, folder)
-    if (folder / CARD_NAME).is_file():
+    if is_file(folder / CARD_NAME):
         if weights is not None:
             raise UsageError(f"{folder} is a model folder and brings its own weights; leave out weights={weights}")
     else:
@@ -496,7 +496,7 @@ def _trace(card: ModelCard, n_frames: int | None = None) -> tuple[dict[str, tupl
 def _kept_folder(spec: ModelSpec, weights: Path | None) -> Path:
     """Folder in the cache with the card of a checkpoint, made at first use."""
     checkpoint = weights or assets.get_asset(spec.weights)
-    if not checkpoint.is_file():
+    if not is_file(checkpoint):
         raise WeightsError(f"the weights {checkpoint} are not a file; expected a checkpoint like {spec.weights}")
     entry = cache.entry_name(spec.name, _fingerprint(checkpoint))
     origin = {"model": spec.name, "path": str(checkpoint.resolve())}

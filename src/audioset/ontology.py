@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from audioset.arguments import value_text
+from audioset.arguments import check_type, value_text
 from audioset.errors import UsageError
 from audioset.labels import LabelSet, nearest_names
 
@@ -139,6 +139,7 @@ class Ontology:
         tuple of str
             The best first: equal to the text, then beginning with it, then containing it.
         """
+        check_type("text", text, str)
         wanted = text.strip().casefold()
         if not wanted:
             return ()
@@ -361,6 +362,7 @@ def _rank(name: str, wanted: str) -> int:
 
 def _checked(values: Array, labels: LabelSet, kinds: str, expected: str) -> Array:
     """The values, if they have a column for each label and one of the kinds of dtype."""
+    check_type("labels", labels, LabelSet)
     if values.shape[-1:] != (len(labels),):
         raise UsageError(
             f"values have shape {values.shape}; expected (..., {len(labels)}), a column for each label. "

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from audioset.audio import waveform_to_mono
-from audioset.errors import MissingExtraError, UsageError
+from audioset.errors import MissingExtraError, UsageError, one_line
 from audioset.formats.output import open_output
 from audioset.formats.picture import CREATOR, MARKS, check_plot
-from audioset.formats.rows import one_line
 from audioset.formats.table import clock
 from audioset.frontend import MEL_SCALES, FrontendSpec
 from audioset.predict import Prediction, top_indices

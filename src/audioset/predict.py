@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from audioset.arguments import check_count, check_path
+from audioset.arguments import check_choice, check_count, check_path
 from audioset.audio import mono_blocks, open_audio, waveform_to_mono
 from audioset.cache import Graph
 from audioset.calibration import NONE, Calibration
@@ -767,9 +767,3 @@ def map_in_order(function: Callable[[Task], Value], tasks: Iterable[Task], n_thr
 def top_indices(scores: np.ndarray[Any, Any], n: int) -> Sequence[int]:
     """Indices of the ``n`` highest scores, best first; equal scores in the order of the labels."""
     return [int(index) for index in np.argsort(-scores, kind="stable")[: max(0, n)]]
-
-
-def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    """Refuse a value that is not among the choices."""
-    if value not in choices:
-        raise UsageError(f"{name} is {value!r}; expected one of {', '.join(choices)}")

@@ -7,7 +7,7 @@ import re
 import unicodedata
 from pathlib import Path
 
-from audioset.errors import DataError
+from audioset.errors import DataError, one_line
 from audioset.files import read_input
 
 MARKS = (  # the longer ones first: UTF-32's begins as UTF-16's does
@@ -16,9 +16,9 @@ MARKS = (  # the longer ones first: UTF-32's begins as UTF-16's does
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # of Excel and others: ZIP, and what was before
 LABEL_SEPARATOR = ";"
 LINE_END = re.compile("\r\n?|\n")
-CONTROL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # all but tabs and ends of lines
 NOT_UTF8 = re.compile("[\ud800-\udfff]")
 FORMULA = re.compile(r"'*[=+\-@\t\r]")  # with apostrophes of its own before it, so that each is undone once
 N_SHOWN = 60  # characters of a line, in messages
@@ -46,6 +46,8 @@ def read_text(path: Path) -> str:
         raise DataError(
             f"{shown(path)} begins as {encoding} and goes on otherwise: {error.reason}. Next step: save it as UTF-8"
         ) from error
+    if data.startswith(WORKBOOKS):
+        raise DataError(f"{shown(path)} is a workbook or an archive; expected text. Next step: save it as CSV (UTF-8)")
     if "\0" in text:
         raise DataError(
             f"{shown(path)} has NUL characters; expected text. Likely cause: UTF-16 without a byte order mark, or a "
@@ -88,11 +90,6 @@ def harmless(cell: str) -> str:
     return f"'{cell}" if FORMULA.match(cell) else cell
 
 
-def spelt_out(text: str) -> str:
-    """Lines for a terminal: no character moves its cursor."""
-    return CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
-
-
 def without_apostrophe(cell: str) -> str:
     """The cell that ``harmless`` was given."""
     return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
@@ -105,6 +102,5 @@ def class_name(text: str) -> str:
 
 def shown(text: object) -> str:
     """Text for one line of a message: short, and nothing that moves a cursor or cannot be printed."""
-    line = str(text)
-    escaped = line if line.isprintable() else line.encode("unicode_escape", "surrogatepass").decode("ascii")
-    return escaped if isinstance(text, Path) or len(escaped) <= N_SHOWN else f"{escaped[: N_SHOWN - 1]}…"
+    line = one_line(str(text))
+    return line if isinstance(text, Path) or len(line) <= N_SHOWN else f"{line[: N_SHOWN - 1]}…"

@@ -22,6 +22,7 @@ from audioset.cli.options import (
     take_limits,
 )
 from audioset.errors import ConflictError, UsageError
+from audioset.files import exists
 from audioset.folders import find_recordings
 
 if TYPE_CHECKING:
@@ -232,8 +233,8 @@ def _check_target(target: Path, card: ModelCard) -> None:
         model_files(click.get_current_context().params["model"])
     )  # which may be calibrated in place
     for name in (WEIGHTS_NAME, CARD_NAME):
-        check_output(target / name, read, lambda file: (target / CARD_NAME).exists())
-    if not (target / CARD_NAME).exists():
+        check_output(target / name, read, lambda file: exists(target / CARD_NAME))
+    if not exists(target / CARD_NAME):
         return
     if replace(read_card(target), calibration=None) != replace(card, calibration=None):
         raise ConflictError(
@@ -306,7 +307,7 @@ def _label_record(label: LabelFit) -> dict[str, Any]:
 
 
 def _short(label: str) -> str:
-    from audioset.formats.rows import one_line
+    from audioset.errors import one_line
 
     shown = one_line(label)
     shown = shown if len(shown) <= LABEL_WIDTH else f"{shown[: LABEL_WIDTH - 1]}…"

@@ -25,6 +25,7 @@ from audioset.cli.download_options import (
 )
 from audioset.cli.echo import echo
 from audioset.cli.options import files_read, overwrite_option
+from audioset.files import is_file
 
 if TYPE_CHECKING:
     from audioset.data.clips import Shard
@@ -267,7 +268,7 @@ def _open_ledger(folder: Path, path: Path | None, *, is_new: bool = False) -> It
     from audioset.errors import NoInputError, OutputError
 
     path = path or folder / LEDGER_NAME
-    if not is_new and not path.is_file():
+    if not is_new and not is_file(path):
         raise NoInputError(f"there is no ledger {path}. Next step: audioset data download {folder} LISTS")
     try:
         for parent in (folder, path.parent):

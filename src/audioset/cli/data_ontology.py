@@ -166,7 +166,7 @@ def _published(label_id: str) -> dict[str, Any] | None:
 def _as_text(key: str, value: Any) -> list[str]:
     """A field of a record, as lines."""
     from audioset.assets import ASSETS
-    from audioset.formats.rows import one_line
+    from audioset.errors import one_line
 
     if value is None:
         return [f"not on this machine: put {ASSETS[PUBLISHED].url} into a folder of AUDIOSET_ASSETS"]

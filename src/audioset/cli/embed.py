@@ -12,6 +12,7 @@ import click
 
 from audioset.cli.options import format_option, model_options, run_options, take_limits
 from audioset.errors import UsageError
+from audioset.files import is_file
 from audioset.formats import EMBED_FORMATS, OWN_EMBEDDINGS, SUFFIXES, EmbeddingRow
 from audioset.formats.tfrecord import QUANTISED_ONLY
 
@@ -90,7 +91,7 @@ def _load_postprocessor(name: str, pca: Path | None) -> Postprocessor:
     from audioset.weights.model_folder import CARD_NAME, read_card
 
     folder = Path(name)
-    network = read_card(folder).network if (folder / CARD_NAME).is_file() else find_model(name).network
+    network = read_card(folder).network if is_file(folder / CARD_NAME) else find_model(name).network
     parameters = {model.network: model.postprocessor for model in MODELS.values() if model.postprocessor}
     if network not in parameters:
         known = ", ".join(parameters)

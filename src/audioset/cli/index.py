@@ -48,6 +48,7 @@ def index(context: click.Context, /, **options: Any) -> int:
     """
     from audioset.cli.inputs import open_inputs
     from audioset.cli.progress import Progress
+    from audioset.files import exists, is_folder
     from audioset.formats.rows import printable
     from audioset.search.build import build_index
     from audioset.search.manifest import NAME, Settings, read_manifest
@@ -55,11 +56,11 @@ def index(context: click.Context, /, **options: Any) -> int:
 
     require_pyarrow()
     folder: Path = options["output"]
-    if (folder / NAME).exists():
+    if exists(folder / NAME):
         _keep_settings(context, options, vars(read_manifest(folder).settings))
     given = {name: options[option] for name, option in SETTINGS.items()}
     given["weights"] = None if given["weights"] is None else str(Path(given["weights"]).resolve())
-    if Path(given["model"]).is_dir():
+    if is_folder(given["model"]):
         given["model"] = options["model"] = str(Path(given["model"]).resolve())
     limits = take_limits(options)
     with open_inputs(options["inputs"], is_quiet=options["quiet"]) as inputs, ExitStack() as stack:

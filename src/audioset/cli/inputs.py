@@ -12,7 +12,7 @@ from pathlib import Path
 
 from audioset.cli.echo import echo
 from audioset.errors import NoInputError
-from audioset.files import temporary_folder
+from audioset.files import exists, is_folder, temporary_folder
 from audioset.folders import AUDIO_SUFFIXES, scan_folder
 
 STDIN = "-"
@@ -56,12 +56,12 @@ def open_inputs(arguments: Sequence[str], *, is_quiet: bool = False) -> Iterator
 def _paths(argument: str, *, is_quiet: bool) -> Iterator[str]:
     if argument == STDIN:
         return
-    if Path(argument).is_dir():
+    if is_folder(argument):
         scan = scan_folder(argument)
         for note in () if is_quiet else scan.notes():
             echo(f"audioset: {note}", err=True)
         yield from scan.of(AUDIO_SUFFIXES)
-    elif glob.has_magic(argument) and not Path(argument).exists():
+    elif glob.has_magic(argument) and not exists(argument):
         yield from sorted(path for path in glob.glob(argument, recursive=True) if not Path(path).is_dir())
     else:
         yield argument

@@ -14,9 +14,8 @@ import click
 
 from audioset.cli.options import check_tagger, class_options, event_options, load_chosen_model, model_options
 from audioset.cli.view import take_event_finder
-from audioset.errors import AudioError, MissingExtraError
+from audioset.errors import AudioError, MissingExtraError, one_line
 from audioset.formats import EVENT_FORMATS, EventRow, make_writer, open_output
-from audioset.formats.rows import one_line
 from audioset.formats.table import clock
 from audioset.stopping import ASKING
 

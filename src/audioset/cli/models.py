@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from audioset.cli.echo import echo
+from audioset.errors import one_line
 
 
 @click.group(short_help="List, describe, fetch and check the published models.")
@@ -89,7 +90,6 @@ def show_cache(names: tuple[str, ...], clear: bool, as_json: bool) -> None:
       audioset models cache --clear
     """
     from audioset import cache
-    from audioset.formats.rows import one_line, printable
 
     chosen = cache.clear(names) if clear else cache.entries(names)
     if as_json:
@@ -99,8 +99,8 @@ def show_cache(names: tuple[str, ...], clear: bool, as_json: bool) -> None:
     width = max((len(entry.name) for entry in chosen), default=0)
     for entry in chosen:
         state = "deleted" if clear else entry.state
-        path = one_line(printable(entry.path))
-        echo(f"{printable(entry.name):{width}s} {entry.n_bytes / 1e6:9.1f} MB  {state:9s} {path}")
+        path = one_line(str(entry.path))
+        echo(f"{one_line(entry.name):{width}s} {entry.n_bytes / 1e6:9.1f} MB  {state:9s} {path}")
     n_bytes = sum(entry.n_bytes for entry in chosen)
     echo(f"audioset: {n_bytes / 1e6:.1f} MB {'deleted from' if clear else 'in'} {cache.cache_folder()}", err=True)
 

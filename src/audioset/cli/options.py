@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from audioset.errors import UsageError
 from audioset.limits import LIMITS, Limits
 
 if TYPE_CHECKING:
@@ -214,8 +213,6 @@ def hold_folder(folder: Path) -> None:
     """
     from audioset.files import locked_folder
 
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"--output {folder} is a file; expected a folder, which is made if need be")
     click.get_current_context().with_resource(locked_folder(folder))
 
 

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from audioset.cli.echo import echo
+from audioset.errors import one_line
 
 LINE_EVERY_S = 10.0
 
@@ -74,7 +75,7 @@ class Progress:
         self._show()
 
     def _say(self, line: str) -> None:
-        text = line.encode("unicode_escape").decode("ascii") if not line.isprintable() else line
+        text = one_line(line)
         if self._bar:
             self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:

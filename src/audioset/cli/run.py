@@ -15,6 +15,7 @@ from audioset.cli.inputs import Input
 from audioset.cli.options import files_read, load_chosen_model
 from audioset.cli.progress import Progress
 from audioset.errors import OutputError, UsageError
+from audioset.files import is_folder
 from audioset.formats import Recogniser, Stream, Writer, check_output, choose_format, open_output, printable
 from audioset.limits import Limits
 from audioset.predict import Model, Prediction
@@ -64,7 +65,7 @@ class Run:
         self._progress: Progress | None = None
         self.kept: list[Prediction] | None = None  # a list, if the predictions are wanted after the run
         self._target: str | None = options["output"]
-        self._is_folder = self._target is not None and (self._target.endswith("/") or Path(self._target).is_dir())
+        self._is_folder = self._target is not None and (self._target.endswith("/") or is_folder(self._target))
         self._read = files_read(*(item.path for item in inputs))
         check_output(self._target, self._read, None)
         self._format = choose_format(None if self._is_folder else self._target, options["format_name"], formats)

@@ -9,6 +9,7 @@ import click
 
 from audioset.cli.echo import echo
 from audioset.cli.options import files_read, overwrite_option
+from audioset.files import is_folder
 
 if TYPE_CHECKING:
     from audioset.predict import Model
@@ -95,11 +96,11 @@ def search(**options: Any) -> int:
     from audioset.search.manifest import read_manifest
 
     _check(options)
-    is_folder = Path(options["output"] or "-").is_dir()
-    chosen = choose_format(None if is_folder else options["output"], options["format_name"], FORMATS)
+    to_folder = is_folder(options["output"] or "-")
+    chosen = choose_format(None if to_folder else options["output"], options["format_name"], FORMATS)
     read = files_read(*options["folder"].glob("*.json"), *options["folder"].glob("embeddings-*.parquet"))
     check_output(options["to"], read, None, option="--to")
-    check_output(options["output"], read, None if is_folder else OWN[chosen], overwrites=options["overwrite"])
+    check_output(options["output"], read, None if to_folder else OWN[chosen], overwrites=options["overwrite"])
     manifest = read_manifest(options["folder"])
     model = _load_model(manifest, options)
     examples = _embed(model, manifest, options)

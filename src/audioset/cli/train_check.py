@@ -12,6 +12,7 @@ import click
 
 from audioset.cli.echo import echo
 from audioset.cli.sound_options import read_given, with_sounds
+from audioset.errors import one_line
 
 if TYPE_CHECKING:
     from audioset.sounds.check import Check
@@ -97,7 +98,7 @@ def _report(found: Check, data: Path, *, shows_all: bool) -> Iterator[str]:
 
 def _summary(record: dict[str, Any]) -> Iterator[str]:
     unused = record["n_clips"] - record["n_usable"]
-    yield _one_line(record["source"])
+    yield one_line(record["source"])
     yield f"{'clips':10s} {record['n_usable']:,}" + (f", and {unused:,} that are left out" if unused else "")
     kind = "any number for each clip" if record["is_multi_label"] else "one for each clip"
     yield f"{'classes':10s} {sum(item['n_usable'] > 0 for item in record['classes']):,}, {kind}"
@@ -115,14 +116,14 @@ def _summary(record: dict[str, Any]) -> Iterator[str]:
 def _class_table(record: dict[str, Any]) -> Iterator[str]:
     rows = [(item["name"], item) for item in record["classes"]]
     has_groups = bool(record["groups"])
-    width = min(NAME_WIDTH, max([len("(background)"), *(len(_one_line(name)) for name, _ in rows)]))
+    width = min(NAME_WIDTH, max([len("(background)"), *(len(one_line(name)) for name, _ in rows)]))
     counts = f"{'clips':>8s} {'left out':>9s} {'files':>8s}" + (f" {'groups':>8s}" if has_groups else "")
     yield f"{'class':{width}s} {counts} {'shortest':>10s} {'median':>8s} {'longest':>9s}"
     for name, item in rows:
         groups = f" {item['n_groups']:8,d}" if has_groups else ""
         left_out = item["n_clips"] - item["n_usable"]
         yield (
-            f"{_cut(_one_line(name), width):{width}s} {item['n_usable']:8,d} {left_out or '-':>9} "
+            f"{_cut(one_line(name), width):{width}s} {item['n_usable']:8,d} {left_out or '-':>9} "
             f"{item['n_files']:8,d}{groups}{_lengths(item['durations_s'])}"
         )
     if record["n_background"]:
@@ -137,11 +138,11 @@ def _lengths(lengths: dict[str, float] | None) -> str:
 
 def _finding_lines(finding: Finding, base: Path, n_shown: int | None) -> Iterator[str]:
     left_out = " (left out)" if finding.is_left_out else ""
-    yield f"  {finding.kind}{left_out}: {_one_line(finding.message)}."
+    yield f"  {finding.kind}{left_out}: {one_line(finding.message)}."
     shown = finding.clips[:n_shown]
     details: Sequence[str] = finding.details or [""] * len(shown)
     for clip, detail in zip(shown, details, strict=False):
-        said = f": {_cut(_one_line(detail), DETAIL_WIDTH)}" if detail else ""
+        said = f": {_cut(one_line(detail), DETAIL_WIDTH)}" if detail else ""
         yield f"    {_place(clip, base)}{said}"
     if len(finding.clips) > len(shown):
         yield f"    and {len(finding.clips) - len(shown):,} more (--all)"
@@ -151,14 +152,14 @@ def _place(clip: Clip, base: Path) -> str:
     """A clip's file, and where it is in that."""
     path = clip.path.relative_to(base) if clip.path.is_relative_to(base) else clip.path
     if clip.is_whole_file:
-        return _one_line(os.fspath(path))
+        return one_line(os.fspath(path))
     end = "end" if clip.end_s is None else f"{clip.end_s:g}"
-    return f"{_one_line(os.fspath(path))} {clip.start_s:g}–{end} s"
+    return f"{one_line(os.fspath(path))} {clip.start_s:g}–{end} s"
 
 
 def _counts(counts: dict[str, int]) -> str:
     """How many groups, and how many clips each has."""
-    shown = [f"{_one_line(name)} {count:,}" for name, count in list(counts.items())[:N_SHOWN]]
+    shown = [f"{one_line(name)} {count:,}" for name, count in list(counts.items())[:N_SHOWN]]
     return f"{len(counts):,}: {', '.join(shown)}" + (", …" if len(counts) > N_SHOWN else "")
 
 
@@ -173,9 +174,3 @@ def _duration(seconds: float) -> str:
 
 def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else f"{text[: width - 1]}…"
-
-
-def _one_line(text: str) -> str:
-    from audioset.formats.rows import one_line, printable
-
-    return one_line(printable(text))

@@ -157,8 +157,9 @@ class _Progress:
 
 def _check_not_backbone(output: Path, backbone: str) -> None:
     from audioset.errors import UsageError
+    from audioset.files import is_folder
 
-    if output.is_dir() and Path(backbone).is_dir() and output.samefile(backbone):
+    if is_folder(output) and is_folder(backbone) and output.samefile(backbone):
         raise UsageError(f"--output and --backbone are both {output}: it would be overwritten. Next step: name another")
 
 

@@ -14,6 +14,7 @@ from audioset.allocator import keep_freed_memory
 from audioset.cli.echo import echo
 from audioset.cli.options import hold_folder
 from audioset.cli.train_options import given, with_settings
+from audioset.files import is_file
 from audioset.train.config import TrainConfig, read_config
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def _list_heads() -> None:
 def _check_is_run(output: str) -> None:
     from audioset.errors import ConflictError
 
-    if not (Path(output) / "run.toml").is_file():
+    if not is_file(Path(output) / "run.toml"):
         raise ConflictError(f"--resume: {output} holds no run. Next step: check the path, or leave out --resume")
 
 

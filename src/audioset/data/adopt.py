@@ -19,7 +19,7 @@ from audioset.data.machine import new_owner
 from audioset.data.media import MediaFile, MediaSettings, check_file, write_clip
 from audioset.data.serving import put_file
 from audioset.errors import AudioError, DataError, UsageError
-from audioset.files import check_regular, confined
+from audioset.files import check_regular, confined, is_file, is_folder
 from audioset.hdf5 import problem_of
 from audioset.records import DAMAGE
 from audioset.resampling import check_rates
@@ -102,7 +102,7 @@ class Adopter:
         self._scratch.mkdir(parents=True, exist_ok=True)
         try:
             with Cutter() as cutter:
-                for path in [source] if source.is_file() else _files(source):
+                for path in [source] if is_file(source) else _files(source):
                     watch(path)
                     if path.suffix.lower() in HDF5_SUFFIXES:
                         self._adopt_hdf5(path)
@@ -192,7 +192,7 @@ class Adopter:
 
 def _files(folder: Path) -> Iterator[Path]:
     """All files below a folder, in order, but not half-written ones."""
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise UsageError(f"{folder} is neither a folder nor an HDF5 file. Next step: correct its name")
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if name != PARTIAL_FOLDER)

@@ -30,7 +30,7 @@ from audioset.data.feature_clips import (
 )
 from audioset.data.feature_problems import Malformed, Problems
 from audioset.errors import DataError
-from audioset.files import check_regular, output_folder
+from audioset.files import check_regular, is_file, output_folder
 from audioset.postprocess import EMBEDDING_SIZE
 from audioset.records import DAMAGE, OBJECT, WHOLE, check_record, decode_json, map_of, read_bounded, text
 
@@ -68,7 +68,7 @@ class MappedArrays(ClipArrays):
 
 def is_feature_folder(path: Path) -> bool:
     """Whether a folder has the card."""
-    return (path / CARD).is_file()
+    return is_file(path / CARD)
 
 
 def read(folder: Path, problems: Problems) -> Iterator[FeatureClip]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from audioset.errors import DataError, UsageError
+from audioset.errors import DataError, UsageError, one_line
 
 ON_ERROR = ("raise", "skip")
 MOST_KEPT = 1000  # messages; a large damaged file may have millions
@@ -38,14 +38,9 @@ class Problems:
     def add(self, place: str, reason: object, hint: str = "") -> None:
         """Note what is wrong where, or raise it."""
         hint = hint or "Likely cause: a damaged or unfinished copy. Next step: fetch the file again"
-        error = DataError(f"{plain(place)}: {plain(str(reason))}. {hint}")
+        error = DataError(f"{one_line(place)}: {one_line(str(reason))}. {hint}")
         if self._on_error == "raise":
             raise error from (reason if isinstance(reason, BaseException) else None)
         self.n_skipped += 1
         if len(self.kept) < MOST_KEPT:
             self.kept.append(error)
-
-
-def plain(text: str) -> str:
-    """Text from a file, with what a terminal might obey spelt out."""
-    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")

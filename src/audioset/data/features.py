@@ -25,6 +25,7 @@ from audioset.data.feature_problems import Malformed, Problems
 from audioset.data.feature_shards import DAMAGE, Shard, archive_shards, file_shard, folder_shards, is_archive, is_shard
 from audioset.data.tfrecord import read_records, record_place
 from audioset.errors import AudioSetError, DataError, NoInputError, UsageError
+from audioset.files import exists
 
 CLIPS_PER_BLOCK = 4096
 TABLES: dict[str, Callable[[Path, Problems], Iterator[FeatureClip]]] = {
@@ -230,7 +231,7 @@ def output_form(path: str | os.PathLike[str], to: str | None = None) -> str:
 
 def _paths(path: str) -> list[Path]:
     """What a path or a glob names."""
-    if Path(path).exists():
+    if exists(path):
         return [Path(path)]
     found = sorted(glob.glob(path, recursive=True)) if glob.has_magic(path) else []
     if not found:

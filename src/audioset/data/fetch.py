@@ -22,6 +22,7 @@ from audioset.cache import cache_folder
 from audioset.data.clips import Key
 from audioset.data.failures import causes_of
 from audioset.errors import MissingExtraError, UsageError
+from audioset.files import is_file
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ class FetchSettings:
             raise UsageError(f"the URL template is {self.url_template!r}; expected an address with {{video_id}} in it")
         if not self.url_template.lower().startswith(("http://", "https://")):
             raise UsageError(f"the URL template is {self.url_template!r}; expected one that begins with http or https")
-        if self.cookies is not None and not self.cookies.is_file():
+        if self.cookies is not None and not is_file(self.cookies):
             raise UsageError(f"there is no file of cookies {self.cookies}")
         if self.sections and not shutil.which("ffmpeg"):
             raise UsageError(

@@ -19,6 +19,7 @@ from audioset.data.published import segments_path
 from audioset.data.segments import SegmentList, begins_as_list, read_segments
 from audioset.errors import DataError, NoInputError, UsageError
 from audioset.evaluate.clips import CLIP_NAME, NOT_THERE, Array, FloatArray, Scores, Targets
+from audioset.files import is_folder
 from audioset.folders import find_recordings
 from audioset.labels import LabelSet
 from audioset.models import digest_weights
@@ -218,7 +219,7 @@ def find_audio(folder: str | os.PathLike[str], targets: Targets) -> tuple[dict[s
         A clip has two files.
     """
     folder = Path(folder)
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise NoInputError(f"{folder} is no folder. Next step: name the one with the recordings")
     is_table = not all(map(CLIP_NAME.fullmatch, targets.names))
     by_path = (

@@ -15,7 +15,7 @@ import numpy as np
 from audioset.errors import DataError, NoInputError
 from audioset.evaluate.clips import Array, ScoredClips, Scores, Targets
 from audioset.evaluate.evaluation import CARD_NAME
-from audioset.files import check_regular, output_file, read_input
+from audioset.files import check_regular, is_file, is_folder, output_file, read_input
 from audioset.labels import NAMES as LABEL_SETS
 from audioset.labels import LabelSet
 from audioset.records import DAMAGE, check_unfolded
@@ -58,8 +58,8 @@ def read_scores(path: str | os.PathLike[str]) -> ScoreFile:
         It holds something else: other shapes, NaN, objects, or columns of which nobody says what they are.
     """
     path = Path(path)
-    file = path / SCORES_NAME if path.is_dir() else path
-    if not file.is_file():
+    file = path / SCORES_NAME if is_folder(path) else path
+    if not is_file(file):
         raise NoInputError(f"there is no {file}; {FORM}, or the folder of an evaluation")
     arrays = _load(file)
     for key in ("scores", "ids"):

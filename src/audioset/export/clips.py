@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from audioset.errors import AudioError, NoInputError
+from audioset.files import is_folder
 from audioset.folders import AUDIO_SUFFIXES, find_files
 from audioset.frontend import FrontendSpec
 from audioset.labels import LabelSet
@@ -136,7 +137,7 @@ class _Reader:
 
 def _find_clips(source: Path) -> Sequence[Clip]:
     """Clips of a folder of sounds, which have no labels, or of whatever has labels."""
-    if source.is_dir():
+    if is_folder(source):
         files = find_files(source, AUDIO_SUFFIXES)
         if not files:
             raise NoInputError(

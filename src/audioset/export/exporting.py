@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from audioset.arguments import check_path
 from audioset.assets import hash_file
 from audioset.errors import AudioSetError, ExportError, UsageError
 from audioset.export.check import Accuracy, Latency, Parity, compare, measure_accuracy, measure_latency
@@ -18,7 +19,7 @@ from audioset.export.clips import CalibrationClips, read_calibration
 from audioset.export.formats import Format, check_int8, choose_input, find_format
 from audioset.export.job import Job, possible_inputs
 from audioset.export.runner import Runner
-from audioset.files import flush, flush_tree, partial_folder, read_input
+from audioset.files import exists, flush, flush_tree, is_file, is_folder, partial_folder, read_input
 from audioset.loading import load_model
 from audioset.predict import Model
 
@@ -136,9 +137,10 @@ def export_model(
     AssetError, WeightsError
         As ``load_model``.
     """
+    output = check_path("output", output)
     kind = find_format(to, Path(output))
     name = _name(model)
-    path = _target(Path(output), is_folder=str(output).endswith(("/", os.sep)), name=name, kind=kind)
+    path = _target(Path(output), names_folder=output.endswith(("/", os.sep)), name=name, kind=kind)
     if not overwrite:
         _check_free(path, kind)
     if calibration is not None:
@@ -243,9 +245,9 @@ def _name(model: str | os.PathLike[str] | Model) -> str:
     return Path(os.fspath(model)).resolve().name
 
 
-def _target(output: Path, *, is_folder: bool, name: str, kind: Format) -> Path:
+def _target(output: Path, *, names_folder: bool, name: str, kind: Format) -> Path:
     """The file to write."""
-    if is_folder or output.is_dir():
+    if names_folder or is_folder(output):
         return output / f"{name}{kind.suffix}"
     if output.suffix.lower() != kind.suffix:
         raise UsageError(
@@ -267,9 +269,9 @@ def _check_free(path: Path, kind: Format) -> None:
         digests = card["digests"] if card["card_format"] == CARD_FORMAT else {}
     except (OSError, ValueError, TypeError, LookupError, RecursionError):
         digests = {}
-    foreign = [card_path] if card_path.exists() and not digests else []
+    foreign = [card_path] if exists(card_path) and not digests else []
     for file in _files(path, kind):
-        if file.exists() and not (file.is_file() and digests.get(file.name) == f"sha256:{hash_file(file)}"):
+        if exists(file) and not (is_file(file) and digests.get(file.name) == f"sha256:{hash_file(file)}"):
             foreign.append(file)
     if foreign:
         raise UsageError(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from audioset.arguments import check_choice
 from audioset.errors import UsageError
 
 # What an exported model may take. Heads see embeddings, all other networks one of the first two.
@@ -114,8 +115,7 @@ def find_format(to: str | None, output: Path) -> Format:
                 f"the suffix of {output} names no format; expected one of {suffixes}. Next step: give --to"
             )
         return matching[0]
-    if to not in FORMATS:
-        raise UsageError(f"there is no format {to!r}; expected one of {', '.join(FORMATS)}")
+    check_choice("to", to, FORMATS)
     return FORMATS[to]
 
 
@@ -138,9 +138,8 @@ def choose_input(kind: Format, wanted: str | None, possible: Sequence[str]) -> s
     both = [name for name in possible if name in kind.inputs]
     if wanted is None:
         return both[0]
+    check_choice("input", wanted, (*INPUTS, *ALIASES))
     name = ALIASES.get(wanted, wanted)
-    if name not in INPUTS:
-        raise UsageError(f"the input is {wanted!r}; expected one of {', '.join(INPUTS)}, or log-mel for patches")
     if name not in both:
         able = [other.name for other in FORMATS.values() if name in other.inputs]
         where = f" {name} exist for {', '.join(able)}." if name in possible else ""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from audioset.errors import UsageError
+from audioset.errors import UsageError, one_line
 from audioset.formats.audacity import AudacityWriter, is_audacity
 from audioset.formats.csv_lines import CsvWriter, EventCsvWriter, is_event_csv, is_tag_csv
 from audioset.formats.dcase import DcaseWriter, StrongWriter, is_audioset_strong, is_dcase
@@ -50,7 +50,6 @@ from audioset.formats.rows import EventRow as EventRow
 from audioset.formats.rows import Row as Row
 from audioset.formats.rows import Tag as Tag
 from audioset.formats.rows import Writer as Writer
-from audioset.formats.rows import one_line
 from audioset.formats.rows import printable as printable
 from audioset.formats.table import TableWriter, is_table
 from audioset.formats.textgrid import TextGridWriter, is_textgrid

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from audioset.errors import UsageError
+from audioset.errors import UsageError, one_line
 from audioset.formats.output import Stream
 from audioset.formats.recognising import has_lines
-from audioset.formats.rows import Row, clipped_end_s, one_line
+from audioset.formats.rows import Row, clipped_end_s
 
 
 class AudacityWriter:

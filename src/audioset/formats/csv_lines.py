@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from audioset.errors import plain
 from audioset.formats.output import Stream
 from audioset.formats.recognising import begins_with
 from audioset.formats.rows import CELLS, EVENT_CELLS, Cell, EventRow, Row, flat_cells, flat_event_cells
-from audioset.text import harmless, spelt_out
+from audioset.text import harmless
 
 # Not the csv module: before Python 3.13 it leaves a lone carriage return unquoted, and then cannot read it back.
 NEEDS_QUOTES = re.compile('[",\r\n]')
@@ -52,7 +53,7 @@ def decimal(value: float) -> str:
 def _lines(stream: Stream, rows: Iterable[tuple[Cell, ...]]) -> bytes:
     """Exact for a file and a program; for a person, without what moves a cursor."""
     text = "".join(map(_line, rows))
-    return (spelt_out(text) if stream.isatty() else text).encode("utf-8")
+    return (plain(text) if stream.isatty() else text).encode("utf-8")
 
 
 def _line(cells: tuple[Cell, ...]) -> str:

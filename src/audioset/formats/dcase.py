@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from audioset.errors import one_line
 from audioset.formats.csv_lines import decimal
 from audioset.formats.output import Stream
 from audioset.formats.recognising import begins_with
-from audioset.formats.rows import EventRow, one_line
+from audioset.formats.rows import EventRow
 
 if TYPE_CHECKING:
     from audioset.events import Event

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from audioset.errors import one_line
 from audioset.formats.output import Stream
-from audioset.formats.rows import EventRow, one_line
+from audioset.formats.rows import EventRow
 from audioset.formats.table import STRETCH_WIDTH, Span, clock
 
 LABEL_WIDTH = 40  # the longest of AudioSet's labels

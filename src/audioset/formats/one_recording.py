@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from audioset.errors import UsageError
-from audioset.formats.rows import one_line
+from audioset.errors import UsageError, one_line
 
 
 class OneRecording:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from audioset.errors import MissingExtraError, OutputError, UsageError
-from audioset.files import explain_os_errors, flush, replacing
+from audioset.files import exists, explain_os_errors, flush, is_file, is_folder, replacing
 from audioset.formats.recognising import Recogniser
 from audioset.formats.rows import printable
 
@@ -136,7 +136,7 @@ def _file_output(target: Path) -> Iterator[Output]:
 
 def is_device(target: Path) -> bool:
     """Whether it is a device or a pipe, which is written to and not replaced."""
-    return target.exists() and not target.is_file() and not target.is_dir()
+    return exists(target) and not is_file(target) and not is_folder(target)
 
 
 def _close(file: BinaryIO) -> None:

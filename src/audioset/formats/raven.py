@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from audioset.errors import one_line
 from audioset.formats.output import Stream
 from audioset.formats.recognising import begins_with
-from audioset.formats.rows import Row, clipped_end_s, one_line
+from audioset.formats.rows import Row, clipped_end_s
 
 COLUMNS = (
     "Selection",

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from audioset.errors import escaped
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -199,14 +201,7 @@ def printable(path: str | os.PathLike[str]) -> str:
     Bytes that are not UTF-8 become escapes such as ``\xff``. Control characters stay: each format escapes
     them as it must.
     """
-    return LONE_SURROGATE.sub(lambda match: _escape(ord(match[0])), os.fspath(path))
-
-
-def one_line(text: str) -> str:
-    r"""Text that moves no cursor and ends no line: what cannot be printed is escaped, such as ``\n``."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    return LONE_SURROGATE.sub(lambda match: escaped(match[0]), os.fspath(path))
 
 
 def flat_cells(row: Row) -> Iterator[tuple[Cell, ...]]:
@@ -240,8 +235,3 @@ def _make_printable(row: Tag | Row | EventRow | EmbeddingRow) -> None:
             object.__setattr__(row, name, printable(value))
         elif name == "warnings":
             object.__setattr__(row, name, tuple(map(printable, value)))
-
-
-def _escape(surrogate: int) -> str:
-    r"""``\xff`` for a byte that Python smuggles through a name (PEP 383), ``\ud800`` for any other."""
-    return f"\\x{surrogate - 0xDC00:02x}" if 0xDC80 <= surrogate <= 0xDCFF else f"\\u{surrogate:04x}"

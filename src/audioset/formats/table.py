@@ -9,9 +9,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
 
+from audioset.errors import one_line
 from audioset.formats.output import Stream
 from audioset.formats.recognising import head_lines
-from audioset.formats.rows import Row, Tag, clipped_end_s, one_line
+from audioset.formats.rows import Row, Tag, clipped_end_s
 
 MAX_BLOCKS = 2  # with more rows than this, each gets one line
 MAX_BAR = 40

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
+from audioset.errors import one_line
 from audioset.formats.csv_lines import decimal
 from audioset.formats.one_recording import OneRecording
 from audioset.formats.output import Stream
 from audioset.formats.recognising import head_lines
-from audioset.formats.rows import EventRow, one_line
+from audioset.formats.rows import EventRow
 
 if TYPE_CHECKING:
     from audioset.events import Event

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, BinaryIO
 
+from audioset.errors import one_line
 from audioset.formats.one_recording import OneRecording
 from audioset.formats.output import Stream
 from audioset.formats.recognising import has_lines
-from audioset.formats.rows import EventRow, one_line
+from audioset.formats.rows import EventRow
 
 if TYPE_CHECKING:
     from audioset.events import Event

@@ -13,7 +13,7 @@ import numpy as np
 
 from audioset import __version__
 from audioset.errors import ConflictError, UsageError
-from audioset.files import explain_os_errors, flush, flush_tree, partial_folder
+from audioset.files import exists, explain_os_errors, flush, flush_tree, is_folder, partial_folder
 from audioset.learn.measures import Decision, measure
 from audioset.models import find_frontend
 from audioset.sounds.collection import Clip
@@ -190,9 +190,9 @@ def check_output(folder: Path, own_names: Sequence[str] = ()) -> None:
     UsageError
         It is a file.
     """
-    if not folder.exists():
+    if not exists(folder):
         return
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise UsageError(f"{folder} is a file; expected the name of a folder, which is made if need be")
     found = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     foreign = sorted(found - {*FILES, EXPORTS, *own_names})

@@ -12,7 +12,7 @@ from functools import lru_cache
 from importlib import resources
 from typing import Any, TypeAlias
 
-from audioset.formats.rows import one_line
+from audioset.errors import one_line
 from audioset.reports.examples import Example
 from audioset.reports.svg import Svg
 

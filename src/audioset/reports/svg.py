@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from audioset.formats.rows import one_line
+from audioset.errors import one_line
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 

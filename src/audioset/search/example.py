@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from audioset.arguments import check_choice
 from audioset.errors import AudioError, UsageError
 from audioset.formats.rows import printable
 from audioset.limits import LIMITS, Limits
-from audioset.predict import Model, Prediction, check_choice, join_predictions
+from audioset.predict import Model, Prediction, join_predictions
 from audioset.search.manifest import Settings
 from audioset.search.moments import Span
 from audioset.search.shards import to_units

@@ -11,14 +11,16 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from audioset.errors import one_line, plain
+from audioset.files import is_folder
 from audioset.formats.audacity import AudacityWriter, is_audacity
 from audioset.formats.output import FileId, Stream, check_output, open_output
 from audioset.formats.raven import RavenWriter, is_raven
 from audioset.formats.recognising import Recogniser, begins_with, has_lines, has_records
-from audioset.formats.rows import HIGH_HZ, Row, Tag, Writer, one_line
+from audioset.formats.rows import HIGH_HZ, Row, Tag, Writer
 from audioset.formats.table import clock
 from audioset.search.moments import Moment
-from audioset.text import harmless, spelt_out
+from audioset.text import harmless
 
 CELLS = ("rank", "path", "start_s", "end_s", "similarity")
 EDITORS: dict[str, Callable[[Stream], Writer[Row]]] = {"audacity": AudacityWriter, "raven": RavenWriter}
@@ -64,10 +66,10 @@ def write_found(
     if format_name not in EDITORS:
         with open_output(target) as stream:
             text = FORMATS[format_name](moments)
-            stream.write((spelt_out(text) if stream.isatty() else text).encode(stream.encoding, "replace"))
+            stream.write((plain(text) if stream.isatty() else text).encode(stream.encoding, "replace"))
         return
     rows = [_row(moment, label, model, high_hz) for moment in sorted(moments, key=lambda one: (one.path, one.start_s))]
-    if target is None or not Path(target).is_dir():
+    if target is None or not is_folder(target):
         _write_rows(rows, target, format_name)
         return
     paths = sorted({row.path for row in rows})

@@ -15,11 +15,19 @@ from audioset.label_tables import Heading, Table, TableRow, find_heading, read_t
 from audioset.sounds.entry import Entry
 from audioset.text import lines_of, read_text, shown, split_labels
 
-SUFFIXES = frozenset((".txt", ".csv", ".tsv", ".tab"))
+READ = frozenset((".txt", ".csv", ".tsv", ".tab"))
+# Labels of other programs, which are named where they lie beside a recording.
+NOT_READ = frozenset(
+    (
+        *(".textgrid", ".lab", ".phn", ".wrd", ".srt", ".vtt", ".eaf", ".jams", ".svl", ".rttm", ".ctm"),
+        *(".xlsx", ".xls", ".ods"),
+    )
+)
+SUFFIXES = READ | NOT_READ
 # What stands between the recording's name and the end of the label file's: x.Table.1.selections.txt
 NAME = re.compile(
     r"(?P<recording>.+?)(?P<program>(\.Table\.\d+)?\.selections|(\.BirdNET)?\.selection\.table"
-    r"|\.BirdNET\.results(\.r|\.kaleidoscope)?)?\.(txt|csv|tsv|tab)",
+    rf"|\.BirdNET\.results(\.r|\.kaleidoscope)?)?({'|'.join(map(re.escape, sorted(SUFFIXES)))})",
     re.IGNORECASE | re.DOTALL,
 )
 JOINED = re.compile(r"BirdNET_.*", re.IGNORECASE)  # BirdNET's tables of all recordings of a folder
@@ -99,6 +107,15 @@ def find_label_files(
     return found
 
 
+def names_recordings(path: Path) -> bool:
+    """Whether a file is a table with a column of recordings and one of labels."""
+    try:
+        heading = find_heading(read_text(path), path.suffix)
+    except DataError:
+        return False
+    return heading.is_there and "path" in heading.places and not heading.places.keys().isdisjoint(("label", "label_id"))
+
+
 def read_annotations(label_files: Sequence[LabelFile], audio_folder: Path) -> tuple[list[Entry], list[str]]:
     """One clip for each labelled stretch; one that is labelled several times has several labels.
 
@@ -126,7 +143,9 @@ def read_annotations(label_files: Sequence[LabelFile], audio_folder: Path) -> tu
 
 
 def _label_file(path: Path, place: Path, recordings: Sequence[Path], *, is_of_program: bool) -> LabelFile | None:
-    """What a file of text is to the recording that its name means."""
+    """What a file is to the recording that its name means."""
+    if path.suffix.lower() in NOT_READ:
+        return LabelFile(path, "other", recordings[0]) if recordings else None
     is_text = path.suffix.lower() == ".txt"
     if not (is_text or is_of_program or recordings or JOINED.match(path.name)):
         return None
@@ -160,7 +179,7 @@ def _form(path: Path, *, is_of_program: bool) -> tuple[str, Heading | None]:
         return "table", heading
     if is_of_program:
         raise DataError(
-            f"{shown(path)} begins with {shown(first)!r}; expected the heading of a selection table, with "
+            f"{shown(path)} begins with '{shown(first)}'; expected the heading of a selection table, with "
             "Begin Time (s), End Time (s) and a column of labels such as Annotation or Species. Next step: save it "
             "from its program again"
         )
@@ -238,11 +257,11 @@ def _read_track(path: Path) -> Iterator[tuple[float, float, str]]:
             continue
         match = _match(line)
         if not match:
-            raise DataError(f"{shown(path)}, line {number}: {shown(line)!r}; expected {FORMS}")
+            raise DataError(f"{shown(path)}, line {number}: '{shown(line)}'; expected {FORMS}")
         start_s, end_s = (float(match[name].replace(",", ".")) for name in ("start", "end"))
         if not 0 <= start_s <= end_s < math.inf:
             raise DataError(
-                f"{shown(path)}, line {number} has the times {shown(match['start'])!r} and {shown(match['end'])!r}; "
+                f"{shown(path)}, line {number} has the times '{shown(match['start'])}' and '{shown(match['end'])}'; "
                 "expected seconds, the end not before the start"
             )
         yield start_s, end_s, SCORE.sub("", CONFIDENCE.sub("", match["label"] or ""))

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ import numpy as np
 
 from audioset.concurrency import available_cores
 from audioset.errors import AudioError, DataError, NoInputError
+from audioset.files import exists
 from audioset.limits import LIMITS, Limits
 from audioset.sounds.class_rules import CLASS_RULES
 from audioset.sounds.collection import Clip, Collection
@@ -178,7 +178,7 @@ def _hear(
     rows_of: dict[Path, list[int]] = defaultdict(list)
     heard: dict[int, HeardClip] = {}
     for row, clip in enumerate(collection.clips):
-        if os.path.exists(clip.path):  # noqa: PTH110 - Path.exists raises OSError for a name too long
+        if exists(clip.path):
             rows_of[clip.path].append(row)
         else:
             heard[row] = HeardClip(clip, code="missing", problem="there is no such file")

@@ -20,7 +20,7 @@ from audioset.errors import DataError, NoInputError, UsageError
 from audioset.folders import AUDIO_SUFFIXES, find_files, is_audio_name, scan_folder, some
 from audioset.labels import LabelSet, nearest_names
 from audioset.sounds.annotations import FORMS as LABEL_FORMS
-from audioset.sounds.annotations import SUFFIXES, LabelFile, find_label_files, read_annotations
+from audioset.sounds.annotations import READ, SUFFIXES, LabelFile, find_label_files, names_recordings, read_annotations
 from audioset.sounds.collection import SPLITS, Clip, Collection
 from audioset.sounds.dataset import read_segment_list
 from audioset.sounds.entry import Entry
@@ -126,15 +126,17 @@ def _read_source(source: Path, audio: Path | None) -> tuple[list[Entry], str, tu
 def _read_folder(source: Path, audio: Path | None) -> tuple[list[Entry], str, tuple[str, ...]]:
     scan = scan_folder(source)
     files = list(map(Path, scan.of(AUDIO_SUFFIXES))) if audio is None else find_files(audio, AUDIO_SUFFIXES)
-    texts = list(map(Path, scan.of(SUFFIXES)))
-    beside = find_label_files(source, texts, source if audio is None else audio, files)
+    beside = find_label_files(source, list(map(Path, scan.of(SUFFIXES))), source if audio is None else audio, files)
+    known = {label_file.path for label_file in beside}
+    tables = [path for path in map(Path, scan.of(READ)) if path not in known and names_recordings(path)]
+    skipped = [f"skipped: {some(map(str, tables))}, which names recordings: a source of its own"] if tables else []
     label_files = [label_file for label_file in beside if label_file.form != "other"]
     others = [label_file for label_file in beside if label_file.form == "other"]
     loose = [path for path in files if path.parent == source]
     if label_files and (audio is not None or loose or _are_of(label_files, files)):
         if not loose:
             _check_all_labelled(source, label_files, files)
-        notes = [*scan.notes(), *_check_others(others, label_files)]
+        notes = [*scan.notes(), *_check_others(others, label_files), *skipped]
         entries, rows_skipped = read_annotations(label_files, source if audio is None else audio)
         if not entries:
             raise DataError(f"the label files in {shown(source)} have no labels; expected a start, an end and a label")
@@ -146,12 +148,13 @@ def _read_folder(source: Path, audio: Path | None) -> tuple[list[Entry], str, tu
         raise NoInputError(f"there is no audio in {shown(source)}. {_said(scan.notes())}Known forms: {FORMS}")
     if loose:
         where = "lie" if len(loose) > 1 else "lies"
-        texts_beside = f"; {_not_labels(others)}" if others else ", and no labels lie beside"
+        texts_beside = f"; {_not_labels(others)}" if others else "" if tables else ", and no labels lie beside"
+        step = f"name the table, {shown(tables[0])}" if tables else "put each sound in the folder of its class"
         raise DataError(
             f"{some(path.name for path in loose)} {where} in no folder of a class below {shown(source)}{texts_beside}. "
-            f"Next step: put each sound in the folder of its class. Known forms: {FORMS}"
+            f"Next step: {step}. Known forms: {FORMS}"
         )
-    notes = [*scan.notes(), *([f"skipped: {_not_labels(others)}"] if others else [])]
+    notes = [*scan.notes(), *([f"skipped: {_not_labels(others)}"] if others else []), *skipped]
     return read_folders(source, files), "folders", tuple(notes)
 
 
@@ -218,7 +221,7 @@ def _marks(entries: Sequence[Entry], rule: str, option: str) -> list[str | None]
     if not any(found):
         raise UsageError(
             f"{option} {rule!r} is {'no column, and ' if columns else ''}in none of the {len(entries)} names, such as "
-            f"{shown(entries[0].name)!r}. Next step: correct it"
+            f"'{shown(entries[0].name)}'. Next step: correct it"
         )
     return [match and match[1] for match in found]
 

@@ -39,15 +39,15 @@ def read_clip_table(path: Path, audio: Path | None = None) -> list[Entry]:
         raise DataError(f"{shown(path)} has no rows; expected a path and a label on each line")
     try:
         files = find_recordings((row.path for row in table.rows), folder)
-        entries = [_entry(row, table, files[row.path], folder) for row in table.rows]
+        names = {file: (file.relative_to(folder) if file.is_relative_to(folder) else file) for file in files.values()}
+        entries = [_entry(row, table, files[row.path], names[files[row.path]].as_posix()) for row in table.rows]
     except DataError as error:
         raise DataError(f"{shown(path)}, {error}") from error
     return _join_lines(entries, is_multi_label=table.has_several_labels)
 
 
-def _entry(row: TableRow, table: Table, file: Path, folder: Path) -> Entry:
+def _entry(row: TableRow, table: Table, file: Path, name: str) -> Entry:
     labels = split_labels(row.label or row.label_id, f"line {row.line}", table.separators)
-    name = (file.relative_to(folder) if file.is_relative_to(folder) else file).as_posix()
     return Entry(file, name, labels, row.start_s or 0.0, row.end_s, None, row.cells, row.line)
 
 
