@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import resource
 import shutil
 import sys
 import tempfile
@@ -35,6 +36,7 @@ FULL = {
     "hostile": len(hostile.NAMES),
 }
 BATCHES_FROM_0 = ("descriptors", "hostile")  # their seeds number what there is
+PROCESSES = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 DISTURBANCES = {module.KIND: module.run_case for module in (kills, disks, descriptors, writers)}
 
 
@@ -53,6 +55,7 @@ def main() -> int:
     finally:
         shutil.rmtree(root, ignore_errors=True)
     summary.minutes = (time.monotonic() - started) / 60
+    summary.cpu_minutes = sum(sum(resource.getrusage(who)[:2]) for who in PROCESSES) / 60
     print("\n".join(summary.lines()))
     if options.json:
         write_summary(summary, options.json)
