@@ -32,7 +32,7 @@ def run_case(seed: int, stage: Stage, names: tuple[str, ...] = ()) -> list[Findi
     command, has_earlier = choose(rng, names)
     [way] = rng.choices(list(WAYS), WEIGHTS)
     right = stage.reference(command, has_earlier)
-    case = stage.sandbox(f"kill-{seed}")
+    case = stage.sandbox(f"{KIND}-{seed}")
     stage.begin(case, command, has_earlier)
     before = snapshot(case.work)
     running = case.start(command.arguments(stage.material), program=command.program)
