@@ -24,7 +24,7 @@ IDLE_CPU_S = 0.3
 MEMORY_MIB = 3_000  # resident, of the largest process of a command
 CPU_S = 120  # of each process of a command
 TRACEBACK = b"Traceback (most recent call last)"
-LEFTOVERS = re.compile(r"^\..+\.\d+\.[0-9a-f]{6,}|\.partial$|^audioset-|\.part$|\.tmp$")
+LEFTOVERS = re.compile(r"^\..+\.(audioset-(partial|lock)|[0-9a-f]{32})$|^audioset-|\.(part|partial|tmp)$")
 OF_OTHERS = re.compile(r"^torchinductor_")  # PyTorch's own cache
 
 
