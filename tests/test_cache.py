@@ -113,6 +113,19 @@ def test_what_does_not_fit_is_made_again(
             assert path.read_bytes() == contents[path]
 
 
+@pytest.mark.parametrize("is_writable", [True, False])
+def test_what_a_killed_run_left_where_it_compiled_is_deleted(
+    is_writable: bool, own_cache: Path, tmp_path: Path, random_checkpoint: Path
+) -> None:
+    place = tmp_path / "temporary"
+    (place / f"audioset-{0:012x}").mkdir(parents=True)
+    if not is_writable:
+        own_cache.touch()
+    environment = {**os.environ, "TMPDIR": str(place)}
+    subprocess.run([sys.executable, "-c", LOAD, str(random_checkpoint)], check=True, env=environment)
+    assert list(place.iterdir()) == []
+
+
 def test_files_that_were_swapped_are_made_again(own_cache: Path, model: Model, random_checkpoint: Path) -> None:
     folder = own_cache / "models" / model.folder.name
     shutil.copytree(model.folder, folder)

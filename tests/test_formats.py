@@ -13,6 +13,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -704,6 +705,28 @@ def test_a_full_disk_is_an_output_error_in_every_format(
         write()
     assert stat.S_ISCHR(Path("/dev/full").stat().st_mode)
     assert not Path(f"/dev/.full.{PARTIAL}").exists()
+
+
+@pytest.mark.parametrize("n_bytes", [0, 100])
+@pytest.mark.parametrize("name", EMBED_FORMATS)
+def test_a_limit_on_the_size_of_files_is_an_output_error_in_every_format(
+    name: str, n_bytes: int, tmp_path: Path
+) -> None:
+    resource = pytest.importorskip("resource", reason="file sizes are limited on POSIX only")
+
+    def write() -> None:
+        with open_output(tmp_path / "output") as output, closing(make_writer(name, output, EMBED_FORMATS)) as writer:
+            for row in quantised_rows():
+                writer.write(row)
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, limits[1]))
+    try:
+        with pytest.raises(OutputError, match=r"cannot write .*: File too large\. Next step: "):
+            write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_reader_that_goes_away_ends_the_run_calmly() -> None:

@@ -15,13 +15,13 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
 from audioset.errors import OutputError, UsageError
-from audioset.files import check_regular, explain_os_errors, read_blocks, write_atomically
+from audioset.files import check_regular, explain_os_errors, read_blocks, temporary_folder, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -317,14 +317,15 @@ _scratch_folders: list[Path] = []
 def _scratch_folder() -> Path:
     if _scratch_folders:
         return _scratch_folders[0]
-    try:
-        folder = Path(tempfile.mkdtemp(prefix="audioset-"))
-    except OSError as error:
-        raise OutputError(
-            f"neither the cache {cache_folder()} nor a temporary folder can be written ({error.strerror}). "
-            "Next step: free some space, or set AUDIOSET_CACHE to a folder of yours"
-        ) from error
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(temporary_folder())
+        except OutputError as error:
+            raise OutputError(
+                f"neither the cache {cache_folder()} nor a temporary folder can be written ({error}). "
+                "Next step: free some space, or set AUDIOSET_CACHE to a folder of yours"
+            ) from error
+        atexit.register(stack.pop_all().close)
     _scratch_folders.append(folder)
     return folder
 

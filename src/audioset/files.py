@@ -352,9 +352,10 @@ def _is_plain(part: str) -> bool:
 def temporary_folder() -> Iterator[Path]:
     """A folder of this process in the system's place for such; those that killed processes left are deleted first."""
     place = Path(tempfile.gettempdir())
-    for leftover in place.glob("audioset-*"):
-        if TEMPORARY.fullmatch(leftover.name):
-            _sweep_one(leftover, leftover)
+    for found in (*place.glob("audioset-*"), *place.glob(f".audioset-*.{LOCK}")):
+        name = found.name.removeprefix(".").removesuffix(f".{LOCK}")
+        if TEMPORARY.fullmatch(name):
+            _sweep_one(place / name, place / name)
     folder = place / f"audioset-{uuid4().hex[:12]}"
     with ExitStack() as stack:
         with explain_os_errors(place):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import resource
 import shutil
 import sys
 import tempfile
@@ -27,14 +28,15 @@ from summary import Summary, write_figures, write_summary
 
 # Cases of a full session; a case of mutants is one mutant.
 FULL = {
-    "mutants": 60_000,
-    "kills": 320,
-    "disks": 60,
+    "mutants": 52_000,
+    "kills": 310,
+    "disks": 40,
     "descriptors": len(descriptors.CASES),
-    "writers": 40,
+    "writers": 24,
     "hostile": len(hostile.NAMES),
 }
 BATCHES_FROM_0 = ("descriptors", "hostile")  # their seeds number what there is
+PROCESSES = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 DISTURBANCES = {module.KIND: module.run_case for module in (kills, disks, descriptors, writers)}
 
 
@@ -53,6 +55,7 @@ def main() -> int:
     finally:
         shutil.rmtree(root, ignore_errors=True)
     summary.minutes = (time.monotonic() - started) / 60
+    summary.cpu_minutes = sum(sum(resource.getrusage(who)[:2]) for who in PROCESSES) / 60
     print("\n".join(summary.lines()))
     if options.json:
         write_summary(summary, options.json)
@@ -88,19 +91,24 @@ def _jobs(kinds: Sequence[str], seed: int, options: argparse.Namespace, stage: S
                 yield kind, len(seeds), lambda seeds=seeds: _mutants(seeds, stage.root)
         else:
             for number in range(first, first + n):
-                run = DISTURBANCES.get(kind)
-                if run:
-                    yield kind, 1, lambda number=number, run=run: run(number, stage)
-                else:
-                    yield kind, 1, lambda number=number: hostile.run_case(number, stage.root, strace)
+                yield kind, 1, lambda kind=kind, number=number: _case(kind, number, stage, strace)
 
 
 def _mutants(seeds: range, root: Path) -> mutants.Batch:
-    folder = root / f"mutants-{seeds[0]}"
+    folder = root / f"{mutants.KIND}-{seeds[0]}"
     try:
         return mutants.run_batch(seeds, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _case(kind: str, number: int, stage: Stage, strace: str | None) -> list[Finding]:
+    try:
+        if kind == hostile.KIND:
+            return hostile.run_case(number, stage.root, strace)
+        return DISTURBANCES[kind](number, stage)
+    finally:
+        shutil.rmtree(stage.root / f"{kind}-{number}", ignore_errors=True)
 
 
 def _run(jobs: Sequence[Job], n_workers: int, summary: Summary) -> None:

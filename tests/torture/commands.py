@@ -12,9 +12,10 @@ from typing import Any
 import fetch
 import numpy as np
 import soundfile
-from download_server import Site
-from downloads import clips_of, video_ids
-from outputs import read_index, read_output
+from download_server import RATE as SITE_RATE
+from download_server import Site, sound
+from downloads import END_S, START_S, clips_of, video_ids
+from outputs import read_cache, read_index, read_output
 from sandbox import COMMAND
 from sounds import noise, sine
 from tiny import write_tiny_model
@@ -57,6 +58,10 @@ def write_material(folder: Path, site: Site, weights: list[str]) -> Material:
     for name, n_clips in (("features", N_CLIPS), ("few_features", 20)):
         write_features(folder / name, [*_clips(n_clips, "bal_train"), *_clips(n_clips // 5, "eval")])
     write_segments(folder / "eval_segments.csv", clips_of(video_ids(N_VIDEOS)), "today")
+    (folder / "found").mkdir()
+    for video_id in video_ids(N_VIDEOS):
+        clip = sound(video_id)[int(START_S * SITE_RATE) : int(END_S * SITE_RATE)]
+        soundfile.write(folder / "found" / f"Y{video_id}.wav", clip, SITE_RATE)
     return Material(folder, site, weights)
 
 
@@ -154,6 +159,27 @@ def _download(material: Material) -> list[str]:
     return ["data", "download", "--url-template", material.site.url_template, *quick, "set", clips]
 
 
+def _adopt(material: Material) -> list[str]:
+    return ["data", "adopt", "set", material.found, str(material.folder / "eval_segments.csv")]
+
+
+def _finetune(material: Material, seed: str) -> list[str]:
+    small = ("--n-epochs", "2", "--least-batches", "1", "--n-threads", "1", "--device", "cpu", "--seed", seed, "-q")
+    plain = ("--equaliser-db", "0", "--noise-share", "0", "--stretch", "0", "--warp", "0")
+    return ["finetune", material.classes, "--backbone", material.model, *small, *plain, "-o", "tuned"]
+
+
+def _evaluate(material: Material, seed: str) -> list[str]:
+    data = ("--audio", material.sounds, "--labels", str(material.folder / "labels.csv"), "--resamples", "20")
+    return ["evaluate", material.model, *data, "--seed", seed, "-q", "-o", "evaluation"]
+
+
+def _accept(material: Material, numbers: str, label: str) -> list[str]:
+    example = str(material.folder / "few" / "00.wav")
+    accepted = ("--accept", numbers, "--label", label, "--to", "moments.csv")
+    return ["search", material.index, "--like", example, *accepted, "--model", material.model]
+
+
 def _calibrate(material: Material, *options: str) -> list[str]:
     labels = (str(material.folder / "labels.csv"), "--audio", material.sounds)
     return ["calibrate", *labels, "--model", material.model, *options, "-q", "-o", "calibrated"]
@@ -195,7 +221,21 @@ COMMANDS = {
             earlier=partial(_classifier, seed="1"),
             is_growing=True,
         ),
+        Command("finetune", partial(_finetune, seed="0"), "tuned", is_growing=True),
         Command("download", _download, "set", is_growing=True, weight=2),
+        Command("adopt", _adopt, "set", is_growing=True),
+        Command(
+            "search --accept",
+            partial(_accept, numbers="1,3-10", label="noise"),
+            "moments.csv",
+            earlier=partial(_accept, numbers="11-15", label="background"),
+        ),
+        Command(
+            "evaluate",
+            partial(_evaluate, seed="0"),
+            "evaluation",
+            earlier=partial(_evaluate, seed="1"),
+        ),
         Command(
             "calibrate",
             _calibrate,
@@ -206,10 +246,10 @@ COMMANDS = {
         Command(
             "models pull",
             lambda material: material.weights,
-            "../cache/models",
+            "../cache",
             is_growing=True,
             program=(sys.executable, fetch.__file__),
-            read=lambda path: list(read_output(path).values()),  # the folder's name is of the file's time
+            read=read_cache,
         ),
         Command("export", _export, "model.onnx", earlier=_export),
     )

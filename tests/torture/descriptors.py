@@ -18,7 +18,7 @@ def run_case(seed: int, stage: Stage, names: tuple[str, ...] = ()) -> list[Findi
     """One command with one combination; seeds from 0 to ``len(CASES)`` are all there are."""
     name, closed = CASES[seed % len(CASES)] if not names else (Random(seed).choice(names), CLOSED[seed % len(CLOSED)])
     command = COMMANDS[name]
-    case = stage.sandbox(f"descriptors-{seed}")
+    case = stage.sandbox(f"{KIND}-{seed}")
     running = case.start(command.arguments(stage.material), program=command.program, closed=closed)
     ended = running.wait()
     found = [*ended.faults((0,)), *running.wait_for_orphans()]

@@ -22,7 +22,7 @@ def run_case(seed: int, stage: Stage, names: tuple[str, ...] = ()) -> list[Findi
     rng = Random(seed)
     command, has_earlier = choose(rng, names)
     right = stage.reference(command, has_earlier)
-    case = stage.sandbox(f"disk-{seed}")
+    case = stage.sandbox(f"{KIND}-{seed}")
     n_bytes = rng.randrange(right.n_bytes + 1)
     is_mounted = os.geteuid() == 0 and rng.random() < 0.5 and _can_mount(case.root)
     with _small_disk(case.work, n_bytes + SPARE_BYTES) if is_mounted else _no_disk() as make_room:

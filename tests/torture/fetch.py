@@ -60,13 +60,10 @@ def weights_server(data: bytes) -> Iterator[list[str]]:
     """What this program needs to know to fetch the data, as long as the block runs."""
     handler = type("_WeightsHandler", (_Handler,), {"data": data})
     server = _Server(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     digest = hashlib.sha256(data).hexdigest()
-    yield [f"http://127.0.0.1:{server.server_port}/{NAME}", f"sha256:{digest}", str(len(data))]
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with server:
+        yield [f"http://127.0.0.1:{server.server_port}/{NAME}", f"sha256:{digest}", str(len(data))]
 
 
 def yamnet_file() -> bytes:

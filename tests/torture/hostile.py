@@ -33,7 +33,7 @@ def run_case(seed: int, root: Path, strace: str | None = None) -> list[Finding]:
     """Write one hostile input, run the command that reads it, and see what it has done."""
     name = NAMES[seed % len(NAMES)]
     hostile = HOSTILE[name]
-    folder = root / f"hostile-{seed}"
+    folder = root / f"{KIND}-{seed}"
     shutil.rmtree(folder, ignore_errors=True)
     case = Sandbox.make(folder)
     outside = _outside(folder)

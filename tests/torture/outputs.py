@@ -13,11 +13,13 @@ from typing import Any
 import h5py
 import numpy as np
 from safetensors.numpy import load_file
-from sandbox import digest_of
+from sandbox import digest_of, walk
+
+from audioset.cache import ASSETS, CHECK_SUFFIX, is_whole
 
 TOLERANCE = 1e-6
 # Names of entries that say when, where and how fast; they may differ between two runs that say the same.
-VOLATILE = frozenset(("elapsed_s", "timings_s", "clips from the cache"))
+VOLATILE = frozenset(("elapsed_s", "core_s", "timings_s", "clips from the cache"))
 PRESENT = "is there"  # all that matters of a file for people
 
 
@@ -104,6 +106,13 @@ def read_index(folder: Path) -> Any:
     card = _json(folder / "index.json")
     rows = [row for name in card.pop("shards") for row in _parquet(folder / name)]
     return {**card, "rows": sorted(rows, key=lambda row: (row["path"], row["start_s"]))}
+
+
+def read_cache(folder: Path) -> Any:
+    """The downloads in a cache, and what is there and does not fit its checksum."""
+    files = [path for path in walk(folder) if path.is_file() and path.suffix not in (CHECK_SUFFIX, ".lock")]
+    downloads = {path.name: digest_of(path) for path in files if path.parent.name == ASSETS}
+    return {"downloads": downloads, "damaged": [path.name for path in files if not is_whole(path)]}
 
 
 def difference(right: Any, found: Any, where: str = "") -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import re
 import resource
@@ -10,21 +11,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 SEED = int(os.environ.get("TORTURE_SEED", "1"))  # of the first case of the short form
-PATIENCE_S = 60.0  # a command that computes for less than IDLE_CPU_S in so long hangs, on a busy machine too
-IDLE_CPU_S = 0.3
-LONGEST_S = 900.0
 POLL_S = 0.01
+N_POLLS = 6_000  # a command that sleeps and computes for less than IDLE_CPU_S during so many hangs, on any machine
+IDLE_CPU_S = 0.3
 MEMORY_MIB = 3_000  # resident, of the largest process of a command
 CPU_S = 120  # of each process of a command
 TRACEBACK = b"Traceback (most recent call last)"
-LEFTOVERS = re.compile(r"^\..+\.\d+\.[0-9a-f]{6,}|\.partial$|^audioset-|\.part$|\.tmp$")
+LEFTOVERS = re.compile(r"^\..+\.(audioset-(partial|lock)|[0-9a-f]{32})$|^audioset-|\.(part|partial|tmp)$")
 OF_OTHERS = re.compile(r"^torchinductor_")  # PyTorch's own cache
 
 
@@ -178,13 +178,9 @@ class Running:
         with suppress(ProcessLookupError):
             (os.killpg if to_group else os.kill)(self.pid, number)
 
-    def wait(self, longest_s: float = LONGEST_S) -> Ended:
-        """Wait for the end; a command that does not come to one is killed."""
-        deadline = time.monotonic() + longest_s
-        hangs = False
-        while not self.has_ended and not hangs and time.monotonic() < deadline:
-            hangs = self._is_idle(min(deadline, time.monotonic() + PATIENCE_S))
-        hung = not self.has_ended
+    def wait(self) -> Ended:
+        """Wait for the end; a command that hangs is killed, and one that computes for ever by the system."""
+        hung = not self._comes_to(lambda: self.has_ended)
         if hung:
             self.send(signal.SIGKILL, to_group=True)
             while not self.has_ended:
@@ -194,37 +190,50 @@ class Running:
         out, err = (log.read_bytes() for log in self._logs)
         return Ended(None if hung else status, out, err, seconds, max_rss_mib)
 
-    def _is_idle(self, until: float) -> bool:
-        """Whether the command lives then, and has hardly computed since."""
-        before = self._cpu_s()
-        while not self.has_ended and time.monotonic() < until:
+    def _comes_to(self, end: Callable[[], bool]) -> bool:
+        """Wait for an end as long as the command computes or would if it could; whether it came."""
+        cpu_s = self._cpu_s()
+        for n_polls in itertools.count(1):
+            if end():
+                return True
             time.sleep(POLL_S)
-        return not self.has_ended and self._cpu_s() - before < IDLE_CPU_S
+            if n_polls % N_POLLS == 0:
+                before, cpu_s = cpu_s, self._cpu_s()
+                if abs(cpu_s - before) < IDLE_CPU_S and not self._wants_to_compute():
+                    return False
+        raise AssertionError("counting came to an end")
+
+    def _wants_to_compute(self) -> bool:
+        """Whether a thread of this session waits for a processor or for a disk."""
+        threads = (path for pid in session_members(self.pid) for path in Path(f"/proc/{pid}/task").glob("*/stat"))
+        return any(fields and fields[0] in "RD" for fields in map(_fields, threads))
 
     def _cpu_s(self) -> float:
         """Processor time of the processes of this session that are alive, and of their children that have ended."""
-        return sum(sum(map(int, _fields(pid)[11:15])) for pid in session_members(self.pid)) / os.sysconf("SC_CLK_TCK")
+        ticks = sum(sum(map(int, _fields(_stat(pid))[11:15])) for pid in session_members(self.pid))
+        return ticks / os.sysconf("SC_CLK_TCK")
 
-    def wait_for_orphans(self, patience_s: float = 60.0) -> Iterator[str]:
+    def wait_for_orphans(self) -> Iterator[str]:
         """Processes that outlive the command; they are killed."""
-        deadline = time.monotonic() + patience_s
-        while (members := session_members(self.pid)) and time.monotonic() < deadline:
-            time.sleep(POLL_S)
-        if members:
-            yield f"{len(members)} processes lived on"
+        if not self._comes_to(lambda: not session_members(self.pid)):
+            yield f"{len(session_members(self.pid))} processes lived on"
             self.send(signal.SIGKILL, to_group=True)
 
 
 def session_members(session: int) -> list[int]:
     """Processes of a session that are alive."""
     pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
-    return [pid for pid in pids if (fields := _fields(pid)) and fields[0] != "Z" and int(fields[3]) == session]
+    return [pid for pid in pids if (fields := _fields(_stat(pid))) and fields[0] != "Z" and int(fields[3]) == session]
 
 
-def _fields(pid: int) -> list[str]:
-    """What the system says of a process, from its state on; nothing if it is gone."""
+def _stat(pid: int) -> Path:
+    return Path(f"/proc/{pid}/stat")
+
+
+def _fields(stat: Path) -> list[str]:
+    """What the system says of a process or thread, from its state on; nothing if it is gone."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return stat.read_text().rpartition(")")[2].split()
     except OSError:
         return []
 

@@ -85,12 +85,8 @@ class Stage:
     def left(self, case: Sandbox, command: Command, has_earlier: bool) -> Iterator[str]:
         """What is wrong with what a run has left that ended well."""
         right = self.reference(command, has_earlier).values
-        try:
-            found = command.read(case.work / command.output)
-        except Exception as error:  # whatever a reader makes of a file that is not whole
-            yield f"{command.output} cannot be read: {error!r}"
-        else:
-            yield from first(difference(right, found))
+        problems = list(unreadable(case, command))
+        yield from problems or first(difference(right, command.read(case.work / command.output)))
         yield from case.leftovers()
         yield from self.input_changes()
 
@@ -108,7 +104,10 @@ def open_stage(root: Path) -> Iterator[Stage]:
     """Inputs below ``root``, and a site that runs as long as the block."""
     with Site() as site, weights_server(yamnet_file()) as weights:
         (root / "material").mkdir(parents=True)
-        yield Stage(root, write_material(root / "material", site, weights))
+        material = write_material(root / "material", site, weights)
+        making = Sandbox.make(root / "making")
+        check_done("index", making.run(["index", material.sounds, "--model", material.model, "-o", material.index]))
+        yield Stage(root, material)
 
 
 def check_done(name: str, ended: Ended) -> None:
@@ -135,6 +134,14 @@ def half_written(case: Sandbox, command: Command, before: dict[Path, str], right
         if is_output and is_new and path.is_file():
             yield f"half written: {name}"
     yield from (f"the earlier {path.name} is gone" for path in before if not path.exists())
+
+
+def unreadable(case: Sandbox, command: Command) -> Iterator[str]:
+    """An output that is not whole."""
+    try:
+        command.read(case.work / command.output)
+    except Exception as error:  # whatever a reader makes of it
+        yield f"{command.output} cannot be read: {error!r}"
 
 
 def first(texts: Iterator[str], n: int = 3) -> list[str]:

@@ -39,7 +39,8 @@ class Summary:
     outcomes : Counter of str
         What became of the mutants.
     findings : list of Finding
-    minutes : float
+    minutes, cpu_minutes : float
+        On the clock, and of all processors.
     max_rss_mib : float
         Of the largest process of a run with mutants.
     """
@@ -49,6 +50,7 @@ class Summary:
     outcomes: collections.Counter[str] = field(default_factory=collections.Counter)
     findings: list[Finding] = field(default_factory=list)
     minutes: float = 0.0
+    cpu_minutes: float = 0.0
     max_rss_mib: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
@@ -56,6 +58,7 @@ class Summary:
         return {
             "seed": self.seed,
             "minutes": round(self.minutes, 1),
+            "processor minutes": round(self.cpu_minutes, 1),
             "cases": dict(self.n_cases),
             "findings": [str(finding) for finding in self.findings],
             "mutants": {
@@ -69,12 +72,16 @@ class Summary:
 
     def lines(self) -> Iterable[str]:
         """For a person."""
-        yield f"torture from seed {self.seed}: {self.minutes:.1f} minutes, {len(self.findings)} findings"
-        for kind, title in TITLES.items():
-            yield f"{self.n_cases[kind]:>9,} {title}: {self._n_faulty(kind)} with a finding"
-        yield f"mutants of {len(sources())} files: " + ", ".join(
-            f"{count:,} {outcome}" for outcome, count in self.outcomes.most_common()
+        yield (
+            f"torture from seed {self.seed}: {self.minutes:.1f} minutes, {self.cpu_minutes:.1f} of processors, "
+            f"{len(self.findings)} findings"
         )
+        for kind, n in self.n_cases.items():
+            yield f"{n:>9,} {TITLES[kind]}: {self._n_faulty(kind)} with a finding"
+        if self.outcomes:
+            yield f"mutants of {len(sources())} files: " + ", ".join(
+                f"{count:,} {outcome}" for outcome, count in self.outcomes.most_common()
+            )
         yield from (f"  {finding}" for finding in self.findings)
 
     def table(self) -> str:

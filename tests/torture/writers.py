@@ -18,7 +18,7 @@ def run_case(seed: int, stage: Stage, names: tuple[str, ...] = ()) -> list[Findi
     """Start two; each ends well or is refused, and the output is that of one of them."""
     rng = Random(seed)
     command, _ = choose(rng, names)
-    case = stage.sandbox(f"writers-{seed}")
+    case = stage.sandbox(f"{KIND}-{seed}")
     arguments = command.arguments(stage.material)
     other = command.earlier(stage.material) if command.earlier and rng.random() < 0.5 else arguments
     one = case.start(arguments, "one", command.program)

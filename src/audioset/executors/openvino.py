@@ -15,8 +15,9 @@ import numpy as np
 
 from audioset import cache
 from audioset.cache import Graph
-from audioset.errors import EngineError
+from audioset.errors import AudioSetError, EngineError
 from audioset.executors.forks import check_not_forked
+from audioset.files import temporary_folder
 from audioset.networks.ops import Outputs
 
 logger = logging.getLogger(__name__)
@@ -137,19 +138,19 @@ def _compile(core: Any, graph: Graph, options: dict[str, Any]) -> Any:
     if not isinstance(network, Path):
         return _compile_plain(core, network, options, graph.name)
     try:
-        with tempfile.TemporaryDirectory(prefix="audioset-", ignore_cleanup_errors=True) as private:
+        with temporary_folder() as private:
             kept = {path.name for path in network.parent.glob(f"*{BLOB_SUFFIX}") if cache.is_whole(path)}
             for name in kept:
-                shutil.copyfile(network.parent / name, Path(private, name))
-            cached = {**options, "CACHE_DIR": private, "CACHE_MODE": "OPTIMIZE_SIZE"}
+                shutil.copyfile(network.parent / name, private / name)
+            cached = {**options, "CACHE_DIR": str(private), "CACHE_MODE": "OPTIMIZE_SIZE"}
             compiled = core.compile_model(str(network), "CPU", cached)
             with suppress(OSError):  # costs the next start time, and this one nothing
-                for path in Path(private).glob(f"*{BLOB_SUFFIX}"):
+                for path in private.glob(f"*{BLOB_SUFFIX}"):
                     if path.name not in kept:
                         cache.put(network.parent / path.name, path.read_bytes())
                 cache.drop_damaged(network.parent, BLOB_SUFFIX, MAX_BLOBS)
             return compiled
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, AudioSetError) as error:
         logger.info("compiling %s with the cache failed (%s); compiling without", network, error)
     return _compile_plain(core, str(network), options, str(network))
 

@@ -67,7 +67,7 @@ class NpzWriter:
         paths = tuple(self._indices)
         errors = [self._errors.get(path, "") for path in paths]
         texts = zip(TEXTS, (np.array(text, np.str_) for text in (paths, errors, self._model)), strict=True)
-        with self._files, self._explained(), zipfile.ZipFile(self._stream, "w") as archive:
+        with self._explained(), self._files, zipfile.ZipFile(self._stream, "w") as archive:
             for name, spool in self._spools.items():
                 with _member(archive, name) as member:
                     self._copy(name, spool, member)
