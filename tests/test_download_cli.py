@@ -27,8 +27,10 @@ from test_download_media import film
 from audioset.cli import cli
 from audioset.data.adopt import NAMES
 from audioset.data.clips import Key
+from audioset.data.download import PARTIAL_FOLDER
 from audioset.data.fetch import FetchSettings, YtDlpFetch
 from audioset.data.ledger import Ledger
+from audioset.data.machine import machine_name
 from audioset.data.segments import write_segments
 from audioset.errors import ConflictError, DataError, MissingExtraError, NoInputError, OutputError, UsageError
 
@@ -299,6 +301,21 @@ def test_files_of_other_tools_are_taken_over(tmp_path, clip_list, capsys, layout
     assert {path.stat().st_nlink for path in paths} == ({2} if how == "link" else {1})
     assert len(files_in(tmp_path, "old")) == 6, "nothing is taken away"
     assert as_json(capsys, "adopt", folder, tmp_path / "old")["n_done_before"] == 6
+
+
+def test_clips_of_a_killed_adoption_are_taken_over(tmp_path, clip_list, capsys):
+    ids, folder = video_ids(6), tmp_path / "set"
+    for video_id in ids:
+        write(tmp_path / "old" / f"Y{video_id}.wav", video_id)
+    assert data("adopt", folder, clip_list, clip_list) == 0
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        owner = f"{machine_name()}:{ended.pid}:00000000"
+    with Ledger(folder / "ledger.sqlite") as ledger:
+        assert ledger.take(Key(ids[0], 500, 1500), owner, 3600.0)
+    (folder / PARTIAL_FOLDER / owner.replace(":", "=")).mkdir(parents=True)
+    capsys.readouterr()
+    assert as_json(capsys, "adopt", folder, tmp_path / "old")["n_adopted"] == 6
+    assert not (folder / PARTIAL_FOLDER).exists()
 
 
 def test_whole_videos_are_cut(tmp_path, clip_list, capsys):

@@ -426,9 +426,10 @@ def test_a_run_that_was_killed_goes_on_with_the_same_bits(sounds, config, tmp_pa
     with pytest.raises(Killed, match="killed"):
         run(sounds, config, tmp_path / "model", kill_at(epoch))
     assert not (tmp_path / "model" / CARD_NAME).exists()
-    run(sounds, config, tmp_path / "model")
+    record = run(sounds, config, tmp_path / "model")
     assert_same_weights(weights_of(whole), weights_of(tmp_path / "model"))
     assert lines_of(whole) == lines_of(tmp_path / "model")
+    assert [line["epoch"] for line in record["history"]] == list(range(1, config.n_epochs + 1))
 
 
 def test_a_signal_stops_within_a_pass_and_the_run_goes_on_with_the_same_bits(sounds, config, tmp_path, monkeypatch):
@@ -451,9 +452,11 @@ def test_a_signal_stops_within_a_pass_and_the_run_goes_on_with_the_same_bits(sou
 
 def test_a_finished_run_is_not_trained_again_and_leaves_no_checkpoints(sounds, config, tmp_path):
     first = run(sounds, config, tmp_path / "model")
+    (tmp_path / "model" / "run" / "checkpoints").mkdir()  # of a run that was killed just before its end
     again = run(sounds, config, tmp_path / "model", kill_at(1))
     assert again["evaluations"] == first["evaluations"]
-    assert not list((tmp_path / "model" / "run").glob("checkpoints/*"))
+    assert again["history"] == first["history"]
+    assert not (tmp_path / "model" / "run" / "checkpoints").exists()
 
 
 def test_other_settings_and_other_data_are_conflicts(sounds, config, tmp_path):

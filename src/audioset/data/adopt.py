@@ -13,7 +13,7 @@ from typing import Any
 
 from audioset.data.clips import Clip, Key, place
 from audioset.data.cutter import Cutter
-from audioset.data.download import PARTIAL_FOLDER
+from audioset.data.download import PARTIAL_FOLDER, clean_up
 from audioset.data.ledger import Ledger
 from audioset.data.machine import new_owner
 from audioset.data.media import MediaFile, MediaSettings, check_file, write_clip
@@ -98,7 +98,8 @@ class Adopter:
         self._scratch = folder / PARTIAL_FOLDER / self._owner.replace(":", "=")
 
     def adopt(self, source: Path, watch: Callable[[Path], None] = lambda path: None) -> Adoption:
-        """Take over all files of a folder and those below it, or one HDF5 file of PANNs."""
+        """Take over all files of a folder and those below it, or one HDF5 file of PANNs; killed runs' clips as well."""
+        clean_up(self._ledger, self._folder, LEASE_S)
         self._scratch.mkdir(parents=True, exist_ok=True)
         try:
             with Cutter() as cutter:

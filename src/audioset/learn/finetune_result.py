@@ -40,7 +40,7 @@ from audioset.sounds.check import Check, check_collection
 from audioset.sounds.collection import Collection
 from audioset.sounds.splits import fold_by_file, fold_by_group
 from audioset.train.average import Weights
-from audioset.train.checkpoint import Record
+from audioset.train.checkpoint import Record, read_measurements
 from audioset.train.distributed import Processes, join_processes
 from audioset.train.finite import named
 from audioset.weights.model_folder import ModelCard
@@ -162,7 +162,6 @@ class _Finetuning:
         self._folder, self._processes = folder, processes
         self._on_stage, self._on_line = on_stage, on_line
         self._seconds: dict[str, float] = {}
-        self._history: list[Record] = []
         self._warnings: list[str] = []
 
     def run(self, check: Check | None, n_folds: int) -> Record:
@@ -180,7 +179,7 @@ class _Finetuning:
         with self._timed("training"):
             name, validation = self._validation(train_rows)
             learned = np.setdiff1d(train_rows, validation)
-            weights = self._train(learned, validation, self._folder / RUN, self._note)
+            weights = self._train(learned, validation, self._folder / RUN)
         if test_rows.size:
             held_out.insert(0, self._measured(GIVEN_TEST, test_rows, weights, "test"))
         if not n_folds and validation.size:
@@ -270,7 +269,7 @@ class _Finetuning:
             own = sorted({collection.clips[row].group or "" for row in np.flatnonzero(held)})
             names.append(", ".join(own[:3]) if name == BY_GROUP else f"fold {fold + 1}")
             self._on_stage(f"cross-validation: {names[-1]}", fold, int(folds.max()) + 1)
-            weights = self._train(rows[~held], rows[held][:0], self._folder / FOLDS / str(fold + 1), self._on_line)
+            weights = self._train(rows[~held], rows[held][:0], self._folder / FOLDS / str(fold + 1))
             scores[held] = self._scores(rows[held], weights)
         targets = self._task.targets[rows]
         chosen = np.flatnonzero(is_judged)
@@ -292,8 +291,8 @@ class _Finetuning:
             )
         return is_judged
 
-    def _train(self, rows: IndexArray, held_out: IndexArray, folder: Path, on_line: OnLine | None) -> Weights:
-        return train(self._task, self._config, rows, held_out, folder, self._processes, on_line)
+    def _train(self, rows: IndexArray, held_out: IndexArray, folder: Path) -> Weights:
+        return train(self._task, self._config, rows, held_out, folder, self._processes, self._on_line)
 
     def _measured(self, name: str, rows: IndexArray, weights: Weights, fold_name: str) -> HeldOut:
         zeros = np.zeros(len(rows), np.intp)
@@ -323,7 +322,7 @@ class _Finetuning:
             clips=self._usable.clips,
             held_out=held_out,
             thresholds=thresholds,
-            history=self._history,
+            history=read_measurements(self._folder / RUN),
             findings=[finding.to_dict() for finding in self._check.findings],
             settings=config.as_dict(),
             timings_s=self._seconds,
@@ -366,11 +365,6 @@ class _Finetuning:
                 "Next step: --cross-validate holds out each group in turn"
             ]
         return []
-
-    def _note(self, line: Record) -> None:
-        self._history.append(line)
-        if self._on_line:
-            self._on_line(line)
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

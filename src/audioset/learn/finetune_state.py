@@ -12,7 +12,6 @@ import torch
 
 from audioset.errors import ConflictError
 from audioset.executors.torch import network_to_torch
-from audioset.files import explain_os_errors
 from audioset.learn.backbones import Backbone, Head
 from audioset.learn.finetune_config import FinetuneConfig, read_finetune_config
 from audioset.learn.finetune_layers import find_stages, make_optimizer
@@ -124,7 +123,8 @@ class FinetuneFolder(RunFolder):
         super().__init__(path, settings, data_digest, is_writer=is_writer)
 
     def finished(self, card: ModelCard) -> Weights:
-        """The weights of a run that has been here to its end."""
+        """The weights of a run that has been here to its end, and perhaps was killed before all was cleared away."""
+        self._clear()
         return {name: torch.from_numpy(value) for name, value in load_weights(card, self.path).items()}
 
     def signed(self, card: ModelCard) -> ModelCard:
@@ -134,9 +134,11 @@ class FinetuneFolder(RunFolder):
     def finish(self, card: ModelCard, weights: Any) -> None:
         """Write the model, and delete the checkpoints."""
         super().finish(card, weights)
+        self._clear()
+
+    def _clear(self) -> None:
         if self._is_writer:
-            with explain_os_errors(self.path):
-                shutil.rmtree(self.path / CHECKPOINTS, ignore_errors=True)
+            shutil.rmtree(self.path / CHECKPOINTS, ignore_errors=True)
 
     def _check_settings(self) -> None:
         path = self.path / CONFIG_NAME

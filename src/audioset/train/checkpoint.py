@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -180,22 +181,25 @@ class RunFolder:
             )
 
     def _strike_out_after(self, iteration: int) -> None:
-        path = self.path / METRICS_NAME
-        if not (self._is_writer and path.is_file()):
+        if not (self._is_writer and (self.path / METRICS_NAME).is_file()):
             return
-        kept = []
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                is_before = json.loads(line)["iteration"] <= iteration
-            except DAMAGE:
-                is_before = False  # the end of a line that was being written
-            if is_before:
-                kept.append(f"{line}\n")
-        self._write(METRICS_NAME, "".join(kept).encode())
+        kept = [record for record in read_measurements(self.path) if record["iteration"] <= iteration]
+        self._write(METRICS_NAME, "".join(f"{json.dumps(record)}\n" for record in kept).encode())
 
     def _write(self, name: str, data: bytes) -> None:
         with output_file(self.path / name) as temporary:
             temporary.write_bytes(data)
+
+
+def read_measurements(folder: Path) -> list[Record]:
+    """The measurements of a run; what is no line of them, as the end of one that was being written, is left out."""
+    path, records = folder / METRICS_NAME, list[Record]()
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
+        with suppress(*DAMAGE):
+            record = json.loads(line)
+            int(record["iteration"])
+            records.append(record)
+    return records
 
 
 def _read(path: Path) -> tuple[Tensors, Record]:
