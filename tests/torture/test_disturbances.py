@@ -14,7 +14,7 @@ from stage import open_stage
 QUICK = ("tag to tags.csv", "tag to tags.parquet", "embed to embeddings.npz", "index", "convert to features.parquet")
 CASES = [
     pytest.param(module, number, id=f"{module.KIND}-{number}")
-    for module, n in ((kills, 6), (disks, 3), (descriptors, 3), (writers, 3))
+    for module, n in ((kills, 6), (disks, 3), (descriptors, 2), (writers, 2))
     for number in range(n)
 ]
 

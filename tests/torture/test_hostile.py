@@ -9,7 +9,7 @@ import pytest
 from hostile_place import HOSTILE
 from sandbox import SEED
 
-N_CASES = 10
+N_CASES = 8
 
 
 def test_there_are_hostile_files_for_every_reader():
