@@ -566,6 +566,27 @@ def test_training_clips_are_counted_by_class(tmp_path):
 # ---- Files of scores
 
 
+def test_a_folder_without_room_for_all_of_it_gets_nothing(tmp_path):
+    resource = pytest.importorskip("resource", reason="file sizes are limited on POSIX only")
+    evaluation, clips = evaluate_scores(*random_pair(), QUICK)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, limits[1]))
+    try:
+        with pytest.raises(OutputError, match=r"cannot write .*report\.md: File too large"):
+            write_folder(tmp_path / "out", evaluation.to_record(), clips, {"report.md": "x" * 500_001})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_the_record_has_its_name_first(tmp_path, monkeypatch):
+    evaluation, clips = evaluate_scores(*random_pair(), QUICK)
+    named, original = [], Path.replace
+    monkeypatch.setattr(Path, "replace", lambda path, target: (named.append(target.name), original(path, target))[1])
+    write_folder(tmp_path / "out", evaluation.to_record(), clips, {"report.md": "x"})
+    assert named == ["evaluation.json", "report.md", "scores.npz"]
+
+
 def test_scores_come_back_as_they_were_written(tmp_path):
     scores, targets = random_pair()
     evaluation, clips = evaluate_scores(scores, targets, QUICK)

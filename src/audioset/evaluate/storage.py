@@ -6,6 +6,7 @@ import json
 import os
 import zipfile
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,14 +99,15 @@ def write_folder(folder: Path, record: Mapping[str, Any], clips: ScoredClips | N
     OutputError
         The disk is full, or the place does not allow it.
     """
-    if clips is not None:
-        with output_file(folder / SCORES_NAME) as temporary:
-            _save(temporary, clips)
-    for name, text in texts.items():
-        with output_file(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8", newline="\n")
-    with output_file(folder / (COMPARISON_NAME if clips is None else CARD_NAME)) as temporary:
-        temporary.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8", newline="\n")
+    name = COMPARISON_NAME if clips is None else CARD_NAME
+    texts = {**texts, name: json.dumps(record, indent=1, allow_nan=False) + "\n"}
+    # All are whole before one has its name, and the last to be opened has it first: the record, by which the same
+    # command knows the others as its own, wherever it was stopped.
+    with ExitStack() as stack:
+        if clips is not None:
+            _save(stack.enter_context(output_file(folder / SCORES_NAME)), clips)
+        for name, text in texts.items():
+            stack.enter_context(output_file(folder / name)).write_text(text, encoding="utf-8", newline="\n")
 
 
 def is_record(path: Path, kind: str) -> bool:
