@@ -334,6 +334,7 @@ def test_isolated_audio_is_that_of_this_process(model: Model, tmp_path: Path, ca
     blocks = list(IsolatedAudio(path, 16_000).blocks())
     waveform, _ = audioset.read_audio(path, sample_rate=16_000, mono=True)
     np.testing.assert_array_equal(np.concatenate(blocks), waveform)
+    caplog.clear()  # read_audio says it as well
     with caplog.at_level(logging.WARNING):
         parts = list(model.predict_blocks(path, isolated=True))
         expected = list(model.predict_blocks(path))

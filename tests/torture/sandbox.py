@@ -169,7 +169,10 @@ class Running:
         if self._ended is None:
             pid, status, usage = os.wait4(self.pid, os.WNOHANG)
             if pid:
-                self._ended = os.waitstatus_to_exitcode(status), usage.ru_maxrss / 1024
+                # What was forked counts too, before the command took its place: this process's own size says nothing.
+                own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+                max_rss = usage.ru_maxrss if usage.ru_maxrss > own else 0
+                self._ended = os.waitstatus_to_exitcode(status), max_rss / 1024
                 self._process.returncode = self._ended[0]
         return self._ended is not None
 
