@@ -412,6 +412,19 @@ def test_a_command_that_was_told_to_ignore_a_signal_does(tmp_path: Path) -> None
     assert (result.returncode, result.stdout.strip()) == (0, b"on")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signals on Windows")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_in_a_callback_where_nothing_can_be_raised_is_not_lost(name: str) -> None:
+    code = (
+        "import os, signal, time, weakref\nfrom audioset.stopping import stop_when_asked\nstop_when_asked()\n"
+        f"def back(reference):\n os.kill(os.getpid(), signal.{name})\n for _ in range(1000): pass\n"
+        "thing = {1}\nreference = weakref.ref(thing, back)\n"
+        "try:\n del thing\n time.sleep(60)\nexcept KeyboardInterrupt: print('stopped')"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120, check=False)
+    assert (result.returncode, result.stdout.strip(), result.stderr) == (0, b"stopped", b"")
+
+
 # ---- Names that no disk takes
 
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import stat
+import sys
 import threading
+import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from types import FrameType
 from typing import Any
 
 ASKING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))  # as Ctrl-C does
+AGAIN_S = 0.05  # until a signal is sent again that came at a moment at which it could not end anything
 
 
 class Stopped(KeyboardInterrupt):
@@ -69,6 +75,21 @@ def stop_when_asked() -> None:
     for number in ASKING:
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, _stop)
+    sys.unraisablehook = partial(_ask_again, sys.unraisablehook)
+
+
+def _ask_again(note: Callable[[Any], object], unraisable: Any) -> None:
+    """Do not lose a signal that came where Python can raise nothing, as in the callback of a weak reference."""
+    error = unraisable.exc_value
+    if isinstance(error, KeyboardInterrupt):
+        _thread.start_new_thread(_ask_later, (error.number if isinstance(error, Stopped) else signal.SIGINT,))
+    else:
+        note(unraisable)
+
+
+def _ask_later(number: int) -> None:
+    time.sleep(AGAIN_S)
+    os.kill(os.getpid(), number)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
