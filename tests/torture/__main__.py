@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1]))
@@ -75,11 +76,11 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-Job = tuple[str, int, Callable[[], "mutants.Batch | list[Finding]"]]
+Job = tuple[str, range, Callable[[], "mutants.Batch | list[Finding]"]]
 
 
 def _jobs(kinds: Sequence[str], seed: int, options: argparse.Namespace, stage: Stage) -> Iterator[Job]:
-    """What is to be done: the kind, the number of cases, and a function that does them."""
+    """What is to be done: the kind, the seeds, and a function that does them."""
     is_single = bool(options.kinds) and options.seed is not None
     strace = hostile.find_strace()
     for kind in kinds:
@@ -88,10 +89,11 @@ def _jobs(kinds: Sequence[str], seed: int, options: argparse.Namespace, stage: S
         if kind == mutants.KIND:
             for start in range(first, first + n, mutants.BATCH):
                 seeds = range(start, min(start + mutants.BATCH, first + n))
-                yield kind, len(seeds), lambda seeds=seeds: _mutants(seeds, stage.root)
+                yield kind, seeds, lambda seeds=seeds: _mutants(seeds, stage.root)
         else:
             for number in range(first, first + n):
-                yield kind, 1, lambda kind=kind, number=number: _case(kind, number, stage, strace)
+                seeds = range(number, number + 1)
+                yield kind, seeds, lambda kind=kind, number=number: _case(kind, number, stage, strace)
 
 
 def _mutants(seeds: range, root: Path) -> mutants.Batch:
@@ -114,21 +116,31 @@ def _case(kind: str, number: int, stage: Stage, strace: str | None) -> list[Find
 def _run(jobs: Sequence[Job], n_workers: int, summary: Summary) -> None:
     """Do all jobs on all cores, and say what comes of each."""
     started = time.monotonic()
-    with ThreadPoolExecutor(n_workers) as pool:
-        futures = {pool.submit(run): (kind, n) for kind, n, run in jobs}
+    with ThreadPoolExecutor(n_workers) as pool, _cancelling(pool):
+        futures = {pool.submit(run): (kind, seeds) for kind, seeds, run in jobs}
         for number, future in enumerate(as_completed(futures), start=1):
-            kind, n = futures[future]
-            result = future.result()
+            kind, seeds = futures[future]
+            error = future.exception()
+            result = [Finding(kind, seeds[0], f"was not tried: {error!r}")] if error else future.result()
             findings = result if isinstance(result, list) else result.findings
             if isinstance(result, mutants.Batch):
                 summary.outcomes += result.outcomes
                 summary.max_rss_mib = max(summary.max_rss_mib, result.max_rss_mib)
-            summary.n_cases[kind] += n
+            summary.n_cases[kind] += len(seeds)
             summary.findings += findings
             for finding in findings:
                 print(finding, flush=True)
             if number % 20 == 0:
                 print(f"{(time.monotonic() - started) / 60:5.1f} min, {number}/{len(jobs)}", flush=True)
+
+
+@contextmanager
+def _cancelling(pool: ThreadPoolExecutor) -> Iterator[None]:
+    """Begin nothing more when the block ends early, as by Ctrl-C."""
+    try:
+        yield
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 if __name__ == "__main__":
