@@ -347,6 +347,14 @@ def test_isolated_audio_is_that_of_this_process(model: Model, tmp_path: Path, ca
     np.testing.assert_array_equal(some, waveform[: len(some)])
 
 
+def test_a_process_that_is_kept_follows_to_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.wav").write_bytes(wav_bytes(noise(16_000), 16_000))
+        monkeypatch.chdir(tmp_path / name)
+        assert sum(len(block) for block in IsolatedAudio(f"{name}.wav", 16_000).blocks()) == 16_000
+
+
 # ---- Scores that are no numbers
 
 

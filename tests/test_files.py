@@ -231,3 +231,14 @@ def test_a_lock_is_free_again(tmp_path):
             with pytest.raises(ConflictError, match="another run is writing"), locked(tmp_path / "a"):
                 raise AssertionError("it began")
     assert names(tmp_path) == []
+
+
+def test_a_folder_that_is_there_is_refused_and_what_a_killed_run_left_beside_it_goes(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.txt").write_text("whole")
+    (tmp_path / f".out.{LOCK}").touch()
+    (tmp_path / f".out.{PARTIAL}").mkdir()
+    with pytest.raises(ConflictError, match="out is there already"), output_folder(tmp_path / "out"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (tmp_path / "out" / "a.txt").read_text() == "whole"

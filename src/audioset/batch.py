@@ -235,7 +235,7 @@ class _Worker:
         self.file = file
         self.n_files += 1
         self._clock.restart()
-        self._child.send(json.dumps(file.path))
+        self._child.send(self._line(file))
 
     def next_message(self) -> Message | None:
         """The next message, or None where there is none yet. A worker that is gone says ``failed``."""
@@ -296,7 +296,12 @@ class _Worker:
         self._child.close_pipes()
         self._begin()
         if self.file is not None:
-            self._child.send(json.dumps(self.file.path))
+            self._child.send(self._line(self.file))
+
+    @staticmethod
+    def _line(file: _File) -> str:
+        """Where the file is; absolute, for this process may have gone to another folder since the worker started."""
+        return json.dumps(os.path.abspath(file.path) if file.path else "")  # noqa: PTH100 - links stay links
 
 
 class _Run:

@@ -199,8 +199,8 @@ def output_folder(path: Path) -> Iterator[Path]:
     OutputError
         The disk is full, or the place does not allow it.
     """
-    _check_free(path)
-    with partial_folder(path) as temporary:
+    with partial_folder(path) as temporary:  # first: what a killed run has left goes, even where all was done
+        _check_free(path)
         yield temporary
         with explain_os_errors(path):
             flush_tree(temporary)

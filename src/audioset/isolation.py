@@ -69,7 +69,8 @@ class IsolatedAudio:
         *,
         n_samples: int | None = None,
     ) -> None:
-        self._job = json.dumps([os.fspath(path), sample_rate, n_samples])
+        # Absolute: a process that is kept may have been started in another folder.
+        self._job = json.dumps([os.path.abspath(path), sample_rate, n_samples])  # noqa: PTH100 - links stay links
         self._limits = limits
         self.warnings: tuple[str, ...] = ()
 

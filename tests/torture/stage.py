@@ -75,7 +75,7 @@ class Stage:
 
         What replaces no earlier output may find that all was done before the disturbance.
         """
-        is_done = not (command.earlier or command.is_growing) and not list(self.left(case, command, has_earlier))
+        is_done = not (command.earlier or command.is_growing) and not list(self._wrong(case, command, has_earlier))
         allowed = (0, CONFLICT) if is_done else (0,)
         ended = case.run(command.arguments(self.material), "again", command.program)
         yield from (f"the same command again {what}" for what in ended.faults(allowed))
@@ -84,11 +84,15 @@ class Stage:
 
     def left(self, case: Sandbox, command: Command, has_earlier: bool) -> Iterator[str]:
         """What is wrong with what a run has left that ended well."""
+        yield from self._wrong(case, command, has_earlier)
+        yield from case.leftovers()
+        yield from self.input_changes()
+
+    def _wrong(self, case: Sandbox, command: Command, has_earlier: bool) -> Iterator[str]:
+        """What is wrong with its output."""
         right = self.reference(command, has_earlier).values
         problems = list(unreadable(case, command))
         yield from problems or first(difference(right, command.read(case.work / command.output)))
-        yield from case.leftovers()
-        yield from self.input_changes()
 
     def earlier(self, command: Command) -> Sandbox:
         """Where an earlier run of the command has left its output."""
