@@ -122,6 +122,13 @@ class Sandbox:
 COMMAND = [sys.executable, "-m", "audioset"]
 
 
+def peak_mib(pid: int) -> float:
+    """The most memory that a process has had. What wait4 says also counts this process, from which it was forked."""
+    with suppress(OSError, ValueError, StopIteration), Path(f"/proc/{pid}/status").open(encoding="utf-8") as status:
+        return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) / 1024
+    return 0.0
+
+
 class Running:
     """A command that runs, with all that it starts."""
 
@@ -162,17 +169,16 @@ class Running:
             )
         self.pid = self._process.pid
         self._ended: tuple[int, float] | None = None
+        self._max_rss_mib = 0.0
 
     @property
     def has_ended(self) -> bool:
         """Whether the command itself has ended."""
         if self._ended is None:
-            pid, status, usage = os.wait4(self.pid, os.WNOHANG)
+            self._max_rss_mib = max(self._max_rss_mib, peak_mib(self.pid))
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
-                # What was forked counts too, before the command took its place: this process's own size says nothing.
-                own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-                max_rss = usage.ru_maxrss if usage.ru_maxrss > own else 0
-                self._ended = os.waitstatus_to_exitcode(status), max_rss / 1024
+                self._ended = os.waitstatus_to_exitcode(status), self._max_rss_mib
                 self._process.returncode = self._ended[0]
         return self._ended is not None
 
