@@ -180,3 +180,17 @@ def _random_tensor(rng: np.random.Generator, name: str, shape: tuple[int, ...]) 
         return rng.normal(0, 0.1, shape).astype(np.float32)
     n_inputs = np.prod(shape[:2] if "depthwise" in name else shape[:-1])
     return rng.normal(0, np.sqrt(2 / n_inputs), shape).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small MobileNet with weights of its own."""
+    rng = np.random.default_rng(0)
+    arguments = {"width": 0.1, "n_classes": 5}
+    shapes, _ = trace_shapes(NETWORKS["mobilenet"], (None, 128), arguments)
+    weights = {name: rng.normal(0, 0.5 / np.sqrt(np.prod(shape[1:])), shape) for name, shape in shapes.items()}
+    weights |= {name: np.ones(shapes[name]) for name in shapes if name.endswith("running_var")}
+    folder = tmp_path_factory.mktemp("backbone")
+    card = ModelCard("mobilenet", arguments, "efficientat", list("abcde"), "none", {"is_published": False})
+    write_model_folder(folder, card, {name: value.astype(np.float32) for name, value in weights.items()})
+    return folder

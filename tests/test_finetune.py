@@ -22,7 +22,7 @@ from audioset.frontend import EFFICIENTAT, PANNS, VGGISH, YAMNET, log_mel
 from audioset.models import NETWORKS
 from audioset.networks.ops import trace_shapes
 from audioset.sounds.reading import read_collection
-from audioset.weights.model_folder import CARD_NAME, WEIGHTS_NAME, ModelCard, read_card, write_model_folder
+from audioset.weights.model_folder import CARD_NAME, WEIGHTS_NAME, read_card
 
 torch = pytest.importorskip("torch")
 
@@ -67,20 +67,6 @@ def write_sounds(folder, counts, seed=0):
         for number in range(count):
             waveform = sound(kind, rng.uniform(0.2, 0.5), rng)
             (folder / kind / f"{'abc'[number % 3]}_{number}.wav").write_bytes(wav_bytes(waveform, RATE))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory):
-    """A small MobileNet with weights of its own."""
-    rng = np.random.default_rng(0)
-    arguments = {"width": 0.1, "n_classes": 5}
-    shapes, _ = trace_shapes(NETWORKS["mobilenet"], (None, 128), arguments)
-    weights = {name: rng.normal(0, 0.5 / np.sqrt(np.prod(shape[1:])), shape) for name, shape in shapes.items()}
-    weights |= {name: np.ones(shapes[name]) for name in shapes if name.endswith("running_var")}
-    folder = tmp_path_factory.mktemp("backbone")
-    card = ModelCard("mobilenet", arguments, "efficientat", list("abcde"), "none", {"is_published": False})
-    write_model_folder(folder, card, {name: value.astype(np.float32) for name, value in weights.items()})
     return folder
 
 

@@ -21,8 +21,6 @@ from audioset.errors import AssetError
 from audioset.frontend import EFFICIENTAT, PANNS, VGGISH, YAMNET
 from audioset.labels import LabelSet
 from audioset.learn.fit import Recipe, fit
-from audioset.models import NETWORKS
-from audioset.networks.ops import trace_shapes
 from audioset.sounds.reading import read_collection
 from audioset.weights.model_folder import WEIGHTS_NAME, ModelCard, write_model_folder
 
@@ -70,20 +68,6 @@ def quiet(tmp_path_factory):
         for kind, sound in quiet_sounds(number).items():
             (folder / kind).mkdir(exist_ok=True)
             (folder / kind / f"{number}.wav").write_bytes(wav_bytes(sound, RATE))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def small_mobilenet(tmp_path_factory):
-    """A small MobileNet with weights of its own."""
-    rng = np.random.default_rng(0)
-    arguments = {"width": 0.1, "n_classes": 5}
-    shapes, _ = trace_shapes(NETWORKS["mobilenet"], (None, 128), arguments)
-    weights = {name: rng.normal(0, 0.5 / np.sqrt(np.prod(shape[1:])), shape) for name, shape in shapes.items()}
-    weights |= {name: np.ones(shapes[name]) for name in shapes if name.endswith("running_var")}
-    folder = tmp_path_factory.mktemp("backbone")
-    card = ModelCard("mobilenet", arguments, "efficientat", list("abcde"), "none", {"is_published": False})
-    write_model_folder(folder, card, {name: value.astype(np.float32) for name, value in weights.items()})
     return folder
 
 
@@ -195,9 +179,9 @@ def audioset(*arguments):
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_finetune_ends_with_a_usable_model(quiet, small_mobilenet, tmp_path):
+def test_finetune_ends_with_a_usable_model(quiet, backbone, tmp_path):
     result = audioset(
-        "finetune", quiet, "--backbone", small_mobilenet, "--output", tmp_path / "model", "--n-epochs", 2,
+        "finetune", quiet, "--backbone", backbone, "--output", tmp_path / "model", "--n-epochs", 2,
         "--batch-size", 8, "--least-batches", 1, "--n-threads", 1, "--device", "cpu", "--style-share", 1,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
@@ -207,7 +191,7 @@ def test_finetune_ends_with_a_usable_model(quiet, small_mobilenet, tmp_path):
     assert_usable(tmp_path / "model")
 
 
-def test_a_silent_background_is_learned_with_independent_classes(quiet, small_mobilenet, tmp_path):
+def test_a_silent_background_is_learned_with_independent_classes(quiet, backbone, tmp_path):
     folder = tmp_path / "quiet"
     for path in quiet.glob("*/*.wav"):
         (folder / path.parent.name).mkdir(parents=True, exist_ok=True)
@@ -219,7 +203,7 @@ def test_a_silent_background_is_learned_with_independent_classes(quiet, small_mo
     collection = read_collection(folder)
     assert any(not clip.labels for clip in collection.clips)
     config = FinetuneConfig(
-        backbone=str(small_mobilenet), n_epochs=2, batch_size=8, least_batches=1, n_threads=1, device="cpu"
+        backbone=str(backbone), n_epochs=2, batch_size=8, least_batches=1, n_threads=1, device="cpu"
     )
     finetune(collection, config, tmp_path / "model")
     assert_usable(tmp_path / "model")

@@ -523,9 +523,7 @@ def pad_ends(waveform: FloatArray, spec: FrontendSpec) -> FloatArray:
     samples = waveform[:-1] if spec.preemphasis else waveform
     before, after = spec.margins
     dtype = np.float64 if spec.preemphasis else waveform.dtype
-    signal = np.empty(
-        before + len(samples) + after, dtype
-    )  # filled in place: 0.36 ms for ten seconds; 0.52 with np.pad
+    signal = np.empty(before + len(samples) + after, dtype)  # filled in place: two thirds of the time of np.pad
     inside = signal[before : before + len(samples)]
     inside[:] = samples
     if spec.preemphasis:
