@@ -1,4 +1,4 @@
-"""``python -m audioset``."""
+"""Where ``audioset`` and ``python -m audioset`` begin."""
 
 import os
 import sys
@@ -10,7 +10,17 @@ if __name__ == "__main__" and not getattr(sys.flags, "safe_path", False) and sys
     if __file__.startswith(f"{here}{os.sep}audioset{os.sep}__main__."):
         sys.path.append(here)
 
-from audioset.cli import main
+
+def main() -> None:
+    """Run the command line; Ctrl-C ends it without a word while it is still being imported."""
+    import signal
+
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from audioset.cli import main as run
+
+    run()
+
 
 if __name__ == "__main__":
     main()

@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 ASKING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))  # as Ctrl-C does
+_came: list[int] = []  # signals that stop_when_asked has turned into Stopped
 AGAIN_S = 0.05  # until a signal is sent again that came at a moment at which it could not end anything
 
 
@@ -71,11 +72,22 @@ class Stopping:
 
 
 def stop_when_asked() -> None:
-    """Let SIGTERM and SIGHUP end this process as Ctrl-C does; not where it was started to ignore them, as by nohup."""
-    for number in ASKING:
-        if signal.getsignal(number) == signal.SIG_DFL:
+    """Let SIGINT, SIGTERM and SIGHUP raise Stopped; not where this was started to ignore them, as by nohup."""
+    for number in (signal.SIGINT, *ASKING):
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, _stop)
     sys.unraisablehook = partial(_ask_again, sys.unraisablehook)
+
+
+def signal_of(error: BaseException) -> int | None:
+    """Return the number of the signal because of which this came out, or None.
+
+    A library that was just being imported, or cleaning up, may have made another error of ``Stopped``.
+    """
+    cause = error if isinstance(error, Stopped) else error.__cause__
+    if isinstance(cause, Stopped):
+        return cause.number
+    return _came[-1] if _came else None
 
 
 def _ask_again(note: Callable[[Any], object], unraisable: Any) -> None:
@@ -96,6 +108,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
     if number == getattr(signal, "SIGHUP", None):
         for output in (1, 2):
             _leave_terminal(output)
+    _came.append(number)
     raise Stopped(number)
 
 

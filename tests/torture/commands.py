@@ -15,7 +15,7 @@ import soundfile
 from download_server import RATE as SITE_RATE
 from download_server import Site, sound
 from downloads import END_S, START_S, clips_of, video_ids
-from outputs import read_cache, read_index, read_output
+from outputs import read_cache, read_index, read_output, read_rows
 from sandbox import COMMAND
 from sounds import noise, sine
 from tiny import write_tiny_model
@@ -229,6 +229,7 @@ COMMANDS = {
             partial(_accept, numbers="1,3-10", label="noise"),
             "moments.csv",
             earlier=partial(_accept, numbers="11-15", label="background"),
+            read=read_rows,
         ),
         Command(
             "evaluate",

@@ -101,6 +101,11 @@ READERS: dict[str, Callable[[Path], Any]] = {
 }
 
 
+def read_rows(path: Path) -> list[Any]:
+    """The rows of a table that commands add to, in whichever order they did."""
+    return sorted(read_output(path) or [], key=str)
+
+
 def read_index(folder: Path) -> Any:
     """The moments of an index, in whichever files they are."""
     card = _json(folder / "index.json")

@@ -15,7 +15,7 @@ KIND = "writers"
 
 
 def run_case(seed: int, stage: Stage, names: tuple[str, ...] = ()) -> list[Finding]:
-    """Start two; each ends well or is refused, and the output is that of one of them."""
+    """Start two; each ends well or is refused, and the output is what one or both of them make."""
     rng = Random(seed)
     command, _ = choose(rng, names)
     case = stage.sandbox(f"{KIND}-{seed}")
@@ -37,10 +37,11 @@ def run_case(seed: int, stage: Stage, names: tuple[str, ...] = ()) -> list[Findi
 
 
 def _mixed(stage: Stage, case: Sandbox, command: Command) -> list[str]:
-    """How the output, or a file of it, differs from the nearer of the two that it may be."""
-    folders = [stage.earlier(command).work] if command.earlier else []
-    others = [command.read(folder / command.output) for folder in folders]
-    rights = [stage.reference(command, has_earlier=False).values, *others]
+    """How the output, or a file of it, differs from the nearest of those that it may be."""
+    rights = [stage.reference(command, has_earlier=False).values]
+    if command.earlier:  # that of the other, or of both where rows are added
+        rights.append(command.read(stage.earlier(command).work / command.output))
+        rights.append(stage.reference(command, has_earlier=True).values)
     found = command.read(case.work / command.output)
     if not command.output.endswith("/"):
         return _nearest(rights, found)

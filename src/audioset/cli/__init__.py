@@ -16,7 +16,7 @@ from audioset.child import fill_standard_descriptors
 from audioset.cli.echo import echo
 from audioset.cli.lazy import LazyGroup
 from audioset.errors import AudioSetError, OutputError, plain
-from audioset.stopping import Stopped, stop_when_asked
+from audioset.stopping import signal_of, stop_when_asked
 
 # command -> (module, one line for the list of commands)
 COMMANDS = {
@@ -94,24 +94,29 @@ def main() -> None:
         stop_when_asked()
         exit_code = cli.main(prog_name="audioset", standalone_mode=False)
         sys.stdout.flush()
-        sys.exit(exit_code)
     except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
-    except click.ClickException as error:
+        exit_code = error.exit_code
+    except (Exception, KeyboardInterrupt) as error:
+        exit_code = _report(error)
+    sys.exit(exit_code)
+
+
+def _report(error: BaseException) -> int:
+    """Say what ended the command, and return its exit code; what no one foresaw is raised again."""
+    stopped_by = signal_of(error)
+    if stopped_by is not None or isinstance(error, (click.Abort, KeyboardInterrupt)):
+        with suppress(OSError):  # a terminal that is gone
+            echo("audioset: stopped", err=True)
+        return 128 + (stopped_by or signal.SIGINT)
+    if isinstance(error, click.ClickException):
         words = io.StringIO()
         error.show(words)
         echo(words.getvalue(), err=True, nl=False)
-        sys.exit(error.exit_code)
-    except AudioSetError as error:
+        return error.exit_code
+    if isinstance(error, AudioSetError):
         echo(f"audioset: {error}", err=True)
-        sys.exit(error.exit_code)
-    except OSError as error:
-        if not _is_output_lost():
-            raise
+        return error.exit_code
+    if isinstance(error, OSError) and _is_output_lost():
         echo(f"audioset: cannot write standard output: {error.strerror}. Next step: choose another place", err=True)
-        sys.exit(OutputError.exit_code)
-    except (click.Abort, KeyboardInterrupt) as error:
-        with suppress(OSError):  # a terminal that is gone
-            echo("audioset: stopped", err=True)
-        stopped = error if isinstance(error, Stopped) else error.__cause__
-        sys.exit(128 + (stopped.number if isinstance(stopped, Stopped) else signal.SIGINT))
+        return OutputError.exit_code
+    raise error

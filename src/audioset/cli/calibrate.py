@@ -113,11 +113,12 @@ def calibrate(labels: Path, **options: Any) -> int:
     clips = gather_clips(table, source.recordings(), options["pool"])
     found = fit(clips.scores, clips.targets, table.labels, recordings=clips.recordings, recipe=recipe)
     calibration = _with_origin(found.calibration, labels, table, options)
+    if target and calibration.thresholds:
+        with explain_os_errors(str(target)):
+            copy_model(card, folder, target, replace(card, calibration=calibration.to_record()))
     _print_report(found, calibration, as_json=options["as_json"])
     if target:
         _check_fit(found)
-        with explain_os_errors(str(target)):
-            copy_model(card, folder, target, replace(card, calibration=calibration.to_record()))
         if not options["quiet"]:
             echo(f"audioset: {target} has thresholds of its own for {len(calibration.thresholds)} labels", err=True)
     return 3 if source.n_failed else 0
