@@ -29,6 +29,13 @@ ASSETS = Path(
 YAMNET_SHAPES, _ = trace_shapes(NETWORKS["yamnet"], (96, 64), {"n_classes": 521})
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Say how a process of tests died, which pytest-xdist does not."""
+    if error:
+        print(f"\n{node.gateway.id} ended with status {node.gateway._io.popen.wait(10)}")  # noqa: T201
+
+
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let sockets reach this machine only."""

@@ -1,7 +1,9 @@
-"""Trainings in several processes, and programs that stand for Python's."""
+"""Trainings in several processes, signals, and programs that stand for Python's."""
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -28,3 +30,9 @@ def torchrun(*arguments: Path) -> None:
         if ABORTED not in process.stderr:
             break
     assert process.returncode == 0, process.stderr
+
+
+def ask_to_stop() -> None:
+    """Send this process a signal to stop, which must be waited for: it would end all tests."""
+    assert callable(signal.getsignal(signal.SIGTERM)), "nothing waits for SIGTERM"
+    os.kill(os.getpid(), signal.SIGTERM)

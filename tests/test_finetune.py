@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from processes import torchrun
+from processes import ask_to_stop, torchrun
 from safetensors.numpy import load_file
 from sounds import wav_bytes
 
@@ -425,7 +423,7 @@ def test_a_signal_stops_within_a_pass_and_the_run_goes_on_with_the_same_bits(sou
     def piece(self, row, rng):
         seen.append(row)
         if len(seen) == 22:  # in the second batch of the second pass
-            os.kill(os.getpid(), signal.SIGTERM)
+            ask_to_stop()
         return original(self, row, rng)
 
     monkeypatch.setattr(Spectrograms, "piece", piece)

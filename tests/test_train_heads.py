@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from processes import torchrun
+from processes import ask_to_stop, torchrun
 
 from audioset.data.feature_clips import FeatureClip
 from audioset.data.feature_folder import write
@@ -622,7 +622,7 @@ def test_a_killed_process_goes_on_with_the_same_bits(config, tmp_path):
 def test_a_signal_stops_after_the_iteration_and_leaves_a_checkpoint(config, tmp_path):
     def interrupt(line):
         if line["iteration"] == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
+            ask_to_stop()
 
     before = signal.getsignal(signal.SIGTERM)
     train(config, tmp_path / "whole")
