@@ -26,7 +26,7 @@ PADS = {
 }
 
 MAX_SECONDS = 86_400.0  # between patches, and in one
-SAMPLES_AT_ONCE = 65_536  # of frames that are transformed together: their spectra stay in a core's own cache
+SAMPLES_AT_ONCE = 98_304  # of frames that are transformed together: their spectra stay in a core's own cache
 
 
 @dataclass(frozen=True)
