@@ -19,10 +19,10 @@ import numpy as np
 import soundfile
 from report import print_bound
 
-from audioset.data.clips import Shard
-from audioset.data.ledger import Ledger
-from audioset.data.media import MediaSettings, cut_clip
-from audioset.data.segments import Segment
+from audioset.dataset.download.clips import Shard
+from audioset.dataset.download.ledger import Ledger
+from audioset.dataset.download.media import MediaSettings, cut_clip
+from audioset.dataset.lists.segments import Segment
 
 N_CLIPS = 2_041_789
 N_CLAIMS = 200

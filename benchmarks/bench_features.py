@@ -26,9 +26,9 @@ from pathlib import Path
 import numpy as np
 from report import print_bound
 
-from audioset.data import feature_folder
-from audioset.data.feature_folder import open_arrays
-from audioset.data.features import WRITERS, convert, read, read_arrays
+from audioset.dataset.features import folder as feature_folder
+from audioset.dataset.features.folder import open_arrays
+from audioset.dataset.features.reading import WRITERS, convert, read, read_arrays
 
 N_RUNS = 5
 N_ALL = 2_084_320

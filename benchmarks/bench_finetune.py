@@ -30,11 +30,11 @@ from report import print_bound
 
 from audioset import load_model
 from audioset.allocator import keep_freed_memory
-from audioset.audio import read_audio
-from audioset.learn.finetune_config import FinetuneConfig, read_finetune_config
-from audioset.learn.finetune_result import finetune
+from audioset.audio.reading import read_audio
 from audioset.sounds.collection import Collection
 from audioset.sounds.reading import read_collection
+from audioset.train.finetune.config import FinetuneConfig, read_finetune_config
+from audioset.train.finetune.result import finetune
 from audioset.train.settings import parse_argument
 
 QUICK_EPOCHS = 4

@@ -29,7 +29,7 @@ from audioset import load_model, metrics
 from audioset.networks.heads import HEADS
 from audioset.train import read_config, train
 from audioset.train.checkpoint import METRICS_NAME
-from audioset.train.examples import load_examples
+from audioset.train.heads.examples import load_examples
 
 OURS, PUBLISHED = "two-branch", ("single-attention", "feature-attention")
 HOLDOUT = 1 / 6

@@ -25,9 +25,9 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from audioset.learn.embeddings import embed_collection
 from audioset.sounds.reading import read_collection
 from audioset.sounds.splits import fold_by_group
+from audioset.train.classifier.embeddings import embed_collection
 
 # backbone: what is asked for by file and by speaker
 BOUNDS = {"yamnet": (0.84, 0.355), "mn04": (0.94, 0.40)}

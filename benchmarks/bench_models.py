@@ -21,7 +21,7 @@ from report import print_bound
 
 import audioset
 from audioset.assets import find_asset
-from audioset.models import MODELS
+from audioset.models.published import MODELS
 
 N_CLIPS = 100
 CLIP_S = 10

@@ -22,11 +22,11 @@ from pathlib import Path
 from report import print_bound
 
 from audioset.assets import find_file
-from audioset.data.segments import Segment, SegmentList, read_segments, write_segments
-from audioset.data.selection import Selection, select
-from audioset.data.statistics import count_segments
-from audioset.data.strong import StrongLabel, StrongTable, read_strong, write_strong
-from audioset.labels import LabelSet
+from audioset.dataset.lists.segments import Segment, SegmentList, read_segments, write_segments
+from audioset.dataset.lists.selection import Selection, select
+from audioset.dataset.lists.statistics import count_segments
+from audioset.dataset.lists.strong import StrongLabel, StrongTable, read_strong, write_strong
+from audioset.labels.labels import LabelSet
 
 N_CLIPS = 2_041_789
 N_STRONG_CLIPS, N_STRONG = 103_463, 934_821

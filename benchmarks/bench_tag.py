@@ -31,7 +31,7 @@ from report import print_bound
 import audioset
 from audioset.errors import EngineError
 from audioset.frontend import log_mel, patches
-from audioset.predict import Model
+from audioset.models.model import Model
 
 N_RUNS = 5
 RESAMPY_S = 60  # resampy is linear in the length, and so slow that a tenth is enough to know

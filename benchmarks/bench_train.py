@@ -30,16 +30,16 @@ from torch import nn
 from torch.nn import functional
 
 from audioset import metrics
-from audioset.data import feature_folder
-from audioset.train.augment import Preparation
+from audioset.dataset.features import folder as feature_folder
 from audioset.train.checkpoint import METRICS_NAME
-from audioset.train.config import TrainConfig
 from audioset.train.distributed import Processes
-from audioset.train.examples import Batch, Examples, load_data
-from audioset.train.loop import measure, predict, take_step, train
-from audioset.train.samplers import make_sampler
-from audioset.train.sparse_labels import SparseLabels
-from audioset.train.state import TrainingState
+from audioset.train.heads.augment import Preparation
+from audioset.train.heads.config import TrainConfig
+from audioset.train.heads.examples import Batch, Examples, load_data
+from audioset.train.heads.loop import measure, predict, take_step, train
+from audioset.train.heads.samplers import make_sampler
+from audioset.train.heads.sparse_labels import SparseLabels
+from audioset.train.heads.state import TrainingState
 
 HEADS = ("average-pooling", "single-attention", "feature-attention")
 N_CLASSES, N_SECONDS, SIZE, WIDTH, BATCH = 527, 10, 128, 1024, 500

@@ -21,9 +21,9 @@ from report import print_bound
 import audioset
 from audioset.errors import EngineError, MissingExtraError
 from audioset.frontend import patches
+from audioset.models.model import Model
 from audioset.networks.ops import trace_shapes
 from audioset.networks.vggish import vggish
-from audioset.predict import Model
 from audioset.weights.model_folder import ModelCard, write_model_folder
 
 N_RUNS = 5

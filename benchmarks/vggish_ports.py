@@ -31,18 +31,18 @@ from bench_vggish import write_random_model
 from numpy.lib.stride_tricks import sliding_window_view
 
 from audioset.assets import find_asset
-from audioset.audio import read_audio
+from audioset.audio.reading import read_audio
+from audioset.audio.resampling import resample_blocks
 from audioset.cache import Graph
 from audioset.concurrency import available_cores
 from audioset.executors.onnx import network_to_onnx
 from audioset.executors.openvino import OpenVinoEngine
 from audioset.frontend import VGGISH, hz_to_mel, log_mel, mel_weights, n_patches, pad_to_patch, patches
-from audioset.models import load_weights as read_model_weights
-from audioset.models import prepare_model
+from audioset.models.postprocess import Postprocessor, dequantize
+from audioset.models.published import load_weights as read_model_weights
+from audioset.models.published import prepare_model
 from audioset.networks.ops import trace_shapes
 from audioset.networks.vggish import vggish
-from audioset.postprocess import Postprocessor, dequantize
-from audioset.resampling import resample_blocks
 from audioset.weights.model_folder import read_weights
 
 Array = np.ndarray

@@ -13,13 +13,13 @@ import soundfile
 from download_server import RATE, Site, sound
 
 from audioset.assets import hash_file
-from audioset.data.clips import Key
-from audioset.data.download import PARTIAL_FOLDER, Downloader, find_lost_files
-from audioset.data.fetch import Fetch, Fetched, FetchSettings, YtDlpFetch
-from audioset.data.ledger import LEDGER_NAME, Ledger
-from audioset.data.media import MediaSettings
-from audioset.data.runs import Outcome, RunSettings
-from audioset.data.segments import Segment
+from audioset.dataset.download.clips import Key
+from audioset.dataset.download.download import PARTIAL_FOLDER, Downloader, find_lost_files
+from audioset.dataset.download.fetch import Fetch, Fetched, FetchSettings, YtDlpFetch
+from audioset.dataset.download.ledger import LEDGER_NAME, Ledger
+from audioset.dataset.download.media import MediaSettings
+from audioset.dataset.download.runs import Outcome, RunSettings
+from audioset.dataset.lists.segments import Segment
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 START_S, END_S = 0.5, 1.5

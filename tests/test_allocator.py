@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from audioset.allocator import KEPT_MEMORY_ENVIRONMENT, keep_freed_memory
-from audioset.batch import WORKER_ENVIRONMENT
+from audioset.runs.batch import WORKER_ENVIRONMENT
 
 COUNT_FAULTS = """
 import resource, sys

@@ -22,36 +22,27 @@ LAYERS = (
         "arguments",
         "allocator",
         "cache",
-        "child",
         "concurrency",
         "errors",
         "files",
         "folders",
-        "label_tables",
         "hdf5",
-        "limits",
         "text",
-        "labels",
-        "ontology",
-        "events",
-        "postprocess",
         "records",
         "stopping",
     ),
-    ("calibration", "clip_labels", "leaf_events"),
-    ("containers", "decoders", "resampling", "levels", "reader", "audio", "isolation", "assets"),
+    ("labels",),
+    ("calibration",),
+    ("assets", "audio"),
     ("frontend",),
     ("networks",),
     ("executors", "weights"),
-    ("models", "stream"),
-    ("predict", "metrics", "data"),
-    ("sounds",),
-    ("head_model",),
-    ("loading",),
-    ("formats", "worker", "checks"),
-    ("batch", "plots", "evaluate", "reports"),
+    ("metrics", "models"),
+    ("dataset", "sounds"),
+    ("formats",),
+    ("runs", "evaluate", "reports"),
     ("train", "search"),
-    ("learn", "export"),
+    ("export",),
     ("cli",),
     ("__main__",),
 )
@@ -59,7 +50,7 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 HEAVY = ("numpy", "openvino", "onnx", "onnxruntime", "h5py", "av", "soundfile", "soxr", "click", "rich", "platformdirs")
 NEVER = ("librosa", "pickle", "joblib")
 FRAMEWORKS = {
-    "torch": ("executors.torch", "executors.torch_frontend", "train", "learn", "export"),
+    "torch": ("executors.torch", "executors.torch_frontend", "train", "export"),
     "keras": ("executors.keras", "export.keras", "export.tflite"),
     "tensorflow": ("export.tflite",),
 }
@@ -146,11 +137,11 @@ from audioset import metrics, __version__
 
 def later():
     from audioset.export.openvino import load
-    import audioset.plots
+    import audioset.reports.plots
 """
     assert set(imported_names(ast.parse(source))) == {
         *("numpy", "audioset", "audioset.export", "audioset.export.onnx", "audioset.metrics"),
-        *("audioset.export.openvino", "audioset.plots"),
+        *("audioset.export.openvino", "audioset.reports.plots"),
     }
     assert find_circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
     assert find_circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []

@@ -11,8 +11,8 @@ from sounds import sine, wav_bytes
 
 import audioset
 from audioset import Model, frontend, load_model
-from audioset.events import EventSettings
-from audioset.limits import Limits
+from audioset.audio.limits import Limits
+from audioset.labels.events import EventSettings
 from audioset.sounds.measuring import measure_files
 
 NO_NUMBERS = ("0.48", None, True, [1])

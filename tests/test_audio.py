@@ -26,11 +26,11 @@ from sounds import (
     write_format,
 )
 
-from audioset.audio import mono_blocks, open_audio, read_audio, waveform_to_mono
-from audioset.containers import known_formats
+from audioset.audio.containers import known_formats
+from audioset.audio.limits import LIMITS, Limits
+from audioset.audio.reading import mono_blocks, open_audio, read_audio, waveform_to_mono
+from audioset.audio.resampling import resample_blocks
 from audioset.errors import AudioError, UsageError
-from audioset.limits import LIMITS, Limits
-from audioset.resampling import resample_blocks
 
 FORMATS = {name: row[2] for name, row in {**SOUNDFILE_FORMATS, **AV_FORMATS}.items()}
 PATH_SOURCE, BYTES_SOURCE, FILE_SOURCE = (
@@ -296,7 +296,7 @@ def test_mono_blocks_do_not_depend_on_the_block_size(monkeypatch):
     data = wav_bytes(noise(100_000, 2), 44_100)
     results = []
     for block_frames in (1_000, 32_768, 1_000_000):
-        monkeypatch.setattr("audioset.decoders.BLOCK_FRAMES", block_frames)
+        monkeypatch.setattr("audioset.audio.decoders.BLOCK_FRAMES", block_frames)
         with open_audio(data) as reader:
             results.append(np.concatenate(list(mono_blocks(reader, 16_000))))
     np.testing.assert_array_equal(results[0], results[1])

@@ -14,10 +14,11 @@ import pytest
 from processes import python_that
 from sounds import noise, sine, wav_bytes
 
-from audioset import Limits, Model, batch
-from audioset.batch import predict_parts, tag_files
+from audioset import Limits, Model
 from audioset.errors import EngineError, UsageError
-from audioset.predict import SLAB_PATCHES
+from audioset.models.model import SLAB_PATCHES
+from audioset.runs import batch
+from audioset.runs.batch import predict_parts, tag_files
 
 FAULTS = Path(__file__).parent / "faults"
 IMPATIENT = Limits(worker_stall_s=1.5)
@@ -189,7 +190,7 @@ def test_a_worker_that_dies_while_it_starts_is_started_once_more(
 
 
 def test_worker_ends_with_its_parent() -> None:
-    command = [sys.executable, "-c", "from audioset.worker import main; main()"]
+    command = [sys.executable, "-c", "from audioset.runs.worker import main; main()"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
         worker.stdin.close()
         assert worker.wait(timeout=20) == 0

@@ -16,9 +16,9 @@ from audioset import load_model
 from audioset.assets import hash_file
 from audioset.cli import cli
 from audioset.errors import AssetError, UsageError
-from audioset.head_model import HeadModel
-from audioset.labels import LabelSet
-from audioset.models import MODELS, bundled_models, find_model
+from audioset.labels.labels import LabelSet
+from audioset.models.head_model import HeadModel
+from audioset.models.published import MODELS, bundled_models, find_model
 from audioset.weights.model_folder import WEIGHTS_NAME, read_card
 
 NAME = "vggish-audioset527"

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from audioset import LabelSet, Model, Prediction, load_model
 from audioset.calibration import Calibration
+from audioset.calibration.clips import Patches, gather_clips, read_label_table
 from audioset.calibration.fit import Recipe, best_threshold, fit, measure
 from audioset.calibration.score_maps import (
     MAX_BLOCKS,
@@ -23,11 +24,10 @@ from audioset.calibration.score_maps import (
     fit_platt,
     map_from_record,
 )
-from audioset.clip_labels import Patches, gather_clips, read_label_table
 from audioset.errors import UsageError, WeightsError
-from audioset.events import Event, EventDetector, EventSettings, scores_to_events
-from audioset.leaf_events import LeafEvents, leaf_events
-from audioset.models import copy_model
+from audioset.labels.events import Event, EventDetector, EventSettings, scores_to_events
+from audioset.labels.leaf_events import LeafEvents, leaf_events
+from audioset.models.published import copy_model
 from audioset.weights.model_folder import ModelCard, copy_model_folder, read_card, write_model_folder
 
 LABELS = LabelSet(("/m/a", "/m/b", "/m/c"), ("A", "B", "C"))

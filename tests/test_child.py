@@ -20,12 +20,13 @@ from processes import python_that
 from sounds import noise, sine, wav_bytes
 
 import audioset
-from audioset import Model, child, isolation, load_model
-from audioset.child import LineChild, StallClock, find_interpreter
-from audioset.data.cutter import Cutter
+from audioset import Model, load_model
+from audioset.audio import child, isolation
+from audioset.audio.child import LineChild, StallClock, find_interpreter
+from audioset.audio.isolation import IsolatedAudio
+from audioset.audio.limits import Limits
+from audioset.dataset.download.cutter import Cutter
 from audioset.errors import AudioError, EngineError, MissingExtraError, UsageError
-from audioset.isolation import IsolatedAudio
-from audioset.limits import Limits
 from audioset.networks.ops import Outputs
 from audioset.search.example import embed_example
 from audioset.sounds.measuring import measure_files
@@ -156,7 +157,7 @@ def test_commands_work_with_closed_descriptors(tmp_path: Path, closed: str) -> N
     write_folders(tmp_path / "sounds", {"cat": 2, "dog": 2})
     redirections = " ".join(f"{number}{'<' if number == '0' else '>'}&-" for number in closed)
     cut = (
-        "from pathlib import Path; from audioset.data.cutter import Cutter\n"
+        "from pathlib import Path; from audioset.dataset.download.cutter import Cutter\n"
         "with Cutter() as cutter: raise SystemExit(round(cutter.duration_of(Path('a.wav'))) - 1)"
     )
     commands = {

@@ -16,10 +16,10 @@ from sounds import noise, sine, wav_bytes
 
 from audioset import LabelSet, load_model, metrics
 from audioset.cli import cli
-from audioset.data import features
-from audioset.data.features import FeatureClip
-from audioset.data.segments import Segment, write_segments
-from audioset.models import network_shapes
+from audioset.dataset.features import reading as features
+from audioset.dataset.features.reading import FeatureClip
+from audioset.dataset.lists.segments import Segment, write_segments
+from audioset.models.published import network_shapes
 from audioset.networks.heads import HEADS
 from audioset.weights.model_folder import ModelCard, write_model_folder
 

@@ -15,7 +15,7 @@ import pytest
 from sounds import noise, wav_bytes
 
 from audioset import Event, Model
-from audioset.events import EventSettings, clip_to_audio, scores_to_events
+from audioset.labels.events import EventSettings, clip_to_audio, scores_to_events
 
 Run = subprocess.CompletedProcess
 

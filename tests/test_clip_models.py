@@ -19,8 +19,8 @@ from audioset import load_model, tag_files
 from audioset.assets import ASSETS
 from audioset.errors import AudioError, EngineError, MissingExtraError, UsageError, WeightsError
 from audioset.frontend import EFFICIENTAT, EFFICIENTAT_VARIANTS, PANNS, PANNS_VARIANTS, YAMNET, patch_waveforms
-from audioset.models import FRONTENDS, MOBILENETS, MODELS, NETWORKS, PANNS_MODELS, find_model, network_shapes
-from audioset.predict import ENGINE_NAMES, join_predictions
+from audioset.models.model import ENGINE_NAMES, join_predictions
+from audioset.models.published import FRONTENDS, MOBILENETS, MODELS, NETWORKS, PANNS_MODELS, find_model, network_shapes
 from audioset.weights.model_folder import ModelCard, write_model_folder
 
 RATE = 32_000
@@ -567,6 +567,6 @@ def test_the_engine_without_pytorch(random_checkpoint, monkeypatch):
 
 def test_pytorch_is_imported_when_it_is_asked_for():
     assert "torch" in ENGINE_NAMES
-    script = "import sys, audioset.predict; print('torch' in sys.modules)"
+    script = "import sys, audioset.models.model; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

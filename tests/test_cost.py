@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from audioset.models import FRONTENDS, MODELS, NETWORKS
+from audioset.models.published import FRONTENDS, MODELS, NETWORKS
 from audioset.networks.cost import CountingOps, count_multiply_adds
 
 # The paper counts floating-point operations of all of it, and its spectrogram is a convolution.

@@ -15,8 +15,8 @@ from test_assets import Handler, Server
 
 from audioset.assets import find_file
 from audioset.cli.data_fetch import KINDS, fetch
-from audioset.data import published
-from audioset.data.published import (
+from audioset.dataset.lists import published
+from audioset.dataset.lists.published import (
     REGIONS,
     SUBSET_FILES,
     fetch_published,

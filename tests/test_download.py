@@ -27,12 +27,12 @@ from downloads import (
 )
 from test_failures import RECORDED
 
-from audioset.data.clips import Shard
-from audioset.data.cutter import Cutter
-from audioset.data.download import PARTIAL_FOLDER
-from audioset.data.failures import BY_STATE, Action
-from audioset.data.ledger import Ledger
-from audioset.data.ledger_merge import merge
+from audioset.dataset.download.clips import Shard
+from audioset.dataset.download.cutter import Cutter
+from audioset.dataset.download.download import PARTIAL_FOLDER
+from audioset.dataset.download.failures import BY_STATE, Action
+from audioset.dataset.download.ledger import Ledger
+from audioset.dataset.download.ledger_merge import merge
 from audioset.errors import OutputError
 
 pytest.importorskip("yt_dlp", reason="needs the extra data")
@@ -313,7 +313,9 @@ def forked():
     if sys.platform == "win32":
         pytest.skip("no processes that fork on Windows")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["downloads", "yt_dlp", "yt_dlp.extractor.generic", "audioset.data.serving"])
+    context.set_forkserver_preload(
+        ["downloads", "yt_dlp", "yt_dlp.extractor.generic", "audioset.dataset.download.serving"]
+    )
     return context
 
 

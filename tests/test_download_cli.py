@@ -25,13 +25,13 @@ from sounds import noise
 from test_download_media import film
 
 from audioset.cli import cli
-from audioset.data.adopt import NAMES
-from audioset.data.clips import Key
-from audioset.data.download import PARTIAL_FOLDER
-from audioset.data.fetch import FetchSettings, YtDlpFetch
-from audioset.data.ledger import Ledger
-from audioset.data.machine import machine_name
-from audioset.data.segments import write_segments
+from audioset.dataset.download.adopt import NAMES
+from audioset.dataset.download.clips import Key
+from audioset.dataset.download.download import PARTIAL_FOLDER
+from audioset.dataset.download.fetch import FetchSettings, YtDlpFetch
+from audioset.dataset.download.ledger import Ledger
+from audioset.dataset.download.machine import machine_name
+from audioset.dataset.lists.segments import write_segments
 from audioset.errors import ConflictError, DataError, MissingExtraError, NoInputError, OutputError, UsageError
 
 pytest.importorskip("yt_dlp", reason="needs the extra data")

@@ -10,10 +10,10 @@ import pytest
 import soundfile
 from sounds import av_bytes, noise, sine, wav_bytes
 
-from audioset.audio import read_audio
-from audioset.data.cutter import Cutter
-from audioset.data.media import MediaSettings, check_file, cut_clip, write_clip
-from audioset.data.video import cut_video
+from audioset.audio.reading import read_audio
+from audioset.dataset.download.cutter import Cutter
+from audioset.dataset.download.media import MediaSettings, check_file, cut_clip, write_clip
+from audioset.dataset.download.video import cut_video
 from audioset.errors import AudioError, UsageError
 
 RATE = 48_000

@@ -18,9 +18,9 @@ import pytest
 
 from audioset import LabelSet, metrics
 from audioset.calibration.fit import measure
-from audioset.data.clips import names_digest
-from audioset.data.features import ClipArrays, FeatureClip, read_arrays
-from audioset.data.segments import Segment, read_segments, write_segments
+from audioset.dataset.download.clips import names_digest
+from audioset.dataset.features.reading import ClipArrays, FeatureClip, read_arrays
+from audioset.dataset.lists.segments import Segment, read_segments, write_segments
 from audioset.errors import AudioError, DataError, NoInputError, OutputError, UsageError
 from audioset.evaluate import (
     Evaluation,

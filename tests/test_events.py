@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from audioset import Event, LabelSet
 from audioset.errors import UsageError
-from audioset.events import EventDetector, EventSettings, clip_to_audio, read_thresholds, scores_to_events
+from audioset.labels.events import EventDetector, EventSettings, clip_to_audio, read_thresholds, scores_to_events
 
 LABELS = LabelSet(("/m/a", "/m/b", "/m/c"), ("A", "B", "C"))
 LEVELS = [0.0, 0.2, 0.4, 0.5, 0.7, 1.0]
@@ -193,7 +193,7 @@ def test_long_arrays_are_looked_at_in_blocks(monkeypatch: pytest.MonkeyPatch) ->
     scores = np.random.default_rng(0).random((300, 3)).astype(np.float32)
     chosen = EventSettings(0.6, 0.3, median_patches=5, max_gap_s=0.5)
     whole = scores_to_events(scores, *times(300), LABELS, chosen)
-    monkeypatch.setattr("audioset.events.BLOCK_PATCHES", 7)
+    monkeypatch.setattr("audioset.labels.events.BLOCK_PATCHES", 7)
     assert scores_to_events(scores, *times(300), LABELS, chosen) == whole
     assert len(whole) > 20
 

@@ -7,7 +7,7 @@ from email.utils import format_datetime
 
 import pytest
 
-from audioset.data.failures import BY_STATE, CLASSES, Action, causes_of, classify, classify_error, tidy
+from audioset.dataset.download.failures import BY_STATE, CLASSES, Action, causes_of, classify, classify_error, tidy
 
 HINT = (
     " Use --cookies-from-browser or --cookies for the authentication. See  "

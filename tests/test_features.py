@@ -25,13 +25,15 @@ from conftest import ASSETS
 from test_tfrecord import parsed, records
 
 from audioset.cli.data_features import features as command
-from audioset.data import feature_examples, feature_tfrecord
-from audioset.data.feature_checks import summarise, verify
-from audioset.data.feature_clips import ClipArrays, FeatureClip, join_arrays
-from audioset.data.feature_examples import clip_to_example, encode_clip, example_to_clip, parse_clip
-from audioset.data.feature_problems import Malformed, Problems
-from audioset.data.features import WRITERS, convert, read, read_arrays
-from audioset.data.sequence_example import (
+from audioset.dataset.features import examples as feature_examples
+from audioset.dataset.features import tfrecord as feature_tfrecord
+from audioset.dataset.features.checks import summarise, verify
+from audioset.dataset.features.clips import ClipArrays, FeatureClip, join_arrays
+from audioset.dataset.features.examples import clip_to_example, encode_clip, example_to_clip, parse_clip
+from audioset.dataset.features.framing import frame_record, read_records
+from audioset.dataset.features.problems import Malformed, Problems
+from audioset.dataset.features.reading import WRITERS, convert, read, read_arrays
+from audioset.dataset.features.sequence_example import (
     bytes_feature,
     float_feature,
     int64_feature,
@@ -39,9 +41,8 @@ from audioset.data.sequence_example import (
     sequence_example,
     varint,
 )
-from audioset.data.tfrecord import frame_record, read_records
 from audioset.errors import AudioSetError, ConflictError, DataError, NoInputError, OutputError, UsageError
-from audioset.labels import LabelSet
+from audioset.labels.labels import LabelSet
 
 # Counted independently of this code, in the published shards.
 LENGTHS = {

@@ -17,27 +17,27 @@ from sounds import wav_bytes
 from audioset import load_model
 from audioset.errors import ConflictError, DataError, NoInputError, UsageError
 from audioset.frontend import EFFICIENTAT, PANNS, VGGISH, YAMNET, log_mel
-from audioset.models import NETWORKS
+from audioset.models.published import NETWORKS
 from audioset.networks.ops import trace_shapes
 from audioset.sounds.reading import read_collection
 from audioset.weights.model_folder import CARD_NAME, WEIGHTS_NAME, read_card
 
 torch = pytest.importorskip("torch")
 
-from audioset.learn import augment  # noqa: E402 - it needs torch
-from audioset.learn import finetune as finetune_module  # noqa: E402
-from audioset.learn.finetune import find_class_weights  # noqa: E402
-from audioset.learn.finetune_config import FinetuneConfig, read_finetune_config  # noqa: E402
-from audioset.learn.finetune_data import (  # noqa: E402
+from audioset.train.distributed import Processes  # noqa: E402
+from audioset.train.finetune import augment  # noqa: E402
+from audioset.train.finetune import loop as finetune_module  # noqa: E402
+from audioset.train.finetune.config import FinetuneConfig, read_finetune_config  # noqa: E402
+from audioset.train.finetune.data import (  # noqa: E402
     Spectrograms,
     data_digest,
     log_mel_patches,
     make_batches,
     noise_source,
 )
-from audioset.learn.finetune_layers import HEAD, N_STAGES, find_stages, first_epoch, learning_rate  # noqa: E402
-from audioset.learn.finetune_result import finetune  # noqa: E402
-from audioset.train.distributed import Processes  # noqa: E402
+from audioset.train.finetune.layers import HEAD, N_STAGES, find_stages, first_epoch, learning_rate  # noqa: E402
+from audioset.train.finetune.loop import find_class_weights  # noqa: E402
+from audioset.train.finetune.result import finetune  # noqa: E402
 
 RATE = 16_000
 KINDS = ("chirp", "hiss", "hum")
@@ -661,8 +661,8 @@ def test_sounds_that_differ_are_learned(assets_folder, sounds, tmp_path):
 
 WORKER = """
 import sys
-from audioset.learn import finetune_result
-from audioset.learn.finetune_config import read_finetune_config
+from audioset.train import finetune_result
+from audioset.train.finetune.config import read_finetune_config
 from audioset.sounds.reading import read_collection
 import numpy as np
 

@@ -19,14 +19,14 @@ from audioset.errors import AssetError, UsageError, WeightsError
 from audioset.executors.onnx import network_to_onnx
 from audioset.executors.onnxruntime import OnnxRuntimeEngine
 from audioset.executors.openvino import OpenVinoEngine
-from audioset.head_model import HeadModel, cut_windows
-from audioset.models import NETWORKS, find_model
+from audioset.models.head_model import HeadModel, cut_windows
+from audioset.models.postprocess import Postprocessor
+from audioset.models.published import NETWORKS, find_model
 from audioset.networks.heads import HEADS, kong
 from audioset.networks.ops import KERAS_NAMES, Outputs, ShapeOps, input_names, trace_shapes
 from audioset.networks.panns import panns_cnn, panns_wavegram_logmel
 from audioset.networks.two_branch import two_branch
 from audioset.networks.youtube8m_heads import dbof
-from audioset.postprocess import Postprocessor
 from audioset.weights.model_folder import ModelCard, read_card, write_model_folder
 
 # Keras turns its variables into arrays by way of PyTorch's Tensor.__array__, which lacks a keyword that numpy 2 wants.
@@ -475,7 +475,7 @@ def test_batch_norms_keep_what_the_original_keeps(network, arguments, momentum):
 @pytest.mark.parametrize("is_bf16", [False, True])
 def test_gradients_reach_every_parameter(name, is_bf16, torch):
     from audioset.executors.torch import TorchNetwork
-    from audioset.train.init import init_weights
+    from audioset.train.heads.init import init_weights
 
     arguments = {**HEADS[name].arguments, "n_classes": 11, "padding": "mask"}
     module = TorchNetwork(HEADS[name].network, init_weights(name, arguments), arguments)
@@ -492,7 +492,7 @@ def test_gradients_reach_every_parameter(name, is_bf16, torch):
 
 def test_training_moves_the_moments_as_pytorchs_own_layer_does(torch):
     from audioset.executors.torch import TorchNetwork
-    from audioset.train.init import init_weights
+    from audioset.train.heads.init import init_weights
 
     arguments = {"pooling": "average"}
     module = TorchNetwork(kong, init_weights(kong, arguments), arguments)
@@ -534,7 +534,7 @@ def test_the_bag_of_frames_draws_real_seconds_in_training_only(torch):
 @pytest.mark.parametrize("name", HEADS)
 def test_first_weights_depend_on_the_seed_alone(name):
     pytest.importorskip("torch")
-    from audioset.train.init import init_weights
+    from audioset.train.heads.init import init_weights
 
     weights, same, other = (init_weights(name, {"n_classes": 5}, seed) for seed in (3, 3, 4))
     shapes, _ = trace_shapes(HEADS[name].network, SHAPE, {**HEADS[name].arguments, "n_classes": 5})
@@ -563,7 +563,7 @@ def test_first_weights_depend_on_the_seed_alone(name):
 )
 def test_first_weights_fill_their_range(name, tensor, limit):
     pytest.importorskip("torch")
-    from audioset.train.init import init_weights
+    from audioset.train.heads.init import init_weights
 
     values = init_weights(name, seed=1)[tensor]
     assert 0.98 * limit <= values.max() <= limit * (1 + 1e-6)
@@ -573,7 +573,7 @@ def test_first_weights_fill_their_range(name, tensor, limit):
 
 def test_first_weights_of_the_bag_of_frames_are_normal():
     pytest.importorskip("torch")
-    from audioset.train.init import init_weights
+    from audioset.train.heads.init import init_weights
 
     weights = init_weights("dbof")
     assert weights["cluster_weights"].std() == pytest.approx(1 / math.sqrt(128), rel=0.01)
@@ -583,7 +583,7 @@ def test_first_weights_of_the_bag_of_frames_are_normal():
 
 def test_batch_norms_begin_as_the_identity_and_other_offsets_as_0():
     pytest.importorskip("torch")
-    from audioset.train.init import init_weights
+    from audioset.train.heads.init import init_weights
 
     for name in ("feature-attention", "dbof", "two-branch"):
         for key, value in init_weights(name).items():
@@ -595,7 +595,7 @@ def test_batch_norms_begin_as_the_identity_and_other_offsets_as_0():
 
 def test_heads_share_the_first_weights_of_layers_that_they_share():
     pytest.importorskip("torch")
-    from audioset.train.init import init_weights
+    from audioset.train.heads.init import init_weights
 
     ours, theirs = init_weights("max-pooling"), init_weights("feature-attention")
     np.testing.assert_array_equal(ours["emb.conv2.weight"], theirs["emb.conv2.weight"])
@@ -604,7 +604,7 @@ def test_heads_share_the_first_weights_of_layers_that_they_share():
 
 def test_first_weights_of_what_there_is_not():
     pytest.importorskip("torch")
-    from audioset.train.init import init_weights
+    from audioset.train.heads.init import init_weights
 
     with pytest.raises(UsageError, match="there is no head 'vlad'; expected one of average-pooling"):
         init_weights("vlad")

@@ -17,24 +17,24 @@ from safetensors.numpy import save_file
 
 import audioset.cli
 from audioset.cli import main
-from audioset.data.adopt import Adopter
-from audioset.data.clips import Key, file_path, place
-from audioset.data.feature_folder import open_arrays
-from audioset.data.features import read as read_features
-from audioset.data.ledger import Ledger
-from audioset.data.ledger_merge import merge
-from audioset.data.media import MediaSettings
-from audioset.data.quality import read_quality
-from audioset.data.segments import read_segments
-from audioset.data.selection import read_video_ids
-from audioset.data.strong import read_display_names, read_strong
+from audioset.dataset.download.adopt import Adopter
+from audioset.dataset.download.clips import Key, file_path, place
+from audioset.dataset.download.ledger import Ledger
+from audioset.dataset.download.ledger_merge import merge
+from audioset.dataset.download.media import MediaSettings
+from audioset.dataset.features.folder import open_arrays
+from audioset.dataset.features.reading import read as read_features
+from audioset.dataset.lists.quality import read_quality
+from audioset.dataset.lists.segments import read_segments
+from audioset.dataset.lists.selection import read_video_ids
+from audioset.dataset.lists.strong import read_display_names, read_strong
 from audioset.errors import AudioSetError, DataError, UsageError, WeightsError, plain
 from audioset.evaluate.evaluation import read_evaluation
 from audioset.evaluate.storage import read_scores
-from audioset.events import read_thresholds
 from audioset.files import confined, is_plain_name
-from audioset.models import network_shapes
-from audioset.postprocess import Postprocessor
+from audioset.labels.events import read_thresholds
+from audioset.models.postprocess import Postprocessor
+from audioset.models.published import network_shapes
 from audioset.records import NUMBER, TEXT, WHOLE, map_of, number, optional, read_json, whole
 from audioset.search.manifest import NAME, read_manifest
 from audioset.text import read_text

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from labelled import table_of, write_folders, write_sound
 
+from audioset.calibration.clips import read_label_table
 from audioset.cli.inputs import open_inputs
-from audioset.clip_labels import read_label_table
 from audioset.errors import DataError, UsageError
 from audioset.evaluate.sources import find_audio, read_targets
-from audioset.events import read_thresholds
 from audioset.folders import AUDIO_SUFFIXES, find_files, find_recordings, scan_folder
-from audioset.label_tables import TableRow, plain_name, read_table
-from audioset.labels import LabelSet
+from audioset.labels.events import read_thresholds
+from audioset.labels.labels import LabelSet
+from audioset.labels.tables import TableRow, plain_name, read_table
 from audioset.sounds.collection import Clip
 from audioset.sounds.reading import read_collection
 

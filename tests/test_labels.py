@@ -9,7 +9,7 @@ import pytest
 
 from audioset import LabelSet
 from audioset.errors import UsageError
-from audioset.labels import NAMES, NOT_IN_YAMNET
+from audioset.labels.labels import NAMES, NOT_IN_YAMNET
 
 
 @pytest.fixture(params=NAMES)

@@ -24,20 +24,20 @@ from audioset import load_model
 from audioset.cache import check_path
 from audioset.errors import ConflictError, DataError, NoInputError, OutputError, UsageError
 from audioset.frontend import EFFICIENTAT, EFFICIENTAT_2S, MEL_SCALES, PANNS, VGG16, YAMNET
-from audioset.learn import embeddings as embedding_module
-from audioset.learn.backbones import find_backbone
-from audioset.learn.choosing import cross_validate
-from audioset.learn.classifier import learn_classifier
-from audioset.learn.embeddings import ClipEmbeddings, embed_collection
-from audioset.learn.fit import Recipe, fit, log_losses
-from audioset.learn.gaps import find_named_groups, is_gap
-from audioset.learn.measures import Decision, measure, wilson
-from audioset.learn.results import BY_FILE, BY_GROUP, GIVEN_TEST, HeldOut, Learned, check_output, write_result
 from audioset.reports.document import to_html
 from audioset.reports.examples import hear_examples, png, spectrogram_png
 from audioset.reports.learned import describe
 from audioset.sounds.collection import Clip, Collection
 from audioset.sounds.reading import read_collection
+from audioset.train.backbones import find_backbone
+from audioset.train.classifier import embeddings as embedding_module
+from audioset.train.classifier.choosing import cross_validate
+from audioset.train.classifier.classifier import learn_classifier
+from audioset.train.classifier.embeddings import ClipEmbeddings, embed_collection
+from audioset.train.classifier.fit import Recipe, fit, log_losses
+from audioset.train.classifier.gaps import find_named_groups, is_gap
+from audioset.train.measures import Decision, measure, wilson
+from audioset.train.results import BY_FILE, BY_GROUP, GIVEN_TEST, HeldOut, Learned, check_output, write_result
 from audioset.weights.model_folder import ModelCard, write_model_folder
 
 RATE = 16_000
@@ -551,7 +551,7 @@ def test_a_full_disk_leaves_the_earlier_result(learned, tmp_path, monkeypatch):
     def fill(*_args, **_kwargs):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("audioset.learn.results.write_model_folder", fill)
+    monkeypatch.setattr("audioset.train.results.write_model_folder", fill)
     with pytest.raises(OutputError, match="No space left on device"):
         learned.write(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from audioset.data.clips import Key, Shard, bucket, names_digest, place, subset_name
-from audioset.data.ledger import Ledger
-from audioset.data.ledger_merge import merge
-from audioset.data.machine import is_dead, machine_name, new_owner
-from audioset.data.media import MediaFile
-from audioset.data.segments import Segment
+from audioset.dataset.download.clips import Key, Shard, bucket, names_digest, place, subset_name
+from audioset.dataset.download.ledger import Ledger
+from audioset.dataset.download.ledger_merge import merge
+from audioset.dataset.download.machine import is_dead, machine_name, new_owner
+from audioset.dataset.download.media import MediaFile
+from audioset.dataset.lists.segments import Segment
 from audioset.errors import ConflictError, DataError, OutputError, UsageError
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -290,7 +290,7 @@ def test_threads_may_share_a_ledger(ledger):
 
 
 def test_rows_come_in_order_and_all_of_them(ledger, monkeypatch):
-    monkeypatch.setattr("audioset.data.ledger.ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("audioset.dataset.download.ledger.ROWS_AT_ONCE", 7)
     ledger.add(segments(50), "eval")
     names = [clip.key for clip in ledger.clips()]
     assert names == sorted(names)

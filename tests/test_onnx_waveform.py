@@ -16,7 +16,7 @@ from audioset import LabelSet, read_audio
 from audioset.errors import OutputError, UsageError
 from audioset.executors.onnx_frontend import label_metadata, waveform_to_onnx
 from audioset.frontend import EFFICIENTAT, PADS, VGGISH, YAMNET, log_mel, n_patches, patches, slabs
-from audioset.models import NETWORKS, load_weights
+from audioset.models.published import NETWORKS, load_weights
 from audioset.networks.ops import Outputs
 
 RATE = 16_000

@@ -19,8 +19,8 @@ from audioset.cli import cli
 from audioset.cli.tag import _Choice
 from audioset.cli.view import View
 from audioset.errors import AssetError, UsageError
-from audioset.labels import NAMES
-from audioset.ontology import OntologyClass
+from audioset.labels.labels import NAMES
+from audioset.labels.ontology import OntologyClass
 
 ONTOLOGY = Ontology.load()
 HISS = "/m/07rjwbb"
@@ -524,7 +524,7 @@ def test_tag_per_patch_and_plot_use_the_same_labels(dog, tmp_path):
 
 
 def test_tag_refuses_a_misspelt_class_before_the_model_is_loaded(dog, tmp_path, monkeypatch):
-    monkeypatch.setattr("audioset.loading.load_model", lambda *_, **__: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("audioset.models.loading.load_model", lambda *_, **__: pytest.fail("the model was loaded"))
     with pytest.raises(UsageError, match="there is no class 'Dgo' in the ontology; did you mean 'Dog'"):
         tag(dog, "--classes", "Dgo")
 

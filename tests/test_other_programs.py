@@ -14,14 +14,14 @@ from click.testing import CliRunner
 from labelled import write_sound
 
 from audioset import Event
+from audioset.calibration.clips import read_label_table
 from audioset.cli.data_features import features as features_command
-from audioset.clip_labels import read_label_table
-from audioset.data.feature_clips import FeatureClip
-from audioset.data.features import convert, read
+from audioset.dataset.features.clips import FeatureClip
+from audioset.dataset.features.reading import convert, read
 from audioset.errors import AudioError, UsageError
 from audioset.formats import EMBED_FORMATS, EVENT_FORMATS, TAG_FORMATS, EmbeddingRow, EventRow, Row, Tag, make_writer
 from audioset.formats.scores import read_scores
-from audioset.labels import LabelSet
+from audioset.labels.labels import LabelSet
 from audioset.search.accepted import append_moments
 from audioset.search.found import to_csv
 from audioset.search.moments import Moment
@@ -197,7 +197,7 @@ def feature_clip(video_id: str, n_seconds: int, start_s: float = 30.0) -> Featur
 
 
 def write_parquet(path: Path, clips: list[FeatureClip]) -> Path:
-    from audioset.data import feature_parquet
+    from audioset.dataset.features import parquet as feature_parquet
 
     feature_parquet.write(path, clips)
     return path
@@ -289,7 +289,7 @@ def test_no_cell_of_csv_begins_as_a_formula_and_all_are_read_back(tmp_path: Path
 
 
 def read_label_rows(path: Path) -> Any:
-    from audioset.label_tables import read_table
+    from audioset.labels.tables import read_table
 
     return read_table(path).rows
 

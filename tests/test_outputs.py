@@ -20,12 +20,11 @@ from click.testing import CliRunner
 from sounds import noise, wav_bytes
 
 from audioset.cli import cli
-from audioset.data import feature_tfrecord
-from audioset.data.feature_clips import FeatureClip
-from audioset.data.features import convert, recogniser
-from audioset.data.segments import Segment, is_segment_list, write_segments
+from audioset.dataset.features import tfrecord as feature_tfrecord
+from audioset.dataset.features.clips import FeatureClip
+from audioset.dataset.features.reading import convert, recogniser
+from audioset.dataset.lists.segments import Segment, is_segment_list, write_segments
 from audioset.errors import AudioSetError, UsageError
-from audioset.events import Event
 from audioset.formats import (
     EMBED_FORMATS,
     EVENT_FORMATS,
@@ -43,6 +42,7 @@ from audioset.formats import (
     file_ids,
     make_writer,
 )
+from audioset.labels.events import Event
 from audioset.search.accepted import append_moments
 from audioset.search.found import FORMATS as FOUND_FORMATS
 from audioset.search.found import OWN as OWN_FOUND

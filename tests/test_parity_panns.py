@@ -20,7 +20,8 @@ from test_executors import make_runner
 
 from audioset import LabelSet
 from audioset.frontend import PANNS, PANNS_VARIANTS, log_mel, patch_waveforms, patches, slabs
-from audioset.models import UNUSED
+from audioset.models.model import Prediction
+from audioset.models.published import UNUSED
 from audioset.networks.ops import input_names, trace_shapes
 from audioset.networks.panns import (
     panns_cnn,
@@ -30,7 +31,6 @@ from audioset.networks.panns import (
     panns_wavegram,
     panns_wavegram_logmel,
 )
-from audioset.predict import Prediction
 
 FRONTENDS = {spec.sample_rate: spec for spec in (PANNS, *PANNS_VARIANTS)}
 FOUR_BLOCKS = [64, 128, 256, 512]

@@ -8,9 +8,10 @@ import exactness
 import numpy as np
 import pytest
 
-from audioset import checks, load_model
+from audioset import load_model
 from audioset.errors import AudioError, UsageError
 from audioset.frontend import VGGISH, YAMNET, log_mel, patches
+from audioset.models import reproduction as checks
 
 SYNTHETIC = ("sine1k_3s", "noise_3s", "zeros_2s", "len_15600", "len_31000")
 NATURAL = ("speech_whistling2", "dog_975ms", "tfl_speech", "torchvggish_test")

@@ -25,9 +25,9 @@ from audioset.frontend import (
     n_patches,
     slabs,
 )
-from audioset.labels import LabelSet
-from audioset.plots import MAX_TICKS, N_COLUMNS, _columns, _panels, _reduced, plot_prediction
-from audioset.predict import Prediction, join_predictions, patch_times
+from audioset.labels.labels import LabelSet
+from audioset.models.model import Prediction, join_predictions, patch_times
+from audioset.reports.plots import MAX_TICKS, N_COLUMNS, _columns, _panels, _reduced, plot_prediction
 
 pytest.importorskip("matplotlib")
 LABELS = LabelSet.load("yamnet-521")
@@ -109,7 +109,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         seen.append(axes)
         return figure, axes
 
-    monkeypatch.setattr("audioset.plots._panels", panels)
+    monkeypatch.setattr("audioset.reports.plots._panels", panels)
     return seen
 
 

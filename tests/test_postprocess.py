@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from audioset.errors import UsageError, WeightsError
-from audioset.postprocess import Postprocessor, dequantize
+from audioset.models.postprocess import Postprocessor, dequantize
 
 REFERENCE = ASSETS.parent / "reference"
 PARAMETERS = REFERENCE / "vggish_pca_params_test.npz"

@@ -16,7 +16,7 @@ from sounds import noise, sine, wav_bytes, write_format
 from audioset import LabelSet, Limits, Model, load_model, read_audio
 from audioset.cache import Graph
 from audioset.errors import AudioError, EngineError, MissingExtraError, UsageError, WeightsError
-from audioset.predict import ENGINES, SLAB_PATCHES, join_predictions, map_in_order, slab_patches, top_indices
+from audioset.models.model import ENGINES, SLAB_PATCHES, join_predictions, map_in_order, slab_patches, top_indices
 
 RATE = 16_000
 LONG = noise(RATE * 100)  # four slabs, the last of them short
@@ -256,7 +256,7 @@ def test_parts_come_while_the_file_is_read(model, monkeypatch):
             ahead.append(len(block))
             yield block
 
-    monkeypatch.setattr("audioset.predict.resample_blocks", count_blocks)
+    monkeypatch.setattr("audioset.models.model.resample_blocks", count_blocks)
     parts = model.predict_blocks(wav_bytes(np.tile(LONG, 10)))
     next(parts)
     assert 0 < sum(ahead) < 0.6 * len(LONG) * 10

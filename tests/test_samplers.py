@@ -9,8 +9,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from audioset.train.samplers import clip_weights, make_sampler, split, weighted_draw  # noqa: E402 - it needs torch
-from audioset.train.sparse_labels import SparseLabels  # noqa: E402
+from audioset.train.heads.samplers import clip_weights, make_sampler, split, weighted_draw  # noqa: E402 - it needs torch
+from audioset.train.heads.sparse_labels import SparseLabels  # noqa: E402
 
 NAMES = ("balanced", "uniform", "weighted")
 

@@ -9,11 +9,11 @@ from sounds import noise, sine, wav_bytes
 
 from audioset import load_model
 from audioset.errors import AssetError
-from audioset.learn.finetune_config import FinetuneConfig
-from audioset.learn.finetune_result import finetune
-from audioset.learn.scratch import prepare_or_draw
-from audioset.models import load_weights
+from audioset.models.published import load_weights
 from audioset.sounds.reading import read_collection
+from audioset.train.finetune.config import FinetuneConfig
+from audioset.train.finetune.result import finetune
+from audioset.train.finetune.scratch import prepare_or_draw
 from audioset.weights.model_folder import WEIGHTS_NAME
 
 RATE = 16_000

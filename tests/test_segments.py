@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from audioset.data import damage
-from audioset.data.quality import read_quality
-from audioset.data.repair import repair_segments
-from audioset.data.segments import (
+from audioset.dataset.lists import damage
+from audioset.dataset.lists.quality import read_quality
+from audioset.dataset.lists.repair import repair_segments
+from audioset.dataset.lists.segments import (
     Segment,
     SegmentList,
     concatenate,
@@ -27,10 +27,17 @@ from audioset.data.segments import (
     read_segments,
     write_segments,
 )
-from audioset.data.selection import Selection, balanced_rows, labels_below, random_ranks, read_video_ids, select
-from audioset.data.statistics import Closure, count_segments
+from audioset.dataset.lists.selection import (
+    Selection,
+    balanced_rows,
+    labels_below,
+    random_ranks,
+    read_video_ids,
+    select,
+)
+from audioset.dataset.lists.statistics import Closure, count_segments
 from audioset.errors import DataError, OutputError, UsageError
-from audioset.labels import LabelSet
+from audioset.labels.labels import LabelSet
 
 LABELS = LabelSet.load("audioset-527")
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -115,7 +122,7 @@ def test_any_list_comes_back_as_it_was(tmp_path: Path) -> None:
 def test_lists_longer_than_a_chunk_are_read_alike(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = read_segments(small)
     for n_bytes in (1, 50, 100, 150):
-        monkeypatch.setattr("audioset.data.strict_rows.CHUNK_BYTES", n_bytes)
+        monkeypatch.setattr("audioset.dataset.lists.strict_rows.CHUNK_BYTES", n_bytes)
         assert read_segments(small) == whole
 
 

@@ -15,24 +15,24 @@ from sounds import noise, sine, wav_bytes
 from audioset import load_model
 from audioset.calibration.fit import Recipe as Calibrating
 from audioset.calibration.fit import fit as fit_thresholds
-from audioset.data.feature_clips import FeatureClip
-from audioset.data.feature_folder import write
+from audioset.dataset.features.clips import FeatureClip
+from audioset.dataset.features.folder import write
 from audioset.errors import AssetError
 from audioset.frontend import EFFICIENTAT, PANNS, VGGISH, YAMNET
-from audioset.labels import LabelSet
-from audioset.learn.fit import Recipe, fit
+from audioset.labels.labels import LabelSet
 from audioset.sounds.reading import read_collection
+from audioset.train.classifier.fit import Recipe, fit
 from audioset.weights.model_folder import WEIGHTS_NAME, ModelCard, write_model_folder
 
 torch = pytest.importorskip("torch")
 
-from audioset.learn import augment  # noqa: E402 - it needs torch
-from audioset.learn.classifier import learn_classifier  # noqa: E402
-from audioset.learn.finetune_config import FinetuneConfig  # noqa: E402
-from audioset.learn.finetune_data import log_mel_patches  # noqa: E402
-from audioset.learn.finetune_result import finetune  # noqa: E402
 from audioset.train import TrainConfig, WarmStart, train  # noqa: E402
 from audioset.train import fit as fit_warm_start  # noqa: E402
+from audioset.train.classifier.classifier import learn_classifier  # noqa: E402
+from audioset.train.finetune import augment  # noqa: E402
+from audioset.train.finetune.config import FinetuneConfig  # noqa: E402
+from audioset.train.finetune.data import log_mel_patches  # noqa: E402
+from audioset.train.finetune.result import finetune  # noqa: E402
 
 RATE = 16_000
 SECONDS = 0.6

@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 from labelled import RATE, names_of, table_of, write_folders, write_sound
 from sounds import noise, wav_bytes
 
-from audioset.audio import read_audio
-from audioset.data.segments import Segment, write_segments
+from audioset.audio.reading import read_audio
+from audioset.dataset.lists.segments import Segment, write_segments
 from audioset.errors import AudioError, AudioSetError, DataError, NoInputError, UsageError
 from audioset.formats.audacity import AudacityWriter
 from audioset.formats.raven import RavenWriter
 from audioset.formats.rows import Row, Tag
-from audioset.labels import LabelSet
+from audioset.labels.labels import LabelSet
 from audioset.sounds.audio import read_clip, read_clips
 from audioset.sounds.check import Check, check_collection
 from audioset.sounds.collection import Clip, Collection

@@ -16,8 +16,8 @@ from labelled import RATE, names_of, table_of, write_folders, write_sound
 from processes import python_that
 from sounds import noise, sine, wav_bytes
 
+from audioset.audio.limits import Limits
 from audioset.errors import AudioError, DataError, EngineError, NoInputError, UsageError
-from audioset.limits import Limits
 from audioset.sounds.check import Check, check_collection
 from audioset.sounds.collection import Collection
 from audioset.sounds.findings import Finding

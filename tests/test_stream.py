@@ -15,8 +15,8 @@ from sounds import noise, sine
 from audioset import AudioSetError, Model
 from audioset.errors import AudioError, UsageError
 from audioset.frontend import YAMNET, FrontendSpec, log_mel, patches, slabs
-from audioset.predict import Prediction, join_predictions
-from audioset.stream import Stream
+from audioset.models.model import Prediction, join_predictions
+from audioset.models.stream import Stream
 
 # As YAMNet's, with eight frames in a patch: what is cut where does not depend on the size.
 SMALL = replace(YAMNET, name="small", patch_frames=8, patch_hop_frames=4)

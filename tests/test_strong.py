@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from audioset import Event
-from audioset.data.segments import Segment, SegmentList, read_segments
-from audioset.data.strong import (
+from audioset.dataset.lists.segments import Segment, SegmentList, read_segments
+from audioset.dataset.lists.strong import (
     StrongLabel,
     StrongTable,
     read_display_names,
@@ -28,10 +28,10 @@ from audioset.data.strong import (
     strong_to_segments,
     write_strong,
 )
-from audioset.data.strong_frames import events_to_frames, frames_to_strong, strong_to_frames
-from audioset.data.strong_map import map_strong_labels
+from audioset.dataset.lists.strong_frames import events_to_frames, frames_to_strong, strong_to_frames
+from audioset.dataset.lists.strong_map import map_strong_labels
 from audioset.errors import DataError, OutputError, UsageError
-from audioset.labels import LabelSet
+from audioset.labels.labels import LabelSet
 
 LABELS = LabelSet.load("audioset-strong")
 CHEERING, SPEECH, WASHING, BICYCLE = "/m/053hz1", "/m/09x0r", "/m/0174k2", "/m/0199g"
@@ -108,7 +108,7 @@ def test_a_table_comes_back_to_the_byte(name: str, tmp_path: Path, request: pyte
 def test_tables_of_many_chunks_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = random_table(500)
     write_strong(tmp_path / "many.tsv", table)
-    monkeypatch.setattr("audioset.data.strict_rows.CHUNK_BYTES", 1_000)
+    monkeypatch.setattr("audioset.dataset.lists.strict_rows.CHUNK_BYTES", 1_000)
     assert list(read_strong(tmp_path / "many.tsv")) == list(table)
 
 

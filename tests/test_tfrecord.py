@@ -18,9 +18,9 @@ from conftest import ASSETS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audioset.data.feature_examples import encode_clip
-from audioset.data.feature_problems import Problems
-from audioset.data.tfrecord import frame_record, read_records
+from audioset.dataset.features.examples import encode_clip
+from audioset.dataset.features.framing import frame_record, read_records
+from audioset.dataset.features.problems import Problems
 from audioset.errors import AudioError, DataError, UsageError
 from audioset.formats import EMBED_FORMATS, EmbeddingRow, make_writer, printable
 

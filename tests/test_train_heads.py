@@ -17,8 +17,8 @@ import pytest
 from click.testing import CliRunner
 from processes import ask_to_stop, torchrun
 
-from audioset.data.feature_clips import FeatureClip
-from audioset.data.feature_folder import write
+from audioset.dataset.features.clips import FeatureClip
+from audioset.dataset.features.folder import write
 from audioset.errors import ConflictError, DataError, EngineError, NoInputError, UsageError
 from audioset.weights.model_folder import CARD_NAME, WEIGHTS_NAME, ModelCard, read_card
 
@@ -29,15 +29,15 @@ from safetensors.numpy import load_file  # noqa: E402 - below what needs torch
 from audioset.networks.heads import HEADS  # noqa: E402
 from audioset.networks.ops import Outputs  # noqa: E402
 from audioset.train import TrainConfig, read_config, train  # noqa: E402
-from audioset.train import loop as loop_module  # noqa: E402
-from audioset.train.augment import Preparation, mixup  # noqa: E402
 from audioset.train.average import Mean, MovingAverage  # noqa: E402
 from audioset.train.checkpoint import CHECKPOINTS, METRICS_NAME, RunFolder  # noqa: E402
 from audioset.train.distributed import Processes  # noqa: E402
-from audioset.train.examples import load_data  # noqa: E402
-from audioset.train.fast_ops import TrainingOps, binary_cross_entropy  # noqa: E402
-from audioset.train.optimisation import learning_rate  # noqa: E402
-from audioset.train.state import TrainingState, make_module  # noqa: E402
+from audioset.train.heads import loop as loop_module  # noqa: E402
+from audioset.train.heads.augment import Preparation, mixup  # noqa: E402
+from audioset.train.heads.examples import load_data  # noqa: E402
+from audioset.train.heads.fast_ops import TrainingOps, binary_cross_entropy  # noqa: E402
+from audioset.train.heads.optimisation import learning_rate  # noqa: E402
+from audioset.train.heads.state import TrainingState, make_module  # noqa: E402
 from audioset.train.tensorboard import EventFile, numbers  # noqa: E402
 
 N_TRAINING, N_EVAL, N_PRESENT = 60, 24, 6
@@ -706,8 +706,8 @@ def test_measuring_does_not_disturb_the_training(config, tmp_path):
 
 
 def test_events_for_tensorboard_hold_the_measurements(config, tmp_path):
-    from audioset.data.feature_problems import Problems
-    from audioset.data.tfrecord import read_records
+    from audioset.dataset.features.framing import read_records
+    from audioset.dataset.features.problems import Problems
 
     train(replace(config, tensorboard=True), tmp_path / "run")
     (path,) = (tmp_path / "run").glob("events.out.tfevents.*")
@@ -746,7 +746,7 @@ def test_runs_that_cannot_be(config, tmp_path, settings, message):
 
 
 def test_features_that_are_no_arrays_are_read_and_train_the_same(config, tmp_path):
-    from audioset.data.features import convert
+    from audioset.dataset.features.reading import convert
 
     convert(config.features, tmp_path / "features.parquet", "parquet") if sys.modules.get("pyarrow") else convert(
         config.features, tmp_path / "features.h5", "hdf5", "bal_train"

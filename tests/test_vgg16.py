@@ -16,7 +16,7 @@ from audioset.executors.onnxruntime import OnnxRuntimeEngine
 from audioset.executors.openvino import OpenVinoEngine
 from audioset.executors.torch import network_to_torch
 from audioset.frontend import VGG16, log_mel, mel_weights
-from audioset.models import MODELS, NETWORKS
+from audioset.models.published import MODELS, NETWORKS
 from audioset.networks.ops import trace_shapes
 from audioset.networks.vgg16 import BLOCKS, NORMALISATIONS, vgg16
 from audioset.weights.vgg16_files import KERAS_LAYERS, read_vgg16_keras, read_vgg16_torch

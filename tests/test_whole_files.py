@@ -23,9 +23,9 @@ from sounds import (
 )
 from test_audio import check_refused, decode, dominant_hz
 
-from audioset.audio import mono_blocks, open_audio, read_audio, waveform_to_mono
+from audioset.audio.levels import LevelCheck
+from audioset.audio.reading import mono_blocks, open_audio, read_audio, waveform_to_mono
 from audioset.errors import AudioError, AudioWarning
-from audioset.levels import LevelCheck
 
 RATE = 16_000
 ID3 = b"ID3\x04\x00\x00" + bytes([0, 0, 0x10, 0]) + bytes(0x10 << 7)

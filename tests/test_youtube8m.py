@@ -9,10 +9,10 @@ import pytest
 from test_features import CLIPS, key
 from test_tfrecord import parsed, records
 
-from audioset.data import youtube8m
-from audioset.data.features import convert, read
-from audioset.data.sequence_example import bytes_feature, int64_feature, sequence_example
-from audioset.data.tfrecord import frame_record
+from audioset.dataset.features import youtube8m
+from audioset.dataset.features.framing import frame_record
+from audioset.dataset.features.reading import convert, read
+from audioset.dataset.features.sequence_example import bytes_feature, int64_feature, sequence_example
 from audioset.errors import DataError, NoInputError
 
 

@@ -25,10 +25,10 @@ from safetensors.numpy import load_file
 
 from audioset import __version__, load_model, metrics
 from audioset.assets import hash_file
-from audioset.labels import LabelSet
+from audioset.labels.labels import LabelSet
 from audioset.metrics.resampling import draw
 from audioset.train import read_config, train
-from audioset.train.examples import Examples, load_examples
+from audioset.train.heads.examples import Examples, load_examples
 from audioset.weights.model_folder import WEIGHTS_NAME, ModelCard, read_card, write_model_folder
 
 NAME = "vggish-audioset527"

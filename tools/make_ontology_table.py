@@ -9,7 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-from audioset.ontology import TABLE
+from audioset.labels.ontology import TABLE
 
 
 def main(published: Path) -> None:

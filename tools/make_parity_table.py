@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from audioset.assets import hash_file
-from audioset.checks import PARITY_FRAME, PARITY_TABLE
-from audioset.labels import LabelSet
-from audioset.predict import top_indices
+from audioset.labels.labels import LabelSet
+from audioset.models.model import top_indices
+from audioset.models.reproduction import PARITY_FRAME, PARITY_TABLE
 
 CASES = {"silence": "zeros_3s", "tone": "sine440_3s"}
 N_SCORES = 10

@@ -14,44 +14,44 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from audioset import metrics as metrics
-    from audioset.audio import read_audio as read_audio
-    from audioset.batch import Result as Result
-    from audioset.batch import tag_files as tag_files
+    from audioset.audio.limits import LIMITS as LIMITS
+    from audioset.audio.limits import Limits as Limits
+    from audioset.audio.reading import read_audio as read_audio
     from audioset.errors import AudioSetError as AudioSetError
     from audioset.errors import AudioWarning as AudioWarning
-    from audioset.events import Event as Event
     from audioset.export.exporting import export_model as export_model
     from audioset.frontend import FrontendSpec as FrontendSpec
-    from audioset.labels import LabelSet as LabelSet
-    from audioset.limits import LIMITS as LIMITS
-    from audioset.limits import Limits as Limits
-    from audioset.loading import load_model as load_model
-    from audioset.ontology import Ontology as Ontology
-    from audioset.postprocess import Postprocessor as Postprocessor
-    from audioset.postprocess import dequantize as dequantize
-    from audioset.predict import Model as Model
-    from audioset.predict import Prediction as Prediction
+    from audioset.labels.events import Event as Event
+    from audioset.labels.labels import LabelSet as LabelSet
+    from audioset.labels.ontology import Ontology as Ontology
+    from audioset.models.loading import load_model as load_model
+    from audioset.models.model import Model as Model
+    from audioset.models.model import Prediction as Prediction
+    from audioset.models.postprocess import Postprocessor as Postprocessor
+    from audioset.models.postprocess import dequantize as dequantize
+    from audioset.runs.batch import Result as Result
+    from audioset.runs.batch import tag_files as tag_files
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "LIMITS": "limits",
-    "Limits": "limits",
-    "read_audio": "audio",
+    "LIMITS": "audio.limits",
+    "Limits": "audio.limits",
+    "read_audio": "audio.reading",
     "AudioSetError": "errors",
     "AudioWarning": "errors",
-    "Result": "batch",
-    "tag_files": "batch",
-    "Event": "events",
+    "Result": "runs.batch",
+    "tag_files": "runs.batch",
+    "Event": "labels.events",
     "export_model": "export.exporting",
     "FrontendSpec": "frontend",
-    "LabelSet": "labels",
-    "Ontology": "ontology",
-    "Postprocessor": "postprocess",
-    "dequantize": "postprocess",
-    "Model": "predict",
-    "Prediction": "predict",
-    "load_model": "loading",
+    "LabelSet": "labels.labels",
+    "Ontology": "labels.ontology",
+    "Postprocessor": "models.postprocess",
+    "dequantize": "models.postprocess",
+    "Model": "models.model",
+    "Prediction": "models.model",
+    "load_model": "models.loading",
 }
 
 _MODULES = ("metrics",)

@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 
-import audioset.audio as audio
+import audioset.audio.reading as audio
 
 _AudioReader = audio.AudioReader
 

@@ -20,9 +20,9 @@ from sandbox import COMMAND
 from sounds import noise, sine
 from tiny import write_tiny_model
 
-from audioset.data.feature_clips import FeatureClip
-from audioset.data.feature_folder import write as write_features
-from audioset.data.segments import write_segments
+from audioset.dataset.features.clips import FeatureClip
+from audioset.dataset.features.folder import write as write_features
+from audioset.dataset.lists.segments import write_segments
 
 N_SOUNDS = 16
 SOUND_S = 12.0

@@ -26,7 +26,7 @@ from hostile_place import (
 )
 from sounds import noise, wav_bytes
 
-from audioset.data.ledger import Ledger
+from audioset.dataset.download.ledger import Ledger
 
 # arrays --------------------------------------------------------------------------------------------------------------
 

@@ -78,7 +78,7 @@ def _hdf5(path: Path) -> dict[str, Any]:
 
 
 def _ledger(path: Path) -> Any:
-    from audioset.data.ledger import Ledger
+    from audioset.dataset.download.ledger import Ledger
 
     with closing(Ledger(path)) as ledger:
         return {f"{subset} {state}": count for (subset, state), count in ledger.counts().items()}

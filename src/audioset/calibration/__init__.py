@@ -10,8 +10,8 @@ import numpy as np
 
 from audioset.calibration.score_maps import ScoreMap, map_from_record
 from audioset.errors import UsageError, WeightsError
-from audioset.events import EventSettings, LabelThreshold
-from audioset.labels import LabelSet
+from audioset.labels.events import EventSettings, LabelThreshold
+from audioset.labels.labels import LabelSet
 
 Array = np.ndarray[Any, Any]
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]

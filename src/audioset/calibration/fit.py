@@ -16,8 +16,8 @@ import numpy as np
 from audioset.calibration import Calibration
 from audioset.calibration.score_maps import FITS, ScoreMap
 from audioset.errors import UsageError
-from audioset.events import EventSettings
-from audioset.labels import LabelSet
+from audioset.labels.events import EventSettings
+from audioset.labels.labels import LabelSet
 
 Array = np.ndarray[Any, Any]
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]

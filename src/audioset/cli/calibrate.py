@@ -26,12 +26,12 @@ from audioset.files import exists
 from audioset.folders import find_recordings
 
 if TYPE_CHECKING:
+    from audioset.audio.limits import Limits
     from audioset.calibration import Calibration
+    from audioset.calibration.clips import LabelTable, Patches
     from audioset.calibration.fit import Fit, LabelFit, Quality
-    from audioset.clip_labels import LabelTable, Patches
-    from audioset.labels import LabelSet
-    from audioset.limits import Limits
-    from audioset.predict import Model, Prediction
+    from audioset.labels.labels import LabelSet
+    from audioset.models.model import Model, Prediction
     from audioset.weights.model_folder import ModelCard
 
 N_SHOWN = 3  # of paths, in messages
@@ -92,10 +92,10 @@ def calibrate(labels: Path, **options: Any) -> int:
       audioset events garden.wav --model my-yamnet/
       audioset calibrate labels.csv --scores tags.parquet --min-precision 0.9 --map platt --json
     """
+    from audioset.calibration.clips import gather_clips, read_label_table
     from audioset.calibration.fit import Recipe, fit
-    from audioset.clip_labels import gather_clips, read_label_table
     from audioset.files import explain_os_errors
-    from audioset.models import copy_model, find_labels, prepare_model
+    from audioset.models.published import copy_model, find_labels, prepare_model
 
     limits = take_limits(options)
     recipe = Recipe(*(options[name] for name in ("map", "min_precision", "min_positives", "n_folds")))
@@ -143,8 +143,8 @@ class _TaggedFiles:
 
     def recordings(self) -> Iterator[Patches]:
         """Scores of each recording's patches. One that cannot be used is said and left out."""
-        from audioset.batch import predict_parts
         from audioset.cli.progress import Progress
+        from audioset.runs.batch import predict_parts
 
         choose = _chooser(self._model.labels, self._table.labels)
         names, parts = iter(self._files), []
@@ -205,7 +205,7 @@ class _ReadScores:
 
 def _chooser(labels: LabelSet, wanted: LabelSet) -> Callable[[Prediction], tuple[Any, Any, Any]]:
     """Makes of a prediction the scores of the wanted labels, of patches that are not all padding."""
-    from audioset.events import clip_to_audio
+    from audioset.labels.events import clip_to_audio
 
     columns = [labels.ids.index(label_id) for label_id in wanted.ids]
 
@@ -219,7 +219,7 @@ def _chooser(labels: LabelSet, wanted: LabelSet) -> Callable[[Prediction], tuple
 def _joined(name: str, parts: list[tuple[Any, Any, Any]]) -> Patches:
     import numpy as np
 
-    from audioset.clip_labels import Patches
+    from audioset.calibration.clips import Patches
 
     scores, start_s, end_s = (np.concatenate(column) for column in zip(*parts, strict=True))
     return Patches(name, start_s, end_s, scores)

@@ -28,10 +28,10 @@ from audioset.cli.options import files_read, overwrite_option
 from audioset.files import is_file
 
 if TYPE_CHECKING:
-    from audioset.data.clips import Shard
-    from audioset.data.ledger import Ledger
-    from audioset.data.runs import Outcome
-    from audioset.data.segments import SegmentList
+    from audioset.dataset.download.clips import Shard
+    from audioset.dataset.download.ledger import Ledger
+    from audioset.dataset.download.runs import Outcome
+    from audioset.dataset.lists.segments import SegmentList
 
 
 REJECTED_SHOWN = 20
@@ -64,9 +64,9 @@ def download(folder: Path, lists: tuple[str, ...], **options: Any) -> int:
       audioset data download audio/ dogs.csv --sample-rate 32000 --channels 1
       audioset data download audio/ --rate 200/h --cookies cookies.txt
     """
-    from audioset.data.clips import Shard
-    from audioset.data.download import Downloader, find_lost_files
-    from audioset.data.fetch import YtDlpFetch, check_yt_dlp
+    from audioset.dataset.download.clips import Shard
+    from audioset.dataset.download.download import Downloader, find_lost_files
+    from audioset.dataset.download.fetch import YtDlpFetch, check_yt_dlp
 
     check_yt_dlp()
     settings, shard = fetch_settings(options), Shard.parse(options["shard"]) if options["shard"] else None
@@ -100,7 +100,7 @@ def adopt(folder: Path, source: Path, lists: tuple[str, ...], how: str, as_json:
       audioset data adopt audio/ /old/data/eval_segments/audio eval
       audioset data adopt audio/ waveforms/eval.h5 eval
     """
-    from audioset.data.adopt import Adopter
+    from audioset.dataset.download.adopt import Adopter
 
     with _open_ledger(folder, options["ledger_path"], is_new=True) as ledger:
         _add_lists(ledger, folder, lists, options["subset"], None)
@@ -123,7 +123,7 @@ def adopt(folder: Path, source: Path, lists: tuple[str, ...], how: str, as_json:
 @with_options(ledger_option, json_option)
 def status(folder: Path, ledger_path: Path | None, as_json: bool) -> None:
     """Say how far the download in FOLDER is, how fast it goes, and whether it is paused."""
-    from audioset.data.report import as_status
+    from audioset.dataset.download.report import as_status
 
     with _open_ledger(folder, ledger_path) as ledger:
         found = as_status(ledger)
@@ -153,7 +153,7 @@ def retry(folder: Path, states: tuple[str, ...], subset: str | None, ledger_path
       audioset data retry audio/ --state age --state login
       audioset data retry audio/ --state geo --subset eval
     """
-    from audioset.data.failures import BY_STATE
+    from audioset.dataset.download.failures import BY_STATE
 
     if not states or not set(states) <= set(BY_STATE):
         raise click.UsageError(f"say which with --state: {', '.join(BY_STATE)}")
@@ -173,8 +173,8 @@ def report(folder: Path, manifest: Path | None, overwrite: bool, ledger_path: Pa
     The hash of a subset is equal if and only if two labs have the same clips of it. The manifest has the columns of the
     published lists, and for each clip the SHA-256 of its file.
     """
-    from audioset.data.report import as_json as report_as_json
-    from audioset.data.report import as_markdown, is_manifest, write_manifest
+    from audioset.dataset.download.report import as_json as report_as_json
+    from audioset.dataset.download.report import as_markdown, is_manifest, write_manifest
     from audioset.formats.output import check_output
 
     with _open_ledger(folder, ledger_path) as ledger:
@@ -199,7 +199,7 @@ def merge(folder: Path, ledgers: tuple[Path, ...], ledger_path: Path | None, as_
     ledgers does not matter. A file that is not in FOLDER is looked for beside its ledger, and stays there.
     Names of files elsewhere are not taken over.
     """
-    from audioset.data.ledger_merge import merge as merge_ledgers
+    from audioset.dataset.download.ledger_merge import merge as merge_ledgers
 
     with _open_ledger(folder, ledger_path, is_new=True) as ledger:
         result = merge_ledgers(ledger, folder, ledgers)
@@ -245,8 +245,8 @@ def slurm(
       audioset data slurm /data/audioset unbalanced_train --tasks 200 --at-once 20 --output job.sh
       sbatch job.sh
     """
-    from audioset.data.published import segments_path
-    from audioset.data.slurm import Job, is_job_script, job_script, make_folders
+    from audioset.dataset.download.slurm import Job, is_job_script, job_script, make_folders
+    from audioset.dataset.lists.published import segments_path
     from audioset.files import writing
     from audioset.formats.output import check_output
 
@@ -264,7 +264,7 @@ def slurm(
 @contextmanager
 def _open_ledger(folder: Path, path: Path | None, *, is_new: bool = False) -> Iterator[Ledger]:
     """The ledger of a folder; made if ``is_new``."""
-    from audioset.data.ledger import LEDGER_NAME, Ledger
+    from audioset.dataset.download.ledger import LEDGER_NAME, Ledger
     from audioset.errors import NoInputError, OutputError
 
     path = path or folder / LEDGER_NAME
@@ -295,8 +295,8 @@ def _add_lists(ledger: Ledger, folder: Path, lists: Sequence[str], subset: str |
 def _read_list(name: str, folder: Path) -> SegmentList:
     """A list of clips: a file, a published one, or one that is fetched once."""
     from audioset.assets import Asset, fetch
-    from audioset.data.published import segments_path
-    from audioset.data.segments import read_segments
+    from audioset.dataset.lists.published import segments_path
+    from audioset.dataset.lists.segments import read_segments
 
     if not re.match(r"https?://", name):
         return read_segments(segments_path(name))
@@ -306,8 +306,8 @@ def _read_list(name: str, folder: Path) -> SegmentList:
 
 
 def _subset_name(name: str) -> str:
-    from audioset.data.clips import subset_name
-    from audioset.data.published import SUBSET_FILES
+    from audioset.dataset.download.clips import subset_name
+    from audioset.dataset.lists.published import SUBSET_FILES
 
     return subset_name(SUBSET_FILES.get(name, name.partition("?")[0]))
 
@@ -363,7 +363,7 @@ def _conclude(ledger: Ledger, outcome: Outcome, folder: Path, shard: Shard | Non
     """Say what a run came to; the exit code."""
     import time
 
-    from audioset.data.failures import CLASSES
+    from audioset.dataset.download.failures import CLASSES
 
     if outcome.error:
         raise outcome.error
@@ -393,6 +393,6 @@ def _conclude(ledger: Ledger, outcome: Outcome, folder: Path, shard: Shard | Non
 
 
 def _in_words(counts: dict[str, int]) -> str:
-    from audioset.data.report import MEANINGS
+    from audioset.dataset.download.report import MEANINGS
 
     return " · ".join(f"{counts[state]:,} {state}" for state in MEANINGS if state in counts) or "nothing done"

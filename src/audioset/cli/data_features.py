@@ -11,7 +11,7 @@ from audioset.cli.echo import echo
 from audioset.cli.options import overwrite_option
 
 if TYPE_CHECKING:
-    from audioset.data.feature_checks import Report, Summary
+    from audioset.dataset.features.checks import Report, Summary
 
 FORMATS = ("parquet", "hdf5", "arrays", "tfrecord", "youtube8m")
 MOST_SHOWN = 5  # examples of each kind of fault, and damaged records
@@ -47,8 +47,8 @@ def info(path: str, subset: str | None, as_json: bool) -> None:
     """Count clips, lengths and labels, and average the bytes."""
     from dataclasses import asdict
 
-    from audioset.data.feature_checks import summarise
-    from audioset.data.features import read
+    from audioset.dataset.features.checks import summarise
+    from audioset.dataset.features.reading import read
 
     summary = summarise(read(path, subset))
     if as_json:
@@ -74,7 +74,7 @@ def verify(path: str, lists: tuple[str, ...], subset: str | None, as_json: bool)
 
     Exits with 3 if anything is wrong.
     """
-    from audioset.data import feature_checks
+    from audioset.dataset.features import checks as feature_checks
 
     report = feature_checks.verify(path, lists, subset)
     if as_json:
@@ -102,7 +102,7 @@ def convert(
     A name that ends in .parquet, .h5, .tfrecord or .tar.gz says what to make; arrays make a folder, and need --to.
     tfrecord and youtube8m make an archive if OUTPUT ends in .tar.gz, one file if it ends in .tfrecord, else a folder.
     """
-    from audioset.data import features
+    from audioset.dataset.features import reading as features
     from audioset.formats.output import check_output, file_ids
 
     read = file_ids(features.files_of(path))

@@ -46,7 +46,7 @@ def fetch(kinds: tuple[str, ...], region: str, output: Path | None, is_list: boo
       audioset data fetch --list
     """
     from audioset.cache import ASSETS, writable_folder
-    from audioset.data.published import published_files
+    from audioset.dataset.lists.published import published_files
 
     files = published_files(region)
     chosen = {kind: files[kind] for kind in kinds or KINDS}
@@ -61,7 +61,7 @@ def fetch(kinds: tuple[str, ...], region: str, output: Path | None, is_list: boo
 
 def _fetch(assets: list[Asset], folder: Path, *, as_json: bool) -> int:
     """Fetch the files one by one; a foreign file of the same name does not stop the others."""
-    from audioset.data.published import fetch_published
+    from audioset.dataset.lists.published import fetch_published
     from audioset.errors import ConflictError
 
     records, exit_code = [], 0

@@ -11,7 +11,7 @@ import click
 from audioset.cli.echo import echo
 
 if TYPE_CHECKING:
-    from audioset.ontology import Ontology
+    from audioset.labels.ontology import Ontology
 
 PUBLISHED = "ontology.json"
 INDENT = "  "
@@ -38,7 +38,7 @@ def ontology() -> None:
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def tree(name: str | None, depth: int | None, as_json: bool) -> None:
     """Print the class NAME, or all, with the classes below. One with several parents is below each of them."""
-    from audioset.ontology import Ontology
+    from audioset.labels.ontology import Ontology
 
     ontology = Ontology.load()
     top = ontology.roots if name is None else (ontology.find(name),)
@@ -55,7 +55,7 @@ def tree(name: str | None, depth: int | None, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def search(text: str, as_json: bool) -> None:
     """List the classes whose names contain TEXT, in any case; if there is none, those with similar names."""
-    from audioset.ontology import Ontology
+    from audioset.labels.ontology import Ontology
 
     ontology = Ontology.load()
     found = ontology.search(text)
@@ -78,7 +78,7 @@ def show(name: str, as_json: bool) -> None:
 
     Description and examples come from the published ontology.json, if that is in a folder of AUDIOSET_ASSETS.
     """
-    from audioset.ontology import Ontology
+    from audioset.labels.ontology import Ontology
 
     ontology = Ontology.load()
     record = _record(ontology, ontology.find(name))
@@ -126,7 +126,7 @@ def _paths(ontology: Ontology, label_id: str) -> list[list[str]]:
 
 
 def _record(ontology: Ontology, label_id: str) -> dict[str, Any]:
-    from audioset.labels import NAMES, LabelSet
+    from audioset.labels.labels import NAMES, LabelSet
 
     sets = {name: LabelSet.load(name).ids for name in NAMES}
     published = _published(label_id)

@@ -14,9 +14,9 @@ from audioset.cli.echo import echo
 from audioset.cli.options import files_read, overwrite_option
 
 if TYPE_CHECKING:
-    from audioset.data.quality import Quality
-    from audioset.data.segments import SegmentList
-    from audioset.data.statistics import ClassCount, Statistics
+    from audioset.dataset.lists.quality import Quality
+    from audioset.dataset.lists.segments import SegmentList
+    from audioset.dataset.lists.statistics import ClassCount, Statistics
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -97,9 +97,9 @@ def stats(
 
     A class is counted twice: clips with this label, and clips with this label or one below it.
     """
-    from audioset.data.quality import read_quality
-    from audioset.data.statistics import count_segments
-    from audioset.labels import LabelSet
+    from audioset.dataset.lists.quality import read_quality
+    from audioset.dataset.lists.statistics import count_segments
+    from audioset.labels.labels import LabelSet
 
     clips = _read(sources, label_set)
     statistics = count_segments(clips, LabelSet.load(label_set))
@@ -137,10 +137,10 @@ def select(sources: tuple[str, ...], label_set: str, output: str | None, created
     A class is given by its id or name. FILE with ids has one on each line; names such as ID_30.000_40.000.wav count
     as ids, so the lists of other datasets can be excluded as they are.
     """
-    from audioset.data.published import segments_path
-    from audioset.data.segments import format_segments, is_segment_list
-    from audioset.data.selection import Selection, read_video_ids
-    from audioset.data.selection import select as select_clips
+    from audioset.dataset.lists.published import segments_path
+    from audioset.dataset.lists.segments import format_segments, is_segment_list
+    from audioset.dataset.lists.selection import Selection, read_video_ids
+    from audioset.dataset.lists.selection import select as select_clips
     from audioset.formats.output import check_output, open_output
 
     wanted = read_video_ids(options["ids"]) if options["ids"] else None
@@ -179,9 +179,9 @@ def repair(damaged: Path, official: str, report: str | None, output: str | None,
     Both have their rows in the same order, so the n-th row of the one gives what the n-th row of the other has lost.
     Lists that do not correspond are refused.
     """
-    from audioset.data.published import segments_path
-    from audioset.data.repair import is_repair_report, repair_segments
-    from audioset.data.segments import format_segments, is_segment_list
+    from audioset.dataset.lists.published import segments_path
+    from audioset.dataset.lists.repair import is_repair_report, repair_segments
+    from audioset.dataset.lists.segments import format_segments, is_segment_list
     from audioset.formats.output import check_different, check_output, open_output
 
     check_different(report=report, output=output)
@@ -204,9 +204,9 @@ def repair(damaged: Path, official: str, report: str | None, output: str | None,
 
 
 def _read(sources: Sequence[str], label_set: str) -> SegmentList:
-    from audioset.data.published import segments_path
-    from audioset.data.segments import concatenate, read_segments
-    from audioset.labels import LabelSet
+    from audioset.dataset.lists.published import segments_path
+    from audioset.dataset.lists.segments import concatenate, read_segments
+    from audioset.labels.labels import LabelSet
 
     labels = LabelSet.load(label_set)
     return concatenate([read_segments(segments_path(source), labels) for source in sources])
@@ -214,9 +214,9 @@ def _read(sources: Sequence[str], label_set: str) -> SegmentList:
 
 def _below(counts: Sequence[ClassCount], classes: Iterable[str]) -> list[ClassCount]:
     """The classes asked for and those below them; those that no clip has, too."""
-    from audioset.data.selection import labels_below
-    from audioset.data.statistics import ClassCount
-    from audioset.ontology import Ontology
+    from audioset.dataset.lists.selection import labels_below
+    from audioset.dataset.lists.statistics import ClassCount
+    from audioset.labels.ontology import Ontology
 
     if not classes:
         return list(counts)

@@ -14,8 +14,8 @@ from audioset.cli.echo import echo
 from audioset.cli.options import files_read, overwrite_option
 
 if TYPE_CHECKING:
-    from audioset.data.segments import SegmentList
-    from audioset.data.strong import StrongTable
+    from audioset.dataset.lists.segments import SegmentList
+    from audioset.dataset.lists.strong import StrongTable
     from audioset.formats import EventRow
 
 N_TOP = 10
@@ -52,8 +52,8 @@ def strong() -> None:
 @click.option("--json", "as_json", is_flag=True, help="As JSON, with all labels.")
 def stats(source: str, n_top: int, as_json: bool) -> None:
     """Count clips, events and labels of TABLE; of frames, those with a label and those surely without it."""
-    from audioset.data.published import strong_path
-    from audioset.data.strong import read_strong
+    from audioset.dataset.lists.published import strong_path
+    from audioset.dataset.lists.strong import read_strong
 
     record = _count(read_strong(strong_path(source)))
     if as_json:
@@ -77,8 +77,8 @@ def map_labels(is_all: bool, as_json: bool) -> None:
 
     For a label that is only in the ontology, it names the nearest of the 527 above it.
     """
-    from audioset.data.strong_map import map_strong_labels
-    from audioset.ontology import Ontology
+    from audioset.dataset.lists.strong_map import map_strong_labels
+    from audioset.labels.ontology import Ontology
 
     classes = map_strong_labels()
     if as_json:
@@ -113,9 +113,9 @@ def map_labels(is_all: bool, as_json: bool) -> None:
 @overwrite_option
 def convert(source: str, format_name: str, output: str | None, label_set: str, **options: Any) -> None:
     """Write TABLE in another format. Frames that touch become one event; those without the label are left out."""
-    from audioset.data.published import strong_path
-    from audioset.data.segments import format_segments, is_segment_list
-    from audioset.data.strong import read_strong, strong_to_segments
+    from audioset.dataset.lists.published import strong_path
+    from audioset.dataset.lists.segments import format_segments, is_segment_list
+    from audioset.dataset.lists.strong import read_strong, strong_to_segments
     from audioset.errors import UsageError
     from audioset.formats import EVENT_FORMATS, OWN_EVENTS, check_output, make_writer, open_output
 
@@ -171,7 +171,7 @@ def _with_labels(table: StrongTable, label_set: str) -> StrongTable:
 
     import numpy as np
 
-    from audioset.labels import LabelSet
+    from audioset.labels.labels import LabelSet
 
     labels = LabelSet.load(label_set)
     column = {label_id: index for index, label_id in enumerate(labels.ids)}
@@ -190,14 +190,14 @@ def _with_clips(table: StrongTable, segment_ids: tuple[str, ...]) -> StrongTable
 
 
 def _ends(source: str | None) -> SegmentList | None:
-    from audioset.data.published import segments_path
-    from audioset.data.segments import read_segments
+    from audioset.dataset.lists.published import segments_path
+    from audioset.dataset.lists.segments import read_segments
 
     return read_segments(segments_path(source)) if source else None
 
 
 def _rows(table: StrongTable, suffix: str, *, is_absolute: bool) -> Iterator[EventRow]:
-    from audioset.data.strong import split_segment_id, strong_events
+    from audioset.dataset.lists.strong import split_segment_id, strong_events
     from audioset.formats import EventRow
 
     for segment_id, events in strong_events(table, is_absolute=is_absolute):

@@ -70,7 +70,7 @@ def _codecs() -> dict[str, Any]:
     import soundfile
     import soxr
 
-    from audioset.containers import known_formats
+    from audioset.audio.containers import known_formats
 
     ffmpeg = av.library_versions["libavcodec"]
     return {
@@ -109,7 +109,7 @@ def _files() -> dict[str, Any]:
 
 
 def _limits() -> dict[str, Any]:
-    from audioset.limits import LIMITS
+    from audioset.audio.limits import LIMITS
 
     return asdict(LIMITS)
 
@@ -125,8 +125,8 @@ SECTIONS: dict[str, Callable[[], dict[str, Any]]] = {
 
 
 def _parity(options: dict[str, Any]) -> tuple[dict[str, str], int]:
-    from audioset.checks import parity_report
-    from audioset.loading import load_model
+    from audioset.models.loading import load_model
+    from audioset.models.reproduction import parity_report
 
     try:
         model = load_model(options["model"], weights=options["weights"])

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from audioset.data.clips import Shard
-    from audioset.data.fetch import FetchSettings
-    from audioset.data.ledger import Ledger
-    from audioset.data.media import MediaSettings
-    from audioset.data.runs import RunSettings
+    from audioset.dataset.download.clips import Shard
+    from audioset.dataset.download.fetch import FetchSettings
+    from audioset.dataset.download.ledger import Ledger
+    from audioset.dataset.download.media import MediaSettings
+    from audioset.dataset.download.runs import RunSettings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -107,7 +107,7 @@ def with_options(*options: Callable[[Command], Command]) -> Callable[[Command], 
 
 def fetch_settings(options: Mapping[str, Any]) -> FetchSettings:
     """How to ask, of the options."""
-    from audioset.data.fetch import YOUTUBE, FetchSettings
+    from audioset.dataset.download.fetch import YOUTUBE, FetchSettings
 
     return FetchSettings(
         url_template=options["url_template"] or YOUTUBE,
@@ -123,7 +123,7 @@ def fetch_settings(options: Mapping[str, Any]) -> FetchSettings:
 
 def run_settings(options: Mapping[str, Any], shard: Shard | None) -> RunSettings:
     """How to go about it, of the options."""
-    from audioset.data.runs import RunSettings
+    from audioset.dataset.download.runs import RunSettings
 
     return RunSettings(
         n_workers=options["n_workers"],
@@ -147,7 +147,7 @@ def media_settings(ledger: Ledger, options: dict[str, Any]) -> MediaSettings:
     ConflictError
         The folder's files are of another kind.
     """
-    from audioset.data.media import MediaSettings
+    from audioset.dataset.download.media import MediaSettings
     from audioset.errors import ConflictError
 
     asked = {

@@ -18,7 +18,7 @@ from audioset.formats.tfrecord import QUANTISED_ONLY
 
 if TYPE_CHECKING:
     from audioset.cli.run import Run
-    from audioset.postprocess import Postprocessor
+    from audioset.models.postprocess import Postprocessor
 
 logger = logging.getLogger(__name__)
 
@@ -86,8 +86,8 @@ def _find_postprocessor(options: dict[str, Any]) -> Postprocessor | None:
 def _load_postprocessor(name: str, pca: Path | None) -> Postprocessor:
     """The postprocessor of a model's network, with published parameters or with one's own."""
     from audioset.assets import ASSETS, get_asset, is_published
-    from audioset.models import MODELS, find_model
-    from audioset.postprocess import Postprocessor
+    from audioset.models.postprocess import Postprocessor
+    from audioset.models.published import MODELS, find_model
     from audioset.weights.model_folder import CARD_NAME, read_card
 
     folder = Path(name)

@@ -23,10 +23,10 @@ from audioset.cli.options import (
 from audioset.errors import UsageError
 
 if TYPE_CHECKING:
-    from audioset.batch import Part
     from audioset.evaluate import Comparison, Evaluation, EvaluationSettings, Scores, Targets
-    from audioset.predict import Model
+    from audioset.models.model import Model
     from audioset.reports.document import Document
+    from audioset.runs.batch import Part
 
 COMPARE = "compare"
 ALL = "all"  # subsets
@@ -197,7 +197,7 @@ Source = tuple["Scores", "Targets", Path | None]
 
 def _from_features(name: str | None, options: dict[str, Any]) -> Source:
     """Tag released features now."""
-    from audioset.data.features import read_arrays
+    from audioset.dataset.features.reading import read_arrays
     from audioset.evaluate import read_targets, score_features
     from audioset.evaluate.sources import describe_model, feature_targets
 
@@ -217,10 +217,10 @@ def _from_features(name: str | None, options: dict[str, Any]) -> Source:
 
 def _from_audio(name: str | None, options: dict[str, Any]) -> Source:
     """Tag recordings now."""
-    from audioset.batch import predict_parts
     from audioset.cli.progress import Progress
     from audioset.evaluate import find_audio, read_targets, score_audio
     from audioset.evaluate.sources import describe_model
+    from audioset.runs.batch import predict_parts
 
     model = _load(name, options)
     targets = read_targets(options["labels"], model.labels)
@@ -277,7 +277,7 @@ def _check_source(model: str | None, options: dict[str, Any]) -> str:
 
 def _load(name: str | None, options: dict[str, Any]) -> Model:
     """The model, if it has scores: those that only embed are refused before they are compiled."""
-    from audioset.models import find_labels, prepare_model
+    from audioset.models.published import find_labels, prepare_model
 
     card, _ = prepare_model(str(name), options["weights"])
     if not len(find_labels(card)):

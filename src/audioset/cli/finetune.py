@@ -15,7 +15,7 @@ from audioset.cli.echo import echo
 from audioset.cli.options import hold_folder
 from audioset.cli.sound_options import export_given, read_given, with_exports, with_sounds
 from audioset.cli.train_options import given, with_settings
-from audioset.learn.finetune_config import FinetuneConfig, read_finetune_config
+from audioset.train.finetune.config import FinetuneConfig, read_finetune_config
 
 
 @click.command(short_help="Train a published network further, on your own sounds.")
@@ -61,7 +61,7 @@ def finetune(
     config = read_finetune_config(config_path, **given(options))
     if _is_first():
         hold_folder(output)
-    from audioset.learn.finetune_result import finetune as finetune_collection
+    from audioset.train.finetune.result import finetune as finetune_collection
 
     shown = _Shown(config.n_epochs, is_quiet=quiet or not _is_first())
     record = finetune_collection(

@@ -13,7 +13,7 @@ from audioset.cli.echo import echo
 from audioset.cli.options import decoding_options, load_chosen_model, model_options, take_limits
 
 if TYPE_CHECKING:
-    from audioset.batch import Part
+    from audioset.runs.batch import Part
     from audioset.search.build import BuildReport
 
 # Options of the command that are settings of the index, by the setting's name.

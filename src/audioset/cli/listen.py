@@ -20,10 +20,10 @@ from audioset.formats.table import clock
 from audioset.stopping import ASKING
 
 if TYPE_CHECKING:
+    from audioset.audio.decoders import Array
     from audioset.cli.view import EventFinder, View
-    from audioset.decoders import Array
-    from audioset.predict import Prediction
-    from audioset.stream import Stream
+    from audioset.models.model import Prediction
+    from audioset.models.stream import Stream
 
 STDIN, MICROPHONE = "-", "microphone"
 ENCODINGS = {"s16le": "<i2", "s32le": "<i4", "f32le": "<f4"}
@@ -284,7 +284,7 @@ class _Status:
         from rich.cells import cell_len, set_cell_size
         from rich.console import Console
 
-        from audioset.predict import top_indices
+        from audioset.models.model import top_indices
 
         part = view.calibrated(part)
         scores = part.require_scores()[-1]

@@ -23,7 +23,7 @@ def models() -> None:
 def list_models(as_json: bool) -> None:
     """List all models and whether their weights are on this machine."""
     from audioset.assets import find_asset
-    from audioset.models import MODELS, bundled_models
+    from audioset.models.published import MODELS, bundled_models
 
     bundled = bundled_models()
     if as_json:
@@ -59,8 +59,8 @@ def info(name: str, as_json: bool) -> None:
 def pull(names: tuple[str, ...]) -> None:
     """Fetch the weights of the models NAMES, if they are not on this machine, and convert them."""
     from audioset.cache import cache_folder
-    from audioset.models import bundled_models, find_model, prepare_graph, prepare_model
-    from audioset.predict import make_engine
+    from audioset.models.model import make_engine
+    from audioset.models.published import bundled_models, find_model, prepare_graph, prepare_model
 
     for name in names:
         if name not in bundled_models():
@@ -115,9 +115,9 @@ def verify(names: tuple[str, ...]) -> int:
     Exits with 1 if a measurement is beyond its bound.
     """
     from audioset.assets import ASSETS, find_asset, get_asset, is_published
-    from audioset.checks import parity_report
-    from audioset.loading import load_model
-    from audioset.models import MODELS, bundled_models, find_model
+    from audioset.models.loading import load_model
+    from audioset.models.published import MODELS, bundled_models, find_model
+    from audioset.models.reproduction import parity_report
 
     is_ok = True
     here = tuple(name for name, model in MODELS.items() if find_asset(model.weights))
@@ -141,8 +141,8 @@ def verify(names: tuple[str, ...]) -> int:
 def _verify_bundled(name: str) -> bool:
     """Check the weights that are part of the package: hash and tensors."""
     from audioset.assets import hash_file
-    from audioset.loading import load_model
-    from audioset.models import bundled_models
+    from audioset.models.loading import load_model
+    from audioset.models.published import bundled_models
     from audioset.weights.model_folder import WEIGHTS_NAME
 
     path = bundled_models()[name] / WEIGHTS_NAME
@@ -155,7 +155,7 @@ def _verify_bundled(name: str) -> bool:
 
 
 def _bundled_record(name: str, folder: Path) -> dict[str, Any]:
-    from audioset.models import FRONTENDS, network_shapes
+    from audioset.models.published import FRONTENDS, network_shapes
     from audioset.weights.model_folder import WEIGHTS_NAME, read_card
 
     card, path = read_card(folder), folder / WEIGHTS_NAME
@@ -179,7 +179,7 @@ def _bundled_record(name: str, folder: Path) -> dict[str, Any]:
 
 def _record(name: str) -> dict[str, Any]:
     from audioset.assets import ASSETS, find_asset, is_published
-    from audioset.models import FRONTENDS, bundled_models, find_model
+    from audioset.models.published import FRONTENDS, bundled_models, find_model
 
     if name in bundled_models():
         return _bundled_record(name, bundled_models()[name])

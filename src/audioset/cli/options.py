@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from audioset.limits import LIMITS, Limits
+from audioset.audio.limits import LIMITS, Limits
 
 if TYPE_CHECKING:
-    from audioset.predict import Model
+    from audioset.models.model import Model
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -172,7 +172,7 @@ def take_limits(options: dict[str, Any]) -> Limits:
 
 def load_chosen_model(options: Mapping[str, Any]) -> Model:
     """The model that ``model_options`` ask for."""
-    from audioset.loading import load_model
+    from audioset.models.loading import load_model
 
     return load_model(
         options["model"],

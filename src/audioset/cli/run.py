@@ -10,15 +10,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from audioset.batch import Part, predict_parts
+from audioset.audio.limits import Limits
 from audioset.cli.inputs import Input
 from audioset.cli.options import files_read, load_chosen_model
 from audioset.cli.progress import Progress
 from audioset.errors import OutputError, UsageError
 from audioset.files import is_folder
 from audioset.formats import Recogniser, Stream, Writer, check_output, choose_format, open_output, printable
-from audioset.limits import Limits
-from audioset.predict import Model, Prediction
+from audioset.models.model import Model, Prediction
+from audioset.runs.batch import Part, predict_parts
 
 # Formats that can be one file for each recording, in a folder, and how these files end.
 PER_RECORDING = {"audacity": ".txt", "raven": ".txt", "textgrid": ".TextGrid", "webvtt": ".vtt"}

@@ -12,7 +12,7 @@ from audioset.cli.options import files_read, overwrite_option
 from audioset.files import is_folder
 
 if TYPE_CHECKING:
-    from audioset.predict import Model
+    from audioset.models.model import Model
     from audioset.search.example import Example
     from audioset.search.manifest import Manifest
     from audioset.search.moments import Moment
@@ -142,7 +142,7 @@ def _check(options: dict[str, Any]) -> None:
 
 
 def _load_model(manifest: Manifest, options: dict[str, Any]) -> Model:
-    from audioset.loading import load_model
+    from audioset.models.loading import load_model
 
     settings = manifest.settings
     model = load_model(

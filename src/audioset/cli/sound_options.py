@@ -61,7 +61,7 @@ def export_given(folder: Path, formats: Sequence[str], *, is_quiet: bool) -> Non
     """Export a model that was just written in the formats that ``--export`` named."""
     from audioset.export import export_model
     from audioset.files import explain_os_errors
-    from audioset.learn.results import EXPORTS
+    from audioset.train.results import EXPORTS
 
     if not formats:
         return

@@ -100,8 +100,8 @@ def classifier(
     # Before numpy is loaded: folds are computed side by side, and products that share the cores would fight for them.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     keep_freed_memory()
-    from audioset.learn.classifier import learn_classifier
-    from audioset.learn.results import check_output
+    from audioset.train.classifier.classifier import learn_classifier
+    from audioset.train.results import check_output
 
     check_output(output)
     _check_not_backbone(output, backbone)

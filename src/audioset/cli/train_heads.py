@@ -15,7 +15,7 @@ from audioset.cli.echo import echo
 from audioset.cli.options import hold_folder
 from audioset.cli.train_options import given, with_settings
 from audioset.files import is_file
-from audioset.train.config import TrainConfig, read_config
+from audioset.train.heads.config import TrainConfig, read_config
 
 if TYPE_CHECKING:
     from audioset.train.checkpoint import Record
@@ -67,7 +67,7 @@ def heads(
         _check_is_run(output)
     if _is_first():
         hold_folder(Path(output))
-    from audioset.train.loop import train as train_head
+    from audioset.train.heads.loop import train as train_head
 
     keep_freed_memory()
     result = train_head(config, output, None if quiet else _Lines(config.n_iterations))

@@ -11,9 +11,9 @@ from audioset.cli.echo import echo
 from audioset.errors import UsageError
 
 if TYPE_CHECKING:
-    from audioset.events import Event, EventDetector, EventSettings
-    from audioset.labels import LabelSet
-    from audioset.predict import Model, Prediction
+    from audioset.labels.events import Event, EventDetector, EventSettings
+    from audioset.labels.labels import LabelSet
+    from audioset.models.model import Model, Prediction
 
 EVENT_SETTINGS = ("low_threshold", "median_patches", "max_gap_s", "min_duration_s")
 
@@ -52,7 +52,7 @@ class View:
         return self._of(prediction, prediction.calibrated())
 
     def _of(self, prediction: Prediction, scores: Any) -> Prediction:
-        from audioset.ontology import Ontology
+        from audioset.labels.ontology import Ontology
 
         scores = scores[:, self._columns]
         if self._roll_up:
@@ -104,7 +104,7 @@ def take_view(options: dict[str, Any]) -> Callable[[LabelSet], View]:
     callable
         Makes the view of a model's labels.
     """
-    from audioset.ontology import Ontology
+    from audioset.labels.ontology import Ontology
 
     classes = [Ontology.load().find(name) for name in options.pop("classes")]
     roll_up = options.pop("roll_up")
@@ -121,9 +121,9 @@ def take_event_finder(options: dict[str, Any], *, in_order: bool = True) -> Call
         thresholds names labels that the model does not have, it is to blame.
     """
     from audioset.calibration import NONE
-    from audioset.events import EventDetector, read_thresholds
-    from audioset.labels import LabelSet
-    from audioset.leaf_events import LeafEvents
+    from audioset.labels.events import EventDetector, read_thresholds
+    from audioset.labels.labels import LabelSet
+    from audioset.labels.leaf_events import LeafEvents
 
     thresholds: Path | None = options.pop("thresholds")
     label_thresholds = read_thresholds(thresholds) if thresholds else {}
@@ -159,7 +159,7 @@ def _of_labels(settings: EventSettings, all_labels: LabelSet, labels: LabelSet) 
 
 def _columns(labels: LabelSet, classes: Sequence[str]) -> Any:
     """Columns of the labels that are one of the classes, or below one."""
-    from audioset.ontology import Ontology
+    from audioset.labels.ontology import Ontology
 
     ontology = Ontology.load()
     columns = ontology.subtree(labels, *classes)

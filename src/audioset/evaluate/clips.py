@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from audioset.data.adopt import NAMES
-from audioset.data.clips import Key
+from audioset.dataset.download.adopt import NAMES
+from audioset.dataset.download.clips import Key
 from audioset.errors import DataError, UsageError
-from audioset.labels import LabelSet
+from audioset.labels.labels import LabelSet
 
 Array = np.ndarray[Any, np.dtype[Any]]
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]

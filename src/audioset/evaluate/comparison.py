@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from audioset import __version__
-from audioset.data.clips import names_digest
+from audioset.dataset.download.clips import names_digest
 from audioset.errors import UsageError
 from audioset.evaluate.clips import (
     NOT_THERE,
@@ -28,7 +28,7 @@ from audioset.evaluate.clips import (
 )
 from audioset.evaluate.evaluation import EvaluationSettings
 from audioset.evaluate.storage import ScoreFile
-from audioset.labels import LabelSet
+from audioset.labels.labels import LabelSet
 from audioset.metrics import Bootstrap, bootstrap, d_prime, evaluate, mean_defined
 
 KIND, FORMAT = "audioset comparison", 1

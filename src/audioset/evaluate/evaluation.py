@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from audioset import __version__
-from audioset.data.clips import names_digest
+from audioset.dataset.download.clips import names_digest
 from audioset.errors import DataError, UsageError
 from audioset.evaluate.clips import ScoredClips, Scores, Targets, join
 from audioset.evaluate.findings import as_record, find_confusions, measure_reliability

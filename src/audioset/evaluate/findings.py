@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from audioset.evaluate.clips import BoolArray, FloatArray
-from audioset.labels import LabelSet
+from audioset.labels.labels import LabelSet
+from audioset.labels.ontology import Ontology
 from audioset.metrics import mean_defined
-from audioset.ontology import Ontology
 from audioset.records import DAMAGE
 
 N_BINS = 10

@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from audioset.clip_labels import read_label_table
-from audioset.data.clips import Key
-from audioset.data.download import PARTIAL_FOLDER
-from audioset.data.features import ClipArrays
-from audioset.data.ledger import LEDGER_NAME
-from audioset.data.published import segments_path
-from audioset.data.segments import SegmentList, begins_as_list, read_segments
+from audioset.calibration.clips import read_label_table
+from audioset.dataset.download.clips import Key
+from audioset.dataset.download.download import PARTIAL_FOLDER
+from audioset.dataset.download.ledger import LEDGER_NAME
+from audioset.dataset.features.reading import ClipArrays
+from audioset.dataset.lists.published import segments_path
+from audioset.dataset.lists.segments import SegmentList, begins_as_list, read_segments
 from audioset.errors import DataError, NoInputError, UsageError
 from audioset.evaluate.clips import CLIP_NAME, NOT_THERE, Array, FloatArray, Scores, Targets
 from audioset.files import is_folder
 from audioset.folders import find_recordings
-from audioset.labels import LabelSet
-from audioset.models import digest_weights
+from audioset.labels.labels import LabelSet
+from audioset.models.published import digest_weights
 from audioset.weights.model_folder import ModelCard
 
 if TYPE_CHECKING:
-    from audioset.batch import Part
+    from audioset.runs.batch import Part
 
 PUBLISHED_LABELS = "audioset-527"
 CLIPS_AT_ONCE = 4096

@@ -17,8 +17,8 @@ from audioset.errors import DataError, NoInputError
 from audioset.evaluate.clips import Array, ScoredClips, Scores, Targets
 from audioset.evaluate.evaluation import CARD_NAME
 from audioset.files import check_regular, is_file, is_folder, output_file, read_input
-from audioset.labels import NAMES as LABEL_SETS
-from audioset.labels import LabelSet
+from audioset.labels.labels import NAMES as LABEL_SETS
+from audioset.labels.labels import LabelSet
 from audioset.records import DAMAGE, check_unfolded
 
 SCORES_NAME, COMPARISON_NAME = "scores.npz", "comparison.json"

@@ -12,7 +12,7 @@ import numpy as np
 from audioset.errors import UsageError
 from audioset.executors.onnx import OnnxGraph, OnnxOps, add_network
 from audioset.frontend import FrontendSpec, constants
-from audioset.labels import LabelSet
+from audioset.labels.labels import LabelSet
 from audioset.networks.ops import Network, input_names
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]

@@ -13,10 +13,10 @@ import numpy as np
 from audioset.export.clips import CalibrationClip
 from audioset.export.job import Job
 from audioset.export.runner import Arrays, Runner
-from audioset.head_model import HeadModel
+from audioset.models.head_model import HeadModel
+from audioset.models.model import Prediction
+from audioset.models.postprocess import EMBEDDING_SIZE
 from audioset.networks.ops import Outputs
-from audioset.postprocess import EMBEDDING_SIZE
-from audioset.predict import Prediction
 
 FloatArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
 Outcome = Mapping[str, np.ndarray[Any, Any]]

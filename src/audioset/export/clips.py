@@ -15,7 +15,7 @@ from audioset.errors import AudioError, NoInputError
 from audioset.files import is_folder
 from audioset.folders import AUDIO_SUFFIXES, find_files
 from audioset.frontend import FrontendSpec
-from audioset.labels import LabelSet
+from audioset.labels.labels import LabelSet
 from audioset.sounds.audio import read_clip
 from audioset.sounds.collection import Clip
 from audioset.sounds.reading import read_collection

@@ -20,8 +20,8 @@ from audioset.export.formats import Format, check_int8, choose_input, find_forma
 from audioset.export.job import Job, possible_inputs
 from audioset.export.runner import Runner
 from audioset.files import exists, flush, flush_tree, is_file, is_folder, partial_folder, read_input
-from audioset.loading import load_model
-from audioset.predict import Model
+from audioset.models.loading import load_model
+from audioset.models.model import Model
 
 logger = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ import numpy as np
 from audioset import __version__
 from audioset.export.clips import CalibrationClip
 from audioset.frontend import log_mel, slabs
-from audioset.head_model import HeadModel
-from audioset.models import digest_weights
-from audioset.predict import Model, slab_patches
+from audioset.models.head_model import HeadModel
+from audioset.models.model import Model, slab_patches
+from audioset.models.published import digest_weights
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 

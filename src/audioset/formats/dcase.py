@@ -12,7 +12,7 @@ from audioset.formats.recognising import begins_with
 from audioset.formats.rows import EventRow
 
 if TYPE_CHECKING:
-    from audioset.events import Event
+    from audioset.labels.events import Event
 
 DCASE_COLUMNS = ("filename", "onset", "offset", "event_label")
 STRONG_COLUMNS = ("segment_id", "start_time_seconds", "end_time_seconds", "label")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from audioset.errors import AudioSetError
-    from audioset.events import Event
+    from audioset.labels.events import Event
 
     ByteArray = np.ndarray[Any, np.dtype[np.uint8]]
     FloatArray = np.ndarray[Any, np.dtype[np.float32]]

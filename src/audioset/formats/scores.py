@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from audioset.clip_labels import Patches
+from audioset.calibration.clips import Patches
 from audioset.errors import MissingExtraError, UsageError
 from audioset.files import check_regular, read_input
-from audioset.labels import LabelSet
+from audioset.labels.labels import LabelSet
 from audioset.records import DAMAGE
 from audioset.text import without_apostrophe
 

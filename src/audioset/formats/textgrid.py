@@ -13,7 +13,7 @@ from audioset.formats.recognising import head_lines
 from audioset.formats.rows import EventRow
 
 if TYPE_CHECKING:
-    from audioset.events import Event
+    from audioset.labels.events import Event
 
 DECIMALS = 6
 HEADING, TIERS = ('File type = "ooTextFile"', 'Object class = "TextGrid"', ""), "tiers? <exists>"

@@ -1,6 +1,6 @@
 """TFRecord: quantised embeddings in the format of the released AudioSet features, for whatever reads those.
 
-The layout is that of the released ``bal_train/*.tfrecord``; see ``audioset.data.feature_examples``.
+The layout is that of the released ``bal_train/*.tfrecord``; see ``audioset.dataset.features.examples``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import sys
 from pathlib import PurePath
 from typing import BinaryIO
 
-from audioset.data.tfrecord import frame_record
+from audioset.dataset.features.framing import frame_record
 from audioset.errors import UsageError
 from audioset.formats.output import Stream
 from audioset.formats.rows import EmbeddingRow
@@ -58,7 +58,7 @@ class TFRecordWriter:
 
 
 def _recording_to_example(rows: list[EmbeddingRow]) -> bytes:
-    from audioset.data.feature_examples import encode_clip
+    from audioset.dataset.features.examples import encode_clip
 
     last = rows[-1]
     end_s = last.end_s.max(initial=0.0) if last.duration_s is None else last.duration_s
@@ -76,9 +76,9 @@ def _check_quantised(row: EmbeddingRow) -> None:
 
 def is_embedding_tfrecord(file: BinaryIO) -> bool:
     """Whether a file has examples as they are written here. Those of the released features have labels."""
-    from audioset.data.feature_examples import AUDIOSET, LABELS
-    from audioset.data.feature_tfrecord import first_examples
-    from audioset.data.sequence_example import CONTEXT, FEATURE_LISTS, find_features, int64_values
+    from audioset.dataset.features.examples import AUDIOSET, LABELS
+    from audioset.dataset.features.sequence_example import CONTEXT, FEATURE_LISTS, find_features, int64_values
+    from audioset.dataset.features.tfrecord import first_examples
 
     (example,) = first_examples(file, 1)
     labels = find_features(example, CONTEXT, {LABELS})[LABELS]

@@ -11,7 +11,7 @@ from audioset.formats.recognising import has_lines
 from audioset.formats.rows import EventRow
 
 if TYPE_CHECKING:
-    from audioset.events import Event
+    from audioset.labels.events import Event
 
 HEADING = b"WEBVTT\n"
 TIME = r"\d{2,}:\d\d:\d\d\.\d{3}"

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from audioset.errors import UsageError
-from audioset.labels import LabelSet
+from audioset.labels.labels import LabelSet
+from audioset.labels.ontology import Ontology
 from audioset.metrics.ranking import (
     Array,
     BoolArray,
@@ -22,7 +23,6 @@ from audioset.metrics.ranking import (
     mean_defined,
     ranks_of_classes,
 )
-from audioset.ontology import Ontology
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from audioset.evaluate.evaluation import Evaluation
-from audioset.labels import LabelSet
+from audioset.labels.labels import LabelSet
 from audioset.reports.document import Block, Document, Heading, Headline, Paragraph, Picture, Table
 from audioset.reports.figures import Bar, draw_ap_by_count, draw_bars, draw_confusions, draw_curves, draw_reliability
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from audioset.arguments import check_choice
+from audioset.audio.limits import LIMITS, Limits
 from audioset.errors import AudioError, UsageError
 from audioset.formats.rows import printable
-from audioset.limits import LIMITS, Limits
-from audioset.predict import Model, Prediction, join_predictions
+from audioset.models.model import Model, Prediction, join_predictions
 from audioset.search.manifest import Settings
 from audioset.search.moments import Span
 from audioset.search.shards import to_units

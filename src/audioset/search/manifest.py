@@ -10,8 +10,8 @@ from typing import Any
 
 from audioset.errors import ConflictError, DataError, UsageError
 from audioset.files import writing
-from audioset.models import hash_weights
-from audioset.predict import Model
+from audioset.models.model import Model
+from audioset.models.published import hash_weights
 from audioset.records import OBJECT, TEXT, WHOLE, check_record, map_of, number, optional, read_json, whole
 from audioset.search.shards import shard_path
 

@@ -11,7 +11,7 @@ from pathlib import Path, PureWindowsPath
 
 from audioset.errors import DataError
 from audioset.folders import find_recordings, is_audio_name, some
-from audioset.label_tables import Heading, Table, TableRow, find_heading, read_table
+from audioset.labels.tables import Heading, Table, TableRow, find_heading, read_table
 from audioset.sounds.entry import Entry
 from audioset.text import lines_of, read_text, shown, split_labels
 

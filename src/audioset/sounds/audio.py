@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from audioset.audio.isolation import IsolatedAudio
+from audioset.audio.limits import LIMITS, Limits
+from audioset.audio.resampling import check_rates
 from audioset.errors import AudioError
-from audioset.isolation import IsolatedAudio
-from audioset.limits import LIMITS, Limits
-from audioset.resampling import check_rates
 from audioset.sounds.collection import Clip
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]

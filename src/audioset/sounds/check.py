@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from audioset.audio.limits import LIMITS, Limits
 from audioset.concurrency import available_cores
 from audioset.errors import AudioError, DataError, NoInputError
 from audioset.files import exists
-from audioset.limits import LIMITS, Limits
 from audioset.sounds.class_rules import CLASS_RULES
 from audioset.sounds.collection import Clip, Collection
 from audioset.sounds.findings import SEVERITIES, Finding, HeardClip, Survey

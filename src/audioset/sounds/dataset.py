@@ -6,10 +6,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from audioset.data.adopt import NAMES
-from audioset.data.segments import Segment, read_segments
+from audioset.dataset.download.adopt import NAMES
+from audioset.dataset.lists.segments import Segment, read_segments
 from audioset.errors import DataError
-from audioset.labels import LabelSet
+from audioset.labels.labels import LabelSet
 from audioset.sounds.entry import Entry
 from audioset.text import shown
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from audioset.audio import mono_blocks, open_audio
-from audioset.limits import LIMITS, Limits
+from audioset.audio.limits import LIMITS, Limits
+from audioset.audio.reading import mono_blocks, open_audio
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 Span = tuple[float, "float | None"]  # seconds; None for the end of the file

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from audioset.arguments import check_count
-from audioset.child import READY, Ending, LineChild, limit_cpu, limit_memory, take_output
+from audioset.audio.child import READY, Ending, LineChild, limit_cpu, limit_memory, take_output
+from audioset.audio.isolation import death, failure
+from audioset.audio.limits import LIMITS, Limits
 from audioset.errors import AudioError
-from audioset.isolation import death, failure
-from audioset.limits import LIMITS, Limits
 from audioset.sounds.measures import FileMeasures, PieceMeasures, Span, measure_file
 
 Measured = FileMeasures | AudioError

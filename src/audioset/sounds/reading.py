@@ -14,11 +14,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from audioset.data.published import SUBSET_FILES, segments_path
-from audioset.data.segments import begins_as_list
+from audioset.dataset.lists.published import SUBSET_FILES, segments_path
+from audioset.dataset.lists.segments import begins_as_list
 from audioset.errors import DataError, NoInputError, UsageError
 from audioset.folders import AUDIO_SUFFIXES, find_files, is_audio_name, scan_folder, some
-from audioset.labels import LabelSet, nearest_names
+from audioset.labels.labels import LabelSet, nearest_names
 from audioset.sounds.annotations import FORMS as LABEL_FORMS
 from audioset.sounds.annotations import READ, SUFFIXES, LabelFile, find_label_files, names_recordings, read_annotations
 from audioset.sounds.collection import SPLITS, Clip, Collection

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from audioset.errors import DataError
 from audioset.folders import find_recordings
-from audioset.label_tables import Table, TableRow, read_table
+from audioset.labels.tables import Table, TableRow, read_table
 from audioset.sounds.entry import Entry
 from audioset.text import shown, split_labels
 

@@ -6,9 +6,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from audioset.train.config import TrainConfig as TrainConfig
-    from audioset.train.config import read_config as read_config
-    from audioset.train.loop import train as train
+    from audioset.train.heads.config import TrainConfig as TrainConfig
+    from audioset.train.heads.config import read_config as read_config
+    from audioset.train.heads.loop import train as train
     from audioset.train.warm_start import WarmStart as WarmStart
     from audioset.train.warm_start import fit as fit
 

@@ -19,8 +19,8 @@ import torch
 from audioset.errors import ConflictError, DataError, UsageError
 from audioset.files import check_regular, explain_os_errors, output_file
 from audioset.records import DAMAGE, parse_json
-from audioset.train.config import TrainConfig, read_config
 from audioset.train.finite import named
+from audioset.train.heads.config import TrainConfig, read_config
 from audioset.train.settings import differences
 from audioset.train.tensorboard import EventFile
 from audioset.weights.model_folder import CARD_NAME, ModelCard, read_card, write_model_folder

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from audioset.data.sequence_example import message, varint
-from audioset.data.tfrecord import frame_record
+from audioset.dataset.features.framing import frame_record
+from audioset.dataset.features.sequence_example import message, varint
 from audioset.files import explain_os_errors
 
 VERSION = b"brain.Event:2"

@@ -15,7 +15,7 @@ import numpy as np
 
 from audioset.errors import MissingExtraError, UsageError
 from audioset.executors.torch import TorchNetwork
-from audioset.predict import Model
+from audioset.models.model import Model
 from audioset.train.finite import no_number
 
 try:

@@ -54,11 +54,11 @@ class ModelCard:
     Attributes
     ----------
     network : str
-        Name of a network in ``audioset.models``.
+        Name of a network in ``audioset.models.published``.
     arguments : dict
         Its keyword arguments.
     frontend : str
-        Name of a frontend in ``audioset.models``.
+        Name of a frontend in ``audioset.models.published``.
     labels : str or list of str
         Name of a label set, or the model's own labels, which are their own ids.
     licence : str

@@ -1,0 +1,1 @@
+"""Sound files: what they are, how they are decoded, and the process that does it."""

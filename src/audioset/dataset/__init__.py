@@ -1,0 +1,1 @@
+"""The dataset itself: its lists, its released features, and the audio behind them."""

@@ -1,0 +1,1 @@
+"""The audio behind the lists: fetched, cut, checked and accounted for."""

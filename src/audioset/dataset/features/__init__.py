@@ -1,0 +1,1 @@
+"""The released features: 128 bytes for each second of two million clips."""

@@ -1,0 +1,1 @@
+"""Lists of clips as AudioSet publishes them, with and without times."""

@@ -1,0 +1,1 @@
+"""Labels, their ontology, events, and tables of labelled recordings."""

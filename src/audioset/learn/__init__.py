@@ -1,1 +1,0 @@
-"""Learn your own sounds: a classifier on the embeddings of a published model, or the model trained further."""

@@ -1,0 +1,1 @@
+"""A classifier of one's own sounds, on the embeddings of a published model."""

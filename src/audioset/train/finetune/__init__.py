@@ -1,0 +1,1 @@
+"""A published network, trained further on sounds of one's own."""
