@@ -247,6 +247,34 @@ def test_two_processes_fill_an_empty_cache(own_cache: Path, model: Model, random
     assert not list(own_cache.rglob(".*"))
 
 
+def made_folder(place: Path, text: str) -> Path:
+    place.mkdir()
+    (place / "network.xml").write_text(text)
+    return place
+
+
+def test_a_folder_that_another_process_made_first_stays_since_it_may_be_reading_it(tmp_path: Path) -> None:
+    cache.put_folder(made_folder(tmp_path / "a", "first"), tmp_path / "graph")
+    cache.put_folder(made_folder(tmp_path / "b", "other"), tmp_path / "graph")
+    assert (tmp_path / "graph" / "network.xml").read_text() == "first"
+
+
+@pytest.mark.parametrize("kind", ["damaged", "partial", "file", "link"])
+def test_what_is_not_a_whole_folder_makes_way(tmp_path: Path, kind: str) -> None:
+    target = tmp_path / "graph"
+    if kind == "file":
+        target.write_text("x")
+    elif kind == "link":
+        target.symlink_to(made_folder(tmp_path / "elsewhere", "x"))
+    else:
+        cache.put_folder(made_folder(tmp_path / "a", "first"), target)
+        (target / "network.xml").write_text("xxxxx") if kind == "damaged" else (target / "network.xml").unlink()
+    cache.put_folder(made_folder(tmp_path / "b", "other"), target)
+    assert (target / "network.xml").read_text() == "other"
+    assert cache.is_whole(target / "network.xml")
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_a_graph_that_cannot_be_kept_runs_as_one_that_is(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     graph = prepare_graph(model.card, model.folder)
     patches = np.zeros((1, 96, 64), np.float32)

@@ -6,9 +6,16 @@ import sys
 
 import pytest
 
+# Whoever started the tests may ignore signals, as nohup does.
+HEEDING = """
+import os, signal, sys, time
+for number in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+"""
+
 # The command, with a step in its place that a signal comes to; a library makes another error of it.
 DURING_A_COMMAND = """
-import os, signal, time
 from audioset import cli
 
 def step(**options):
@@ -28,8 +35,6 @@ AFTERWARDS = {
 }
 
 DURING_IMPORT = """
-import os, signal, sys, time
-
 class Finder:
     def find_spec(self, name, path=None, target=None):
         if name == "audioset.cli":
@@ -43,7 +48,7 @@ main()
 
 
 def _run(script: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, "-c", HEEDING + script], capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.parametrize("then", AFTERWARDS)

@@ -122,15 +122,20 @@ def put(path: Path, data: bytes) -> None:
 def put_folder(source: Path, target: Path) -> None:
     """Let a folder beside another take its name, with a checksum beside each of its files.
 
-    The files of one folder belong together: of two processes that make it at once, one wins, and nothing is mixed.
+    The files of one folder belong together: of two processes that make it at once, the first one wins, because it may
+    be reading it by then.
     """
-    for path in _files(source):
-        seal(path)
-    if target.exists() or target.is_symlink():
-        old = target.with_name(f".{uuid4().hex}")
-        target.rename(old)
-        delete(old)
-    source.rename(target)
+    names = [path.relative_to(source) for path in _files(source)]
+    for name in names:
+        seal(source / name)
+    with suppress(OSError):  # a folder takes no other's place, unless that is empty
+        source.rename(target)
+        return
+    if not all(is_whole(target / name) for name in names):
+        damaged = target.with_name(f".{uuid4().hex}")
+        target.rename(damaged)
+        delete(damaged)
+        source.rename(target)
 
 
 def _make_way(path: Path) -> None:
