@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 # Imported when first used: the command line needs the names of the settings, not PyTorch.
 _HOME = {
-    "TrainConfig": "config",
-    "read_config": "config",
-    "train": "loop",
+    "TrainConfig": "heads.config",
+    "read_config": "heads.config",
+    "train": "heads.loop",
     "WarmStart": "warm_start",
     "fit": "warm_start",
 }

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from sounds import noise, sine, wav_bytes
 
-FAULTS = Path(__file__).parent / "faults"
+FAULTS = Path(__file__).parents[1] / "faults"
 Run = subprocess.CompletedProcess
 
 

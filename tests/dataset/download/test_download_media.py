@@ -194,7 +194,7 @@ def test_the_child_answers_as_the_functions_do(tmp_path):
 
 @pytest.mark.parametrize("fault", ["segfault", "abort", "exit", "allocate", "unforeseen", "sleep", "chatter"])
 def test_a_decoder_that_crashes_hangs_or_chatters_costs_one_clip(tmp_path, monkeypatch, fault):
-    monkeypatch.syspath_prepend(str(Path(__file__).parent / "faults"))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "faults"))
     bad, good = tmp_path / f"{fault}.wav", tmp_path / "good.wav"
     for path in (bad, good):
         path.write_bytes(wav_bytes(noise(16_000), 16_000))

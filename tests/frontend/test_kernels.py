@@ -24,13 +24,14 @@ AVX512 = tuple(name for name in __cpu_dispatch__ if "AVX512" in name or name == 
 AVX2 = tuple(name for name in __cpu_dispatch__ if name in ("AVX2", "FMA3", "X86_V3"))
 # OpenBLAS's kernel -> what numpy may not use beside it
 KERNELS = {"SkylakeX": (), "Haswell": AVX512, "Zen": AVX512, "Sandybridge": AVX512 + AVX2, "Prescott": AVX512 + AVX2}
-TESTS = ("test_frontend.py", "test_stream.py", "test_batch.py")
+TESTS = Path(__file__).parents[1]
+NUMERICAL = ("frontend/test_frontend.py", "models/test_stream.py", "runs/test_batch.py")
 SPECS = (YAMNET, VGGISH, EFFICIENTAT, *EFFICIENTAT_VARIANTS, PANNS, *PANNS_VARIANTS, VGG16)
 # Runs this file's ``features`` in a child, after a product that shows whether the processor can execute the kernel.
 CHILD = """
 import sys, numpy as np
 np.ones((64, 64), np.float32) @ np.ones((64, 64), np.float32)
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], sys.argv[1] + "/frontend"]
 from test_kernels import features
 np.savez(sys.argv[2], **features())
 """
@@ -63,7 +64,7 @@ def features_under(kernel: str, folder: Path, *, holds_numpy: bool) -> dict[str,
     """Log-mels that a process under a kernel has computed; skips where this processor cannot execute it."""
     target = folder / f"{kernel}-{holds_numpy}.npz"
     child = subprocess.run(
-        [sys.executable, "-c", CHILD, str(Path(__file__).parent), str(target)],
+        [sys.executable, "-c", CHILD, str(TESTS), str(target)],
         env=environment(kernel, holds_numpy=holds_numpy),
         capture_output=True,
         text=True,
@@ -83,9 +84,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_the_numerical_tests_pass_under_a_kernel(kernel: str, folder: Path) -> None:
     features_under(kernel, folder, holds_numpy=True)
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "numerical", *TESTS]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "numerical", *NUMERICAL]
     child = subprocess.run(
-        command, cwd=Path(__file__).parent, env=environment(kernel, holds_numpy=True), capture_output=True, text=True
+        command,
+        cwd=TESTS,
+        env=environment(kernel, holds_numpy=True),
+        capture_output=True,
+        text=True,
     )
     assert child.returncode == 0, child.stdout[-5_000:] + child.stderr[-2_000:]
 

@@ -32,7 +32,7 @@ from audioset.search.example import embed_example
 from audioset.sounds.measuring import measure_files
 
 SOURCE = Path(audioset.__file__).parents[1]
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 SHADOWS = ("signal", "json", "numpy", "subprocess", "soundfile", "typing_extensions", "sitecustomize")
 COMMAND = [sys.executable, "-c", "from audioset.cli import main; main()"]
 

@@ -189,7 +189,7 @@ HELD = {"holdout": 0.3}
 
 
 def test_the_documentation_has_every_setting():
-    page = (Path(__file__).parents[1] / "docs" / "train.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "train.md").read_text(encoding="utf-8")
     table = page.partition("## Settings")[2].partition("## Samplers")[0]
     assert [name for field in fields(TrainConfig) if f"`{(name := field.name)}`" not in table] == []
 

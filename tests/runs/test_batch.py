@@ -20,7 +20,7 @@ from audioset.models.model import SLAB_PATCHES
 from audioset.runs import batch
 from audioset.runs.batch import predict_parts, tag_files
 
-FAULTS = Path(__file__).parent / "faults"
+FAULTS = Path(__file__).parents[1] / "faults"
 IMPATIENT = Limits(worker_stall_s=1.5)
 
 

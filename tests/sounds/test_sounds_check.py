@@ -26,7 +26,7 @@ from audioset.sounds.measuring import measure_files
 from audioset.sounds.reading import read_collection
 from audioset.sounds.splits import fold_by_file
 
-FAULTS = Path(__file__).parent / "faults"
+FAULTS = Path(__file__).parents[1] / "faults"
 ONE = {"n_workers": 1}
 
 
