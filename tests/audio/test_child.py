@@ -517,3 +517,19 @@ def test_openvino_is_imported_in_one_place() -> None:
         if any(line.strip().startswith(("import openvino", "from openvino")) for line in path.read_text().splitlines())
     ]
     assert found == ["audioset/executors/openvino.py"]
+
+
+MODELS_THAT_GO = """
+import os, signal, sys
+from audioset import load_model
+models = [load_model("yamnet", weights=sys.argv[1], n_threads=n) for n in (1, 2, 1)]
+while models:
+    del models[0]  # the first one first
+signal.signal(signal.SIGTERM, lambda *_: print("asked to stop", flush=True))
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_signal_after_models_are_gone_is_no_crash(random_checkpoint: Path, tmp_path: Path) -> None:
+    done = run([sys.executable, "-c", MODELS_THAT_GO, str(random_checkpoint)], tmp_path)
+    assert (done.returncode, done.stdout) == (0, "asked to stop\n"), done.stderr

@@ -54,9 +54,9 @@ def run_in_onnxruntime(graph: bytes) -> Run:
 
 
 def run_in_openvino(graph: bytes) -> Run:
-    import openvino
+    from audioset.executors.openvino import openvino_core
 
-    core = openvino.Core()
+    core = openvino_core()
     compiled = core.compile_model(core.read_model(graph, b""), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     names = [output.any_name for output in compiled.outputs]
     return lambda waveform: dict(zip(names, (value.copy() for value in compiled(waveform).values()), strict=True))

@@ -128,9 +128,9 @@ def read_metadata(path: Path, format_name: str) -> dict[str, str]:
 
         return {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     if format_name == "openvino":
-        import openvino
+        from audioset.executors.openvino import openvino_core
 
-        section = openvino.Core().read_model(str(path)).get_rt_info(["audioset"]).value
+        section = openvino_core().read_model(str(path)).get_rt_info(["audioset"]).value
         return {key: str(value) for key, value in section.items()}
     import torch
 

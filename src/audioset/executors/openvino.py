@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -53,7 +54,7 @@ class OpenVinoEngine:
     name = "openvino"
 
     def __init__(self, graph: Graph, precision: str, n_threads: int) -> None:
-        core = import_openvino().Core()
+        core = openvino_core()
         if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise EngineError(
                 f"bf16 is asked for, and this processor ({core.get_property('CPU', 'FULL_DEVICE_NAME')}) has no "
@@ -126,6 +127,26 @@ def import_openvino() -> Any:
         if is_free:
             del sys.modules[TELEMETRY]
     return openvino
+
+
+def openvino_core() -> Any:
+    """The one ``openvino.Core`` of this process, which lasts as long as the process.
+
+    Each one gives its thread an alternate stack for signals. Of several that are deleted in another order than they
+    were made, the thread is left with a stack that is gone, and dies of the next signal, as of Ctrl-C.
+
+    Raises
+    ------
+    EngineError
+        In a fork of a process that used it.
+    """
+    import_openvino()
+    return _make_core()
+
+
+@lru_cache(maxsize=1)
+def _make_core() -> Any:
+    return import_openvino().Core()
 
 
 def _compile(core: Any, graph: Graph, options: dict[str, Any]) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from audioset.executors.openvino import import_openvino
+from audioset.executors.openvino import import_openvino, openvino_core
 
 Arrays = Mapping[str, np.ndarray[Any, np.dtype[np.float32]]]
 Shape = Sequence[str | int | None]
@@ -41,9 +41,8 @@ class Runner:
 
 def load_in_openvino(path: Path) -> Runner:
     """A file of OpenVINO's or ONNX's, compiled for one core in float32."""
-    openvino = import_openvino()
     options = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1}
-    compiled = openvino.Core().compile_model(str(path), "CPU", options)
+    compiled = openvino_core().compile_model(str(path), "CPU", options)
     request = compiled.create_infer_request()
     input_names = [value.any_name for value in compiled.inputs]
     output_names = [value.any_name for value in compiled.outputs]
@@ -53,7 +52,7 @@ def load_in_openvino(path: Path) -> Runner:
         return {name: request.get_tensor(name).data.copy() for name in output_names}
 
     shapes = {value.any_name: _shape(value) for value in (*compiled.inputs, *compiled.outputs)}
-    return Runner(run, f"openvino {openvino.__version__.partition('-')[0]}", input_names, shapes)
+    return Runner(run, f"openvino {import_openvino().__version__.partition('-')[0]}", input_names, shapes)
 
 
 def _shape(value: Any) -> list[int | None]:
