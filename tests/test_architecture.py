@@ -20,6 +20,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 LAYERS = (
     (
         "arguments",
+        "arrays",
         "allocator",
         "cache",
         "concurrency",
