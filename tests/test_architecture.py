@@ -21,6 +21,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 LAYERS = (
     (
         "arguments",
+        "arrays",
         "allocator",
         "cache",
         "concurrency",

@@ -12,10 +12,8 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from audioset.arguments import check_choice, check_count, check_type, is_number, value_text
+from audioset.arrays import IndexArray, RealArray
 from audioset.errors import AudioError, UsageError
-
-FloatArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
-IndexArray = np.ndarray[Any, np.dtype[np.intp]]
 
 # What happens to audio that does not fill a patch. With a centred frontend, "cover" needs no zeros: see ``slabs``.
 PADS = {
@@ -254,52 +252,52 @@ def _check_array(name: str, values: Any, n_axes: int) -> None:
         raise UsageError(f"{name} is {given}; expected an array of floats, of {n_axes} axes")
 
 
-def _bins_hz(spec: FrontendSpec) -> FloatArray:
+def _bins_hz(spec: FrontendSpec) -> RealArray:
     return np.linspace(0, spec.sample_rate / 2, spec.fft_size // 2 + 1)
 
 
-def _triangles(places: FloatArray, edges: FloatArray) -> FloatArray:
+def _triangles(places: RealArray, edges: RealArray) -> RealArray:
     """Triangles with peaks of 1 over the bins at ``places``; each reaches to its neighbours' peaks."""
     lower, centre, upper = edges[:-2], edges[1:-1], edges[2:]
     places = places[:, None]
-    weights: FloatArray = np.minimum((places - lower) / (centre - lower), (upper - places) / (upper - centre))
+    weights: RealArray = np.minimum((places - lower) / (centre - lower), (upper - places) / (upper - centre))
     return np.maximum(0, weights)
 
 
-def _mel_triangles(spec: FrontendSpec) -> FloatArray:
+def _mel_triangles(spec: FrontendSpec) -> RealArray:
     """Triangles that are straight in HTK's mel scale."""
     edges = np.linspace(hz_to_mel(spec.mel_min_hz), hz_to_mel(spec.mel_max_hz), spec.n_mels + 2)
     return _triangles(hz_to_mel(_bins_hz(spec)), edges)
 
 
-def _htk_weights(spec: FrontendSpec) -> FloatArray:
+def _htk_weights(spec: FrontendSpec) -> RealArray:
     """These, without the bin at 0 Hz."""
     weights = _mel_triangles(spec)
     weights[0] = 0
     return weights
 
 
-def _kaldi_weights(spec: FrontendSpec) -> FloatArray:
+def _kaldi_weights(spec: FrontendSpec) -> RealArray:
     """The same, without the bin at half the sample rate."""
     weights = _mel_triangles(spec)
     weights[-1] = 0
     return weights
 
 
-def _slaney_weights(spec: FrontendSpec) -> FloatArray:
+def _slaney_weights(spec: FrontendSpec) -> RealArray:
     """Triangles that are straight in Hz and have an area of 1 there."""
     lowest, highest = hz_to_slaney_mel(spec.mel_min_hz), hz_to_slaney_mel(spec.mel_max_hz)
     edges = slaney_mel_to_hz(np.linspace(lowest, highest, spec.n_mels + 2))
-    weights: FloatArray = _triangles(_bins_hz(spec), edges) * 2 / (edges[2:] - edges[:-2])
+    weights: RealArray = _triangles(_bins_hz(spec), edges) * 2 / (edges[2:] - edges[:-2])
     return weights
 
 
-def _natural_log(mel: FloatArray, offset: float) -> FloatArray:
+def _natural_log(mel: RealArray, offset: float) -> RealArray:
     mel += mel.dtype.type(offset)
     return np.log(mel, out=mel)
 
 
-def _decibel(mel: FloatArray, offset: float) -> FloatArray:
+def _decibel(mel: RealArray, offset: float) -> RealArray:
     np.maximum(mel, mel.dtype.type(offset), out=mel)
     np.log10(mel, out=mel)
     mel *= 10
@@ -308,14 +306,14 @@ def _decibel(mel: FloatArray, offset: float) -> FloatArray:
 
 # Weight of each bin in each band: tf.signal.linear_to_mel_weight_matrix, torchaudio.compliance.kaldi.get_mel_banks and
 # librosa.filters.mel.
-MEL_FORMULAS: dict[str, Callable[[FrontendSpec], FloatArray]] = {
+MEL_FORMULAS: dict[str, Callable[[FrontendSpec], RealArray]] = {
     "htk": _htk_weights,
     "kaldi": _kaldi_weights,
     "slaney": _slaney_weights,
 }
 # What their bands are evenly spaced in.
 MEL_SCALES: dict[str, Callable[[Any], Any]] = {"htk": hz_to_mel, "kaldi": hz_to_mel, "slaney": hz_to_slaney_mel}
-LOGS: dict[str, Callable[[FloatArray, float], FloatArray]] = {"natural": _natural_log, "decibel": _decibel}  # in place
+LOGS: dict[str, Callable[[RealArray, float], RealArray]] = {"natural": _natural_log, "decibel": _decibel}  # in place
 
 
 # tensorflow/models, research/audioset/yamnet/params.py and features.py
@@ -442,7 +440,7 @@ VGG16 = FrontendSpec(
 )
 
 
-def log_mel(waveform: FloatArray, spec: FrontendSpec, *, dtype: type[np.floating[Any]] = np.float32) -> FloatArray:
+def log_mel(waveform: RealArray, spec: FrontendSpec, *, dtype: type[np.floating[Any]] = np.float32) -> RealArray:
     """Log-mel spectrogram exactly as ``spec`` defines it.
 
     The transform is done in float64. In nearly silent mel bands beside a loud tone the logarithm
@@ -511,7 +509,7 @@ def log_mel(waveform: FloatArray, spec: FrontendSpec, *, dtype: type[np.floating
     return mel
 
 
-def pad_ends(waveform: FloatArray, spec: FrontendSpec) -> FloatArray:
+def pad_ends(waveform: RealArray, spec: FrontendSpec) -> RealArray:
     """What the frames are cut from: the samples with preemphasis and reflected ends, where the specification has them.
 
     The window's place in a longer transform only turns phases, so its frames are cut as they are.
@@ -534,7 +532,7 @@ def pad_ends(waveform: FloatArray, spec: FrontendSpec) -> FloatArray:
     return signal
 
 
-def patches(log_mel: FloatArray, spec: FrontendSpec, hop_frames: int | None = None) -> FloatArray:
+def patches(log_mel: RealArray, spec: FrontendSpec, hop_frames: int | None = None) -> RealArray:
     """Overlapping patches of a log-mel spectrogram, as a view.
 
     Parameters
@@ -562,7 +560,7 @@ def patches(log_mel: FloatArray, spec: FrontendSpec, hop_frames: int | None = No
     )
 
 
-def patch_waveforms(waveform: FloatArray, spec: FrontendSpec, *, beside_patches: bool = True) -> FloatArray:
+def patch_waveforms(waveform: RealArray, spec: FrontendSpec, *, beside_patches: bool = True) -> RealArray:
     """The samples of a patch, for a network that sees them beside the log-mel spectrogram, or instead of it.
 
     Such a network halves the frames, and makes as many rows of whole pairs of hops. A clip with an odd number of
@@ -601,7 +599,7 @@ def n_patches(n_samples: int, spec: FrontendSpec, hop_frames: int | None = None)
     return 1 + (-(-beyond // hop_samples) if spec.pad == "cover" else beyond // hop_samples)
 
 
-def pad_to_patch(waveform: FloatArray, spec: FrontendSpec) -> FloatArray:
+def pad_to_patch(waveform: RealArray, spec: FrontendSpec) -> RealArray:
     """A clip shorter than ``spec.min_samples``, made as long.
 
     Raises
@@ -643,7 +641,7 @@ class Slab:
         Samples of the stream up to the end of this slab; of the whole stream in the last slab.
     """
 
-    waveform: FloatArray
+    waveform: RealArray
     first_patch: int
     n_patches: int
     first_sample: int
@@ -654,7 +652,7 @@ class Slab:
         return f"<Slab of {self.n_patches} patches from patch {self.first_patch} on>"
 
 
-def slabs(blocks: Iterable[FloatArray], spec: FrontendSpec, hop_frames: int, slab_patches: int) -> Iterator[Slab]:
+def slabs(blocks: Iterable[RealArray], spec: FrontendSpec, hop_frames: int, slab_patches: int) -> Iterator[Slab]:
     """Cut a stream of samples into slabs of ``slab_patches`` patches; the last may have fewer.
 
     The grid starts at the first sample, so the slabs, and all that is computed from them, do not depend
@@ -694,7 +692,7 @@ def slabs(blocks: Iterable[FloatArray], spec: FrontendSpec, hop_frames: int, sla
     needed = size + 1 if spec.pad == "cover" else spec.samples(slab_hop_frames + spec.patch_frames)
     rest = np.zeros(0, np.float32)
     n_seen = first_patch = 0
-    pending: list[FloatArray] = []
+    pending: list[RealArray] = []
     for block in blocks:
         pending.append(block)
         n_seen += len(block)
@@ -738,12 +736,12 @@ class Windows:
         self._size, self._hop = spec.samples(spec.patch_frames), hop_frames * spec.hop_samples
         # A window may go when another is sure to follow it.
         self._needed = self._size + (1 if spec.pad == "cover" else self._hop)
-        self._pending: list[FloatArray] = []  # joined when a window may go: each time, it would be 1.4 ms for 10 s
+        self._pending: list[RealArray] = []  # joined when a window may go: each time, it would be 1.4 ms for 10 s
         self._pending_start = 0
         self._n_patches = self._start = 0
         self.n_seen = 0  # samples
 
-    def push(self, block: FloatArray) -> Iterator[Slab]:
+    def push(self, block: RealArray) -> Iterator[Slab]:
         """Take the next samples; the windows that may go."""
         self._pending.append(block)
         self.n_seen += len(block)
@@ -763,13 +761,13 @@ class Windows:
             rest = pad_to_patch(rest, self._spec)
         return self._window(rest, max(0, min(self._start, self.n_seen - self._size)), self.n_seen)
 
-    def _window(self, rest: FloatArray, first_sample: int, end_sample: int) -> Slab:
+    def _window(self, rest: RealArray, first_sample: int, end_sample: int) -> Slab:
         waveform = rest[first_sample - self._pending_start :][: self._size]
         n_frames = self._spec.n_frames(len(waveform))
         return Slab(waveform, self._n_patches, 1, first_sample, n_frames, end_sample)
 
 
-def mel_weights(spec: FrontendSpec) -> FloatArray:
+def mel_weights(spec: FrontendSpec) -> RealArray:
     """Weight of each FFT bin in each mel band, shape (fft_size / 2 + 1, n_mels), float64.
 
     Source: what ``MEL_FORMULAS`` names, evaluated in float64.
@@ -778,7 +776,7 @@ def mel_weights(spec: FrontendSpec) -> FloatArray:
 
 
 @lru_cache(maxsize=16)
-def constants(spec: FrontendSpec, dtype: str) -> tuple[FloatArray, FloatArray, slice]:
+def constants(spec: FrontendSpec, dtype: str) -> tuple[RealArray, RealArray, slice]:
     """Hann window (float64), the mel weights' rows that are not all zero, and the bins of these rows."""
     n_steps = spec.window_samples if spec.is_window_periodic else spec.window_samples - 1
     phase = 2 * np.pi * np.arange(spec.window_samples) / n_steps
@@ -811,13 +809,13 @@ class BandSums(NamedTuple):
     """
 
     bins: IndexArray
-    weights: FloatArray
+    weights: RealArray
     steps: tuple[tuple[int, int], ...]
     rows: IndexArray
 
 
 @lru_cache(maxsize=16)
-def tiles(spec: FrontendSpec, dtype: str) -> tuple[FloatArray, slice, BandSums]:
+def tiles(spec: FrontendSpec, dtype: str) -> tuple[RealArray, slice, BandSums]:
     """What frames that are computed at once are multiplied with: padded windows, and the weights of the used bins."""
     window, weights, bins = constants(spec, dtype)
     n_frames = max(1, SAMPLES_AT_ONCE // spec.fft_size)
@@ -825,7 +823,7 @@ def tiles(spec: FrontendSpec, dtype: str) -> tuple[FloatArray, slice, BandSums]:
     return windows, bins, band_sums(weights, n_frames)
 
 
-def band_sums(weights: FloatArray, n_frames: int) -> BandSums:
+def band_sums(weights: RealArray, n_frames: int) -> BandSums:
     """Mel weights (n_bins, n_mels), in the order in which they are added up for ``n_frames`` frames at once."""
     bands = [_used_bins(weights[:, [band]]) for band in range(weights.shape[1])]
     cuts = [(bins.start, (bins.start + bins.stop) // 2, bins.stop) for bins in bands]
@@ -844,7 +842,7 @@ def band_sums(weights: FloatArray, n_frames: int) -> BandSums:
     )
 
 
-def _used_bins(weights: FloatArray) -> slice:
+def _used_bins(weights: RealArray) -> slice:
     """From the first row that is not all zero to the last; the first row, if all are."""
     used = np.flatnonzero(weights.any(axis=1))
     return slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 1)

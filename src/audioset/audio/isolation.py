@@ -18,6 +18,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from audioset.arrays import FloatArray
 from audioset.audio.child import (
     N_STARTS,
     START_S,
@@ -33,7 +34,6 @@ from audioset.audio.limits import LIMITS, Limits
 from audioset.audio.reading import mono_blocks, open_audio
 from audioset.errors import AudioError, AudioSetError
 
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 Message = tuple[dict[str, Any], memoryview]
 
 HEADER = struct.Struct("<II")

@@ -13,15 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from audioset.arrays import Array, BoolArray, FloatArray, IndexArray
 from audioset.dataset.download.adopt import NAMES
 from audioset.dataset.download.clips import Key
 from audioset.errors import DataError, UsageError
 from audioset.labels.labels import LabelSet
-
-Array = np.ndarray[Any, np.dtype[Any]]
-BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
-IndexArray = np.ndarray[Any, np.dtype[np.intp]]
 
 CLIP_NAME = re.compile(r"(?P<video_id>[\w-]{11})_(?P<start_ms>\d+)_(?P<end_ms>\d+)", re.ASCII)
 SUFFIXES = re.compile(r"(\.[a-z]\w*)+$", re.IGNORECASE)  # of files; the dot in "x_30.000" begins none

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from audioset.evaluate.clips import BoolArray, FloatArray
+from audioset.arrays import BoolArray, FloatArray
 from audioset.labels.labels import LabelSet
 from audioset.labels.ontology import Ontology
 from audioset.metrics import mean_defined

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from audioset.arrays import Array, FloatArray
 from audioset.calibration.clips import read_label_table
 from audioset.dataset.download.clips import Key
 from audioset.dataset.download.download import PARTIAL_FOLDER
@@ -18,7 +19,7 @@ from audioset.dataset.features.reading import ClipArrays
 from audioset.dataset.lists.published import segments_path
 from audioset.dataset.lists.segments import SegmentList, begins_as_list, read_segments
 from audioset.errors import DataError, NoInputError, UsageError
-from audioset.evaluate.clips import CLIP_NAME, NOT_THERE, Array, FloatArray, Scores, Targets
+from audioset.evaluate.clips import CLIP_NAME, NOT_THERE, Scores, Targets
 from audioset.files import is_folder
 from audioset.folders import find_recordings
 from audioset.labels.labels import LabelSet

@@ -9,14 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from audioset.arrays import FloatArray, RealArray
 from audioset.errors import UsageError
 from audioset.executors.onnx import OnnxGraph, OnnxOps, add_network
 from audioset.frontend import FrontendSpec, constants
 from audioset.labels.labels import LabelSet
 from audioset.networks.ops import Network, input_names
-
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
-RealArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
 
 INPUT = "waveform"
 LOG_MEL = "log_mel"

@@ -15,6 +15,7 @@ from typing import Any, cast
 import numpy as np
 
 from audioset import cache
+from audioset.arrays import FloatArray
 from audioset.cache import Graph
 from audioset.errors import AudioSetError, EngineError
 from audioset.executors.forks import check_not_forked
@@ -27,8 +28,6 @@ TELEMETRY = "openvino_telemetry"
 BLOB_SUFFIX = ".blob"
 MAX_BLOBS = 8  # of one network: they depend on the number of threads, the processor and the version
 NETWORK_NAMES = ("network.xml", "network.bin")  # the graph, and its weights
-
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
 
 class OpenVinoEngine:

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from audioset.arguments import check_choice, check_count, check_path
-from audioset.audio.decoders import Array
+from audioset.arrays import Array, DoubleArray, FloatArray
 from audioset.audio.isolation import IsolatedAudio
 from audioset.audio.limits import LIMITS, Limits
 from audioset.audio.reader import AudioSource
@@ -46,8 +46,6 @@ from audioset.weights.model_folder import ModelCard
 
 logger = logging.getLogger(__name__)
 
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
-SecondsArray = np.ndarray[Any, np.dtype[np.float64]]
 Task = TypeVar("Task")
 Value = TypeVar("Value")
 
@@ -112,12 +110,12 @@ class Prediction:
     scores: FloatArray | None
     embeddings: FloatArray
     log_mel: FloatArray
-    start_s: SecondsArray
-    end_s: SecondsArray
+    start_s: DoubleArray
+    end_s: DoubleArray
     duration_s: float
     labels: LabelSet
     calibration: Calibration | None = None
-    frame_start_s: SecondsArray = field(default_factory=lambda: np.zeros(0))
+    frame_start_s: DoubleArray = field(default_factory=lambda: np.zeros(0))
     segment_scores: FloatArray | None = None
     segment_frames: int | None = None
     frontend: FrontendSpec | None = None
@@ -146,7 +144,7 @@ class Prediction:
         segments = np.minimum(np.arange(n_frames) // self.segment_frames, n_segments - 1)
         return self.segment_scores[:, segments].reshape(-1, n_classes)
 
-    def score_track(self, after_s: float = 0.0) -> tuple[FloatArray, SecondsArray, SecondsArray]:
+    def score_track(self, after_s: float = 0.0) -> tuple[FloatArray, DoubleArray, DoubleArray]:
         """The scores of the finest resolution that there is, without padding: what events are found in.
 
         Parameters
@@ -175,7 +173,7 @@ class Prediction:
 
     def _segments(
         self, scores: FloatArray, n_frames: int, after_s: float
-    ) -> tuple[FloatArray, SecondsArray, SecondsArray]:
+    ) -> tuple[FloatArray, DoubleArray, DoubleArray]:
         """Scores, starts and ends of segments that do not overlap; the last one of a patch ends with it."""
         n_patches, n_segments, _ = scores.shape
         starts = self.frame_start_s.reshape(n_patches, -1)[:, ::n_frames][:, :n_segments]
@@ -704,7 +702,7 @@ def join_predictions(parts: Iterable[Prediction]) -> Prediction:
     return replace(last, **joined)
 
 
-def patch_times(slab: Slab, spec: FrontendSpec, hop_frames: int) -> tuple[SecondsArray, SecondsArray]:
+def patch_times(slab: Slab, spec: FrontendSpec, hop_frames: int) -> tuple[DoubleArray, DoubleArray]:
     """Start and end of a slab's patches, in seconds: by frames, or, of a clip model's window, by its samples."""
     if spec.is_centred:
         end_sample = min(slab.first_sample + spec.samples(spec.patch_frames), slab.end_sample)
@@ -764,6 +762,6 @@ def map_in_order(function: Callable[[Task], Value], tasks: Iterable[Task], n_thr
         pool.shutdown(wait=True)
 
 
-def top_indices(scores: np.ndarray[Any, Any], n: int) -> Sequence[int]:
+def top_indices(scores: Array, n: int) -> Sequence[int]:
     """Indices of the ``n`` highest scores, best first; equal scores in the order of the labels."""
     return [int(index) for index in np.argsort(-scores, kind="stable")[: max(0, n)]]

@@ -14,9 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from audioset import __version__, assets, cache
+from audioset.arrays import FloatArray
 from audioset.cache import Graph
 from audioset.errors import AudioSetError, UsageError, WeightsError
 from audioset.files import is_file, read_blocks
@@ -68,7 +67,6 @@ from audioset.weights.vgg16_files import read_vgg16_keras, read_vgg16_torch
 
 logger = logging.getLogger(__name__)
 
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 WeightReader = Callable[[Path, Mapping[str, tuple[int, ...]]], dict[str, FloatArray]]
 
 NETWORKS: dict[str, Network] = {

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from audioset.arrays import Array
 from audioset.errors import AudioSetError
 from audioset.frontend import FrontendSpec, log_mel, pad_to_patch
 from audioset.sounds.audio import read_clip
@@ -22,7 +23,6 @@ from audioset.sounds.collection import Clip
 
 logger = logging.getLogger(__name__)
 
-Array = np.ndarray[Any, Any]
 
 N_EXAMPLES = 12
 LONGEST_S = 5.0

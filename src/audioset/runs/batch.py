@@ -23,6 +23,7 @@ import numpy as np
 
 from audioset.allocator import KEPT_MEMORY_ENVIRONMENT
 from audioset.arguments import check_count, check_many, check_path, check_type, value_text
+from audioset.arrays import FloatArray
 from audioset.audio.child import N_STARTS, START_S, Child, StallClock
 from audioset.audio.isolation import Message, death, read_message
 from audioset.audio.limits import LIMITS, Limits
@@ -41,8 +42,6 @@ from audioset.models.model import (
 )
 from audioset.networks.ops import Outputs
 from audioset.runs.worker import WorkerConfig, slab_from_fields
-
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
 BUFFER_BYTES = 48_000_000  # results that wait for an earlier file; beyond, only that file goes on
 MESSAGES_AHEAD = 4  # decoded slabs that wait for the network, for each worker

@@ -9,12 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from audioset.arrays import FloatArray, HalfArray, IndexArray
 from audioset.errors import DataError, MissingExtraError
 from audioset.files import output_file
-
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
-HalfArray = np.ndarray[Any, np.dtype[np.float16]]
-RowArray = np.ndarray[Any, np.dtype[np.intp]]
 
 # usearch's own defaults are 16, 128 and 64: too few for 99 of 100 neighbours in a thousand dimensions.
 NEIGHBOURS = 32
@@ -66,7 +63,7 @@ class GraphScan:
     graph: Any
     queries: FloatArray
 
-    def nearest(self, n: int) -> tuple[RowArray, FloatArray]:
+    def nearest(self, n: int) -> tuple[IndexArray, FloatArray]:
         """As ``Scan.nearest``, of the neighbours that the graph leads to."""
         n = min(n, len(self.graph))
         if n < 1:

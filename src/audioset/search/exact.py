@@ -13,17 +13,12 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from audioset.arrays import FloatArray, HalfArray, IndexArray
 from audioset.concurrency import available_cores
 from audioset.search.dots import Dots, make_dots
-
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
-HalfArray = np.ndarray[Any, np.dtype[np.float16]]
-ByteArray = np.ndarray[Any, np.dtype[np.int8]]
-RowArray = np.ndarray[Any, np.dtype[np.intp]]
 
 LEVELS = 127
 FINE_LEVELS = 254  # a query's second code is of what the first leaves: at most half a step
@@ -124,7 +119,7 @@ class Scan:
     lower: FloatArray
     upper: FloatArray
 
-    def nearest(self, n: int) -> tuple[RowArray, FloatArray]:
+    def nearest(self, n: int) -> tuple[IndexArray, FloatArray]:
         """The ``n`` vectors nearest to any of the queries.
 
         Returns

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from audioset.arguments import check_choice
+from audioset.arrays import FloatArray
 from audioset.audio.limits import LIMITS, Limits
 from audioset.errors import AudioError, UsageError
 from audioset.formats.rows import printable
@@ -17,8 +17,6 @@ from audioset.models.model import Model, Prediction, join_predictions
 from audioset.search.manifest import Settings
 from audioset.search.moments import Span
 from audioset.search.shards import to_units
-
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
 COMBINATIONS = ("mean", "max")
 NO_LENGTH = 1e-6  # of a mean of vectors of length 1: what rounding leaves of opposites

@@ -16,13 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from audioset.arrays import DoubleArray, FloatArray, HalfArray
 from audioset.errors import AudioSetError, DataError, MissingExtraError
 from audioset.files import check_regular, confined, output_file
 from audioset.records import DAMAGE, TEXT, WHOLE, check_record, decode_json, whole
-
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
-HalfArray = np.ndarray[Any, np.dtype[np.float16]]
-SecondsArray = np.ndarray[Any, np.dtype[np.float64]]
 
 RECORDINGS_KEY = b"audioset.recordings"
 COLUMNS = ("path", "start_s", "end_s", "embedding", "norm")
@@ -69,8 +66,8 @@ class Shard:
     """
 
     recordings: list[Recording]
-    start_s: SecondsArray
-    end_s: SecondsArray
+    start_s: DoubleArray
+    end_s: DoubleArray
     units: HalfArray
     norms: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))
 
@@ -195,7 +192,7 @@ def iterate_units(folder: Path, shards: dict[str, int], size: int) -> Iterator[H
         yield read_shard(shard_path(folder, name), size, n_moments).units
 
 
-def read_times(path: Path, n_moments: int) -> tuple[list[Recording], SecondsArray, SecondsArray]:
+def read_times(path: Path, n_moments: int) -> tuple[list[Recording], DoubleArray, DoubleArray]:
     """As ``read_shard``, without the embeddings: recordings, starts and ends."""
     with _reading(path) as file:
         table = file.read(columns=["start_s", "end_s"])
@@ -250,7 +247,7 @@ def _recordings(file: Any) -> list[Recording]:
     return [Recording(**{name: record[name] for name in RECORDING}) for record in records]
 
 
-def _seconds(table: Any) -> tuple[SecondsArray, SecondsArray]:
+def _seconds(table: Any) -> tuple[DoubleArray, DoubleArray]:
     starts, ends = (np.asarray(table[name].to_numpy(), np.float64) for name in ("start_s", "end_s"))
     if not (np.isfinite(starts).all() and np.isfinite(ends).all()):
         raise ValueError("some of its times are not finite")

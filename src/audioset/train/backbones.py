@@ -9,17 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from audioset import __version__
+from audioset.arrays import FloatArray
 from audioset.errors import UsageError
 from audioset.models.published import FRONTENDS, digest_weights, load_weights, network_shapes, prepare_model
 from audioset.networks.classifier import BACKBONES, HIDDEN, LOGITS
 from audioset.weights.model_folder import ModelCard
 
 SHORT, SHORT_S = "_2s", 2.0  # how frontends for short clips are named, and what is short
-
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from audioset.arrays import FloatArray
 from audioset.errors import WeightsError
 from audioset.files import check_regular, replacing, write_atomically
 from audioset.records import DAMAGE, Kind, decode_json, read_bounded, shown
-
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
 WEIGHTS_NAME = "model.safetensors"
 CARD_NAME = "model.json"

@@ -16,15 +16,14 @@ from typing import Any
 
 import numpy as np
 
+from audioset.arrays import Array, FloatArray
 from audioset.assets import hash_file
 from audioset.audio.containers import sniff_container
-from audioset.audio.decoders import Array, decoding_errors
+from audioset.audio.decoders import decoding_errors
 from audioset.audio.reader import AudioReader
 from audioset.audio.reading import checked_blocks, open_audio
 from audioset.audio.resampling import check_rates, resample_blocks
 from audioset.errors import AudioError, UsageError
-
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
 CONTEXT_S = 1  # whole seconds before and after the clip, so that the resampler starts and ends in sound
 OPUS_RATES = (8_000, 12_000, 16_000, 24_000, 48_000)

@@ -8,13 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from audioset.arrays import Array, BoolArray, ByteArray
 from audioset.dataset.features.problems import Malformed
 from audioset.errors import UsageError
 from audioset.models.postprocess import EMBEDDING_SIZE
-
-ByteArray = np.ndarray[Any, np.dtype[np.uint8]]
-BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
-Array = np.ndarray[Any, np.dtype[Any]]
 
 N_CLASSES = 527
 CLIP_S = 10  # seconds of a clip, and so embeddings

@@ -18,10 +18,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from audioset.arrays import Array
 from audioset.dataset.features.clips import (
     CLIP_S,
     N_CLASSES,
-    Array,
     ClipArrays,
     FeatureClip,
     id_array,

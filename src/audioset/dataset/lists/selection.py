@@ -8,17 +8,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from audioset.arrays import BoolArray, IndexArray, UInt64Array
 from audioset.dataset.lists.segments import SegmentList
 from audioset.errors import DataError, UsageError
 from audioset.files import read_input
 from audioset.labels.ontology import Ontology
-
-BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
-RowArray = np.ndarray[Any, np.dtype[np.intp]]
 
 # An id, or a name made of one: "ID_30.000_40.000.wav" (DCASE), "ID_30000" (labels with times), "YID.wav" (PANNs).
 NAME = re.compile(r"Y??([A-Za-z0-9_-]{11})(?:_\d+(?:\.\d+)?){0,2}(?:\.[A-Za-z]\w*)?")
@@ -111,7 +108,7 @@ def labels_below(label: str, *, is_exact: bool = False) -> frozenset[str]:
     return frozenset((ontology.find(label), *(() if is_exact else ontology.descendants(label))))
 
 
-def random_ranks(segments: SegmentList, seed: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
+def random_ranks(segments: SegmentList, seed: int) -> UInt64Array:
     """A number for each clip that looks random, and depends on nothing but the seed and the clip's id.
 
     So the same clips are chosen on every machine and from a list in any order, and 100 are among the 1,000 of the
@@ -134,7 +131,7 @@ def random_ranks(segments: SegmentList, seed: int) -> np.ndarray[Any, np.dtype[n
 
 def balanced_rows(
     segments: SegmentList, n_per_class: int, seed: int = 0, label_ids: Iterable[str] | None = None
-) -> RowArray:
+) -> IndexArray:
     """Rows of clips such that each class has at least ``n_per_class`` of them, or all it has.
 
     Classes take their turns from the rarest to the most frequent, those of equal number by id. Each counts the clips

@@ -17,6 +17,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from audioset.arrays import BoolArray, DoubleArray, IndexArray, Int32Array
 from audioset.dataset.lists.damage import FRAMED_FORM, STRONG_FORM, Form, shown
 from audioset.dataset.lists.segments import Segment, SegmentList
 from audioset.dataset.lists.strict_rows import Cells, strict_rows
@@ -24,10 +25,6 @@ from audioset.errors import DataError, UsageError
 from audioset.files import check_regular, read_input, writing
 from audioset.labels.events import Event
 from audioset.labels.labels import LabelSet
-
-IntArray = np.ndarray[Any, np.dtype[np.int32]]
-BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
-SecondsArray = np.ndarray[Any, np.dtype[np.float64]]
 
 CLIP_S = 10.0
 TOLERANCE_S = 1e-6
@@ -87,10 +84,10 @@ class StrongTable(Sequence[StrongLabel]):
 
     segment_ids: tuple[str, ...]
     labels: LabelSet
-    clip_index: IntArray
-    start_s: SecondsArray
-    end_s: SecondsArray
-    label_index: IntArray
+    clip_index: Int32Array
+    start_s: DoubleArray
+    end_s: DoubleArray
+    label_index: Int32Array
     is_present: BoolArray | None = None
 
     @classmethod
@@ -175,7 +172,7 @@ class StrongTable(Sequence[StrongLabel]):
         return {segment_id: place for place, segment_id in enumerate(self.segment_ids)}
 
     @cached_property
-    def _rows_by_clip(self) -> tuple[np.ndarray[Any, np.dtype[np.intp]], np.ndarray[Any, np.dtype[np.intp]]]:
+    def _rows_by_clip(self) -> tuple[IndexArray, IndexArray]:
         """All rows, clip by clip, and where each clip's begin."""
         order = np.argsort(self.clip_index, kind="stable")
         return order, np.cumsum([0, *np.bincount(self.clip_index, minlength=len(self.segment_ids))])

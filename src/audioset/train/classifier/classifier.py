@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from audioset import __version__
+from audioset.arrays import FloatArray, IndexArray
 from audioset.audio.limits import LIMITS, Limits
 from audioset.calibration.fit import fit as fit_thresholds
 from audioset.errors import DataError, UsageError
@@ -34,8 +35,6 @@ from audioset.train.measures import Decision, measure
 from audioset.train.results import BY_FILE, BY_GROUP, GIVEN_TEST, CurvePoint, HeldOut, Learned, write_result
 from audioset.weights.model_folder import ModelCard
 
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
-IndexArray = np.ndarray[Any, np.dtype[np.intp]]
 Progress = Callable[[str, int, int], None]  # stage, done, in all
 
 FEW_CLIPS = 10  # a class, on average: with fewer, each file is held out by itself

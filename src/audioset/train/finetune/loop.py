@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from audioset.arrays import FloatArray, Int64Array
 from audioset.errors import UsageError
 from audioset.executors.torch import TorchNetwork
 from audioset.stopping import Stopping
@@ -24,13 +25,12 @@ from audioset.train.checkpoint import Record
 from audioset.train.distributed import Processes
 from audioset.train.finetune.augment import Augmentation
 from audioset.train.finetune.config import FinetuneConfig
-from audioset.train.finetune.data import IndexArray, Spectrograms, make_batches, stacked
+from audioset.train.finetune.data import Spectrograms, make_batches, stacked
 from audioset.train.finetune.layers import learning_rate, prepare_epoch
 from audioset.train.finetune.state import FinetuneFolder, FinetuneState, with_new_layers
 from audioset.train.finite import no_number
 from audioset.train.measures import Decision, clip_balanced_accuracy
 
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 OnLine = Callable[[Record], None]
 
 FRAMES_AT_ONCE = 20_000  # of patches that are only measured
@@ -68,7 +68,7 @@ class Task:
         """Of the scores."""
         return self.decision.activation
 
-    def names(self, rows: IndexArray) -> list[str]:
+    def names(self, rows: Int64Array) -> list[str]:
         """Paths of some clips, for people."""
         return [str(self.spectrograms.clips[row].path) for row in rows]
 
@@ -76,8 +76,8 @@ class Task:
 def train(
     task: Task,
     config: FinetuneConfig,
-    rows: IndexArray,
-    held_out: IndexArray,
+    rows: Int64Array,
+    held_out: Int64Array,
     output: Path,
     processes: Processes,
     on_line: OnLine | None = None,
@@ -159,7 +159,7 @@ def take_step(
     state: FinetuneState,
     task: Task,
     config: FinetuneConfig,
-    batch: IndexArray,
+    batch: Int64Array,
     n_clips: int,
     progress: float,
     class_weights: torch.Tensor,
@@ -285,7 +285,7 @@ def find_class_weights(targets: FloatArray, power: float) -> torch.Tensor:
     return torch.from_numpy(weights.astype(np.float32))
 
 
-def measure(task: Task, module: TorchNetwork, weights: Weights, rows: IndexArray, processes: Processes) -> float:
+def measure(task: Task, module: TorchNetwork, weights: Weights, rows: Int64Array, processes: Processes) -> float:
     """Balanced accuracy on some clips, the same in all processes; NaN where a score is, or no clip has a class."""
     scores = predict(task, module, weights, rows, processes)
     is_defined = np.isfinite(scores).all()
@@ -294,7 +294,7 @@ def measure(task: Task, module: TorchNetwork, weights: Weights, rows: IndexArray
     )
 
 
-def predict(task: Task, module: TorchNetwork, weights: Weights, rows: IndexArray, processes: Processes) -> FloatArray:
+def predict(task: Task, module: TorchNetwork, weights: Weights, rows: Int64Array, processes: Processes) -> FloatArray:
     """Scores of some clips by given weights: the mean over all patches of each, as a model folder gives them.
 
     Returns
@@ -322,7 +322,7 @@ def predict(task: Task, module: TorchNetwork, weights: Weights, rows: IndexArray
 
 
 def _settled(
-    state: FinetuneState, task: Task, config: FinetuneConfig, batches: Sequence[IndexArray], processes: Processes
+    state: FinetuneState, task: Task, config: FinetuneConfig, batches: Sequence[Int64Array], processes: Processes
 ) -> Weights:
     """The weights of the run, with moments of their own where they follow the clips."""
     if config.batch_norms == "keep" or state.epoch <= config.head_epochs:
@@ -337,8 +337,8 @@ def _settled(
 
 
 def _batches(
-    task: Task, config: FinetuneConfig, rows: IndexArray, epoch: int, processes: Processes
-) -> list[IndexArray]:
+    task: Task, config: FinetuneConfig, rows: Int64Array, epoch: int, processes: Processes
+) -> list[Int64Array]:
     """The batches of a pass; the same in all processes, each of which has a part of every one."""
     rng = np.random.Generator(np.random.SFC64([config.seed, epoch, 1]))
     lengths = np.array([task.spectrograms.n_frames(int(row)) for row in range(len(task.targets))])
@@ -353,7 +353,7 @@ def _batches(
     return batches
 
 
-def _digest(task: Task, rows: IndexArray, held_out: IndexArray) -> str:
+def _digest(task: Task, rows: Int64Array, held_out: Int64Array) -> str:
     parts = [task.digest.encode(), rows.astype("<i8").tobytes(), held_out.astype("<i8").tobytes()]
     return hashlib.sha256(b"|".join(parts)).hexdigest()[:16]
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from audioset.arrays import BoolArray, FloatArray, Int64Array
 from audioset.errors import DataError, MissingExtraError, UsageError
 
 try:
@@ -36,7 +37,7 @@ from audioset.train.checkpoint import Record, read_measurements
 from audioset.train.distributed import Processes, join_processes
 from audioset.train.finetune.augment import Augmentation
 from audioset.train.finetune.config import FinetuneConfig
-from audioset.train.finetune.data import IndexArray, data_digest, noise_source, read_spectrograms
+from audioset.train.finetune.data import data_digest, noise_source, read_spectrograms
 from audioset.train.finetune.loop import OnLine, Task, predict, train
 from audioset.train.finetune.scratch import DRAWN, prepare_or_draw
 from audioset.train.finetune.state import FinetuneState, with_new_layers
@@ -45,7 +46,6 @@ from audioset.train.measures import measure
 from audioset.train.results import BY_FILE, BY_GROUP, GIVEN_TEST, HeldOut, Learned, check_output, write_result
 from audioset.weights.model_folder import ModelCard
 
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 Stage = Callable[[str, int, int], None]
 
 LEAST_GROUPS = 5  # for one of them to be held out: with fewer, it would be missed in training
@@ -213,7 +213,7 @@ class _Finetuning:
             augmentation=Augmentation(self._config, spectrograms.spec, noise),
         )
 
-    def _parts(self) -> tuple[IndexArray, IndexArray]:
+    def _parts(self) -> tuple[Int64Array, Int64Array]:
         """Clips to learn from, and those that the data call test."""
         is_test = np.array([clip.split == "test" for clip in self._usable.clips])
         rows, test_rows = np.flatnonzero(~is_test), np.flatnonzero(is_test)
@@ -225,7 +225,7 @@ class _Finetuning:
             )
         return rows, test_rows
 
-    def _validation(self, rows: IndexArray) -> tuple[str, IndexArray]:
+    def _validation(self, rows: Int64Array) -> tuple[str, Int64Array]:
         """Clips that are kept from training: how they were chosen, and which. Every class keeps some to learn."""
         config, collection = self._config, self._usable.select(rows.tolist())
         n_groups = len({clip.group for clip in collection.clips} - {None})
@@ -249,7 +249,7 @@ class _Finetuning:
         held &= ~(targets[:, lost] > 0).any(axis=1)  # a class with all its clips there could not be learned
         return name, rows[held]
 
-    def _cross_validated(self, rows: IndexArray, n_folds: int) -> list[HeldOut]:
+    def _cross_validated(self, rows: Int64Array, n_folds: int) -> list[HeldOut]:
         """Scores of all clips by networks that learned from the others; none if no clip's class is in other folds."""
         collection = self._usable.select(rows.tolist())
         groups = {clip.group for clip in collection.clips} - {None}
@@ -276,7 +276,7 @@ class _Finetuning:
         parts = folds[chosen].astype(np.intp)
         return [HeldOut(name, rows[chosen], scores[chosen], targets[chosen], parts, tuple(names))]
 
-    def _judged(self, rows: IndexArray, folds: IndexArray) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    def _judged(self, rows: Int64Array, folds: Int64Array) -> BoolArray:
         """Whether all classes of a clip are in clips of other folds too: no other can be recognised."""
         targets = self._task.targets[rows] > 0
         is_judged = np.ones(len(rows), bool)
@@ -291,14 +291,14 @@ class _Finetuning:
             )
         return is_judged
 
-    def _train(self, rows: IndexArray, held_out: IndexArray, folder: Path) -> Weights:
+    def _train(self, rows: Int64Array, held_out: Int64Array, folder: Path) -> Weights:
         return train(self._task, self._config, rows, held_out, folder, self._processes, self._on_line)
 
-    def _measured(self, name: str, rows: IndexArray, weights: Weights, fold_name: str) -> HeldOut:
+    def _measured(self, name: str, rows: Int64Array, weights: Weights, fold_name: str) -> HeldOut:
         zeros = np.zeros(len(rows), np.intp)
         return HeldOut(name, rows, self._scores(rows, weights), self._task.targets[rows], zeros, (fold_name,))
 
-    def _scores(self, rows: IndexArray, weights: Weights) -> FloatArray:
+    def _scores(self, rows: Int64Array, weights: Weights) -> FloatArray:
         task = self._task
         card, first = with_new_layers(task.backbone, task.classes, task.activation, self._config, {})
         module = FinetuneState(card, first, self._config, self._processes.device).module

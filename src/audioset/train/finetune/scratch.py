@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from audioset.arrays import FloatArray
 from audioset.cache import MODELS, is_whole, seal, writable_folder
 from audioset.errors import AssetError
 from audioset.files import explain_os_errors
@@ -18,7 +19,6 @@ from audioset.weights.model_folder import CARD_NAME, WEIGHTS_NAME, ModelCard, wr
 
 logger = logging.getLogger(__name__)
 
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
 DRAWN = ("vgg16", "vgg16_keras")  # published for photographs: their weights are a help for sounds, not the point
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from audioset.arrays import FloatArray
 from audioset.errors import ConflictError
 from audioset.executors.torch import network_to_torch
 from audioset.models.published import find_network, load_weights, network_shapes, output_shapes
@@ -21,8 +22,6 @@ from audioset.train.finetune.config import FinetuneConfig, read_finetune_config
 from audioset.train.finetune.layers import find_stages, make_optimizer
 from audioset.train.settings import differences
 from audioset.weights.model_folder import ModelCard
-
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
 RELATIVE_DEVIATION = 0.5  # of the new layers' first weights, against what keeps the size of what they see
 

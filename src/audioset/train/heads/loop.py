@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from audioset.arrays import FloatArray, Int64Array
 from audioset.errors import MissingExtraError, UsageError
 
 try:
@@ -33,8 +34,6 @@ from audioset.train.heads.fast_ops import binary_cross_entropy, forward
 from audioset.train.heads.optimisation import learning_rate
 from audioset.train.heads.state import TrainingState
 from audioset.weights.model_folder import ModelCard
-
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
 CLIPS_AT_ONCE = 1000  # that are only measured
 LEAST_CLIPS = 2  # of a process's part of a batch: batch norms need two values
@@ -219,9 +218,7 @@ def _finish(
     return result
 
 
-def _next_positions(
-    state: TrainingState, config: TrainConfig, processes: Processes
-) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _next_positions(state: TrainingState, config: TrainConfig, processes: Processes) -> Int64Array:
     """The next batch that is long enough, for every process to have a part; the end of a pass may be too short."""
     least = config.batch_size if config.whole_batches else LEAST_CLIPS * processes.n_processes
     for _ in range(MOST_SHORT_BATCHES):

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import torch
 
+from audioset.arrays import FloatArray
 from audioset.executors.torch import TorchNetwork, network_to_torch
 from audioset.networks.heads import HEADS
 from audioset.train.average import Mean, MovingAverage, Weights, copied
@@ -17,7 +15,7 @@ from audioset.train.heads.optimisation import make_optimizer
 from audioset.train.heads.samplers import Sampler, make_sampler
 from audioset.train.heads.sparse_labels import SparseLabels
 
-Scores = np.ndarray[Any, np.dtype[np.float32]]
+Scores = FloatArray
 
 
 class TrainingState:
