@@ -12,7 +12,8 @@ import numpy as np
 
 from audioset import __version__
 from audioset.export.clips import CalibrationClip
-from audioset.frontend import log_mel, slabs
+from audioset.frontend.cutting import slabs
+from audioset.frontend.log_mel import log_mel
 from audioset.models.head_model import HeadModel
 from audioset.models.model import Model, slab_patches
 from audioset.models.published import digest_weights

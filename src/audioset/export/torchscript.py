@@ -12,7 +12,7 @@ import numpy as np
 from audioset.errors import MissingExtraError
 from audioset.export.job import Job
 from audioset.export.runner import Arrays, Runner, without_advice
-from audioset.frontend import FrontendSpec
+from audioset.frontend.spec import FrontendSpec
 
 try:
     import torch

@@ -15,7 +15,8 @@ import numpy as np
 from audioset.arguments import check_choice
 from audioset.assets import get_asset
 from audioset.errors import AssetError, UsageError, WeightsError
-from audioset.frontend import FrontendSpec, Slab
+from audioset.frontend.cutting import Slab
+from audioset.frontend.spec import FrontendSpec
 from audioset.models.model import Engine, Model, Prediction, check_finite, make_engine, map_in_order
 from audioset.models.postprocess import EMBEDDING_SIZE, Postprocessor
 from audioset.models.published import MODELS, ModelSpec, find_network, prepare_model

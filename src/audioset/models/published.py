@@ -20,7 +20,7 @@ from audioset import __version__, assets, cache
 from audioset.cache import Graph
 from audioset.errors import AudioSetError, UsageError, WeightsError
 from audioset.files import is_file, read_blocks
-from audioset.frontend import (
+from audioset.frontend.published import (
     EFFICIENTAT,
     EFFICIENTAT_2S,
     EFFICIENTAT_VARIANTS,
@@ -29,8 +29,8 @@ from audioset.frontend import (
     VGG16,
     VGGISH,
     YAMNET,
-    FrontendSpec,
 )
+from audioset.frontend.spec import FrontendSpec
 from audioset.labels.labels import NAMES as LABEL_SETS
 from audioset.labels.labels import LabelSet
 from audioset.models.postprocess import EMBEDDING_SIZE

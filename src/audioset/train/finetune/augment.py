@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from audioset.frontend import FrontendSpec, hz_to_mel, hz_to_slaney_mel, slaney_mel_to_hz
+from audioset.frontend.mel import hz_to_mel, hz_to_slaney_mel, slaney_mel_to_hz
+from audioset.frontend.spec import FrontendSpec
 from audioset.train.finetune.config import FinetuneConfig
 
 Array = np.ndarray[Any, np.dtype[Any]]
