@@ -19,7 +19,8 @@ from audioset.frontend.cutting import n_patches, patches, slabs
 from audioset.frontend.log_mel import log_mel
 from audioset.frontend.published import EFFICIENTAT, VGGISH, YAMNET
 from audioset.frontend.spec import PADS
-from audioset.models.published import NETWORKS, load_weights
+from audioset.models.cards import NETWORKS
+from audioset.models.folders import load_weights
 from audioset.networks.ops import Outputs
 
 RATE = 16_000

@@ -32,16 +32,8 @@ from audioset.frontend.log_mel import log_mel
 from audioset.frontend.spec import FrontendSpec
 from audioset.labels.events import Event, clip_to_audio, scores_to_events
 from audioset.labels.labels import LabelSet
-from audioset.models.published import (
-    find_frontend,
-    find_labels,
-    find_network,
-    input_shape,
-    load_weights,
-    output_shapes,
-    prepare_graph,
-    segment_frames,
-)
+from audioset.models.cards import find_frontend, find_labels, find_network, input_shape, output_shapes, segment_frames
+from audioset.models.folders import load_weights, prepare_graph
 from audioset.models.stream import Stream
 from audioset.networks.ops import Outputs, input_names
 from audioset.weights.model_folder import ModelCard

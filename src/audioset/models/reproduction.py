@@ -13,9 +13,9 @@ import numpy as np
 from audioset.assets import find_asset
 from audioset.errors import AudioSetError
 from audioset.frontend.log_mel import log_mel
+from audioset.models.folders import prepare_graph
 from audioset.models.model import ENGINES, Model, Prediction
 from audioset.models.postprocess import Postprocessor
-from audioset.models.published import prepare_graph
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
