@@ -24,7 +24,10 @@ from audioset.errors import AudioError, EngineError, MissingExtraError, UsageErr
 from audioset.executors.onnx import network_to_onnx
 from audioset.executors.onnxruntime import OnnxRuntimeEngine
 from audioset.executors.openvino import OpenVinoEngine
-from audioset.frontend import EFFICIENTAT, PADS, VGGISH, YAMNET, log_mel, patches, slabs
+from audioset.frontend.cutting import patches, slabs
+from audioset.frontend.log_mel import log_mel
+from audioset.frontend.published import EFFICIENTAT, VGGISH, YAMNET
+from audioset.frontend.spec import PADS
 from audioset.networks.mobilenet import mobilenet
 from audioset.networks.ops import KERAS_NAMES, SLIM_NAMES, TORCH_NAMES, Outputs, both, input_names, trace_shapes
 from audioset.networks.panns import panns_cnn, panns_mobilenet_v2, panns_resnet, panns_wavegram, panns_wavegram_logmel

@@ -15,8 +15,12 @@ from sounds import noise, sine
 from audioset import LabelSet, read_audio
 from audioset.errors import OutputError, UsageError
 from audioset.executors.onnx_frontend import label_metadata, waveform_to_onnx
-from audioset.frontend import EFFICIENTAT, PADS, VGGISH, YAMNET, log_mel, n_patches, patches, slabs
-from audioset.models.published import NETWORKS, load_weights
+from audioset.frontend.cutting import n_patches, patches, slabs
+from audioset.frontend.log_mel import log_mel
+from audioset.frontend.published import EFFICIENTAT, VGGISH, YAMNET
+from audioset.frontend.spec import PADS
+from audioset.models.cards import NETWORKS
+from audioset.models.folders import load_weights
 from audioset.networks.ops import Outputs
 
 RATE = 16_000

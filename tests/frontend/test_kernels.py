@@ -18,7 +18,8 @@ import pytest
 from numpy._core._multiarray_umath import __cpu_dispatch__
 from sounds import noise, sine
 
-from audioset.frontend import EFFICIENTAT, EFFICIENTAT_VARIANTS, PANNS, PANNS_VARIANTS, VGG16, VGGISH, YAMNET, log_mel
+from audioset.frontend.log_mel import log_mel
+from audioset.frontend.published import EFFICIENTAT, EFFICIENTAT_VARIANTS, PANNS, PANNS_VARIANTS, VGG16, VGGISH, YAMNET
 
 AVX512 = tuple(name for name in __cpu_dispatch__ if "AVX512" in name or name == "X86_V4")
 AVX2 = tuple(name for name in __cpu_dispatch__ if name in ("AVX2", "FMA3", "X86_V3"))

@@ -23,7 +23,7 @@ from audioset.evaluate.clips import CLIP_NAME, NOT_THERE, Scores, Targets
 from audioset.files import is_folder
 from audioset.folders import find_recordings
 from audioset.labels.labels import LabelSet
-from audioset.models.published import digest_weights
+from audioset.models.folders import digest_weights
 from audioset.weights.model_folder import ModelCard
 
 if TYPE_CHECKING:

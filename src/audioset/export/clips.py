@@ -14,7 +14,7 @@ from audioset.arrays import FloatArray
 from audioset.errors import AudioError, NoInputError
 from audioset.files import is_folder
 from audioset.folders import AUDIO_SUFFIXES, find_files
-from audioset.frontend import FrontendSpec
+from audioset.frontend.spec import FrontendSpec
 from audioset.labels.labels import LabelSet
 from audioset.sounds.audio import read_clip
 from audioset.sounds.collection import Clip

@@ -11,7 +11,7 @@ from audioset.arrays import Array
 from audioset.errors import MissingExtraError
 from audioset.export.job import Job
 from audioset.export.runner import Arrays, Runner, without_advice
-from audioset.frontend import FrontendSpec
+from audioset.frontend.spec import FrontendSpec
 
 try:
     import torch

@@ -16,10 +16,13 @@ from audioset.arguments import check_choice
 from audioset.arrays import ByteArray, FloatArray, Int64Array
 from audioset.assets import get_asset
 from audioset.errors import AssetError, UsageError, WeightsError
-from audioset.frontend import FrontendSpec, Slab
+from audioset.frontend.cutting import Slab
+from audioset.frontend.spec import FrontendSpec
+from audioset.models.cards import find_network
+from audioset.models.folders import prepare_model
 from audioset.models.model import Engine, Model, Prediction, check_finite, make_engine, map_in_order
 from audioset.models.postprocess import EMBEDDING_SIZE, Postprocessor
-from audioset.models.published import MODELS, ModelSpec, find_network, prepare_model
+from audioset.models.published import MODELS, ModelSpec
 from audioset.models.stream import Stream
 from audioset.networks.ops import Outputs
 from audioset.weights.model_folder import ModelCard

@@ -27,19 +27,13 @@ from audioset.errors import AudioError, OutputError, UsageError
 from audioset.executors.onnxruntime import OnnxRuntimeEngine
 from audioset.executors.openvino import OpenVinoEngine
 from audioset.files import write_atomically
-from audioset.frontend import FrontendSpec, Slab, log_mel, patch_waveforms, patches, slabs
+from audioset.frontend.cutting import Slab, patch_waveforms, patches, slabs
+from audioset.frontend.log_mel import log_mel
+from audioset.frontend.spec import FrontendSpec
 from audioset.labels.events import Event, clip_to_audio, scores_to_events
 from audioset.labels.labels import LabelSet
-from audioset.models.published import (
-    find_frontend,
-    find_labels,
-    find_network,
-    input_shape,
-    load_weights,
-    output_shapes,
-    prepare_graph,
-    segment_frames,
-)
+from audioset.models.cards import find_frontend, find_labels, find_network, input_shape, output_shapes, segment_frames
+from audioset.models.folders import load_weights, prepare_graph
 from audioset.models.stream import Stream
 from audioset.networks.ops import Outputs, input_names
 from audioset.weights.model_folder import ModelCard
@@ -315,7 +309,7 @@ class Model:
             few models with another). Default: 10, as published. Audio no longer than this is one patch of its own
             length. Models of patches have one length only.
         pad : {"cover", "error", "zero", "repeat"}, optional
-            What happens to audio that does not fill a patch (``frontend.PADS``). Default: as published.
+            What happens to audio that does not fill a patch (``frontend.spec.PADS``). Default: as published.
 
         Returns
         -------
@@ -490,7 +484,7 @@ class Model:
             What the module takes: log-mel patches (n_patches, n_frames, n_mels), or samples (n_samples,) or
             (n_clips, n_samples) at the model's sample rate, from which it computes the features itself, on
             the device where they are. A network that sees samples beside the patches takes those of each patch
-            after them (``frontend.patch_waveforms``).
+            after them (``frontend.cutting.patch_waveforms``).
         hop_s, window_s, pad
             As for ``predict``, for waveforms.
 
@@ -535,8 +529,8 @@ class Model:
             rate, of any length; it computes the features and returns ``embeddings``, ``log_mel`` and, for a
             tagger, ``scores``. Its metadata say rate, hop, padding and labels. ``"patches"``: log-mel
             patches (n_patches, n_frames, n_mels). A network that sees samples beside the patches, or instead, has
-            an input ``waveforms`` for those of each patch (``frontend.patch_waveforms``). A model with scores over
-            time also returns these, as ``framewise`` (n_patches, n_segments, n_classes).
+            an input ``waveforms`` for those of each patch (``frontend.cutting.patch_waveforms``). A model with scores
+            over time also returns these, as ``framewise`` (n_patches, n_segments, n_classes).
         hop_s, window_s, pad
             As for ``predict``, for waveforms. With ``pad="error"``, audio shorter than a patch gives arrays
             without rows: a graph cannot raise.

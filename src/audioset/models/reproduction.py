@@ -13,10 +13,10 @@ import numpy as np
 from audioset.arrays import Array, FloatArray
 from audioset.assets import find_asset
 from audioset.errors import AudioSetError
-from audioset.frontend import log_mel
+from audioset.frontend.log_mel import log_mel
+from audioset.models.folders import prepare_graph
 from audioset.models.model import ENGINES, Model, Prediction
 from audioset.models.postprocess import Postprocessor
-from audioset.models.published import prepare_graph
 
 # What the original computes on two of the signals; tools/make_parity_table.py writes it.
 PARITY_TABLE = "tables/yamnet_parity.json"

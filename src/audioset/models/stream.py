@@ -12,7 +12,9 @@ from audioset.audio.levels import LevelCheck, warn_of_levels
 from audioset.audio.reading import waveform_to_mono
 from audioset.audio.resampling import check_rates, make_resampler
 from audioset.errors import AudioError, UsageError
-from audioset.frontend import FrontendSpec, Slab, Windows, log_mel, n_patches, pad_to_patch
+from audioset.frontend.cutting import Slab, Windows, n_patches, pad_to_patch
+from audioset.frontend.log_mel import log_mel
+from audioset.frontend.spec import FrontendSpec
 
 Part = TypeVar("Part")
 

@@ -17,7 +17,9 @@ import numpy as np
 
 from audioset.arrays import Array
 from audioset.errors import AudioSetError
-from audioset.frontend import FrontendSpec, log_mel, pad_to_patch
+from audioset.frontend.cutting import pad_to_patch
+from audioset.frontend.log_mel import log_mel
+from audioset.frontend.spec import FrontendSpec
 from audioset.sounds.audio import read_clip
 from audioset.sounds.collection import Clip
 

@@ -16,7 +16,8 @@ from audioset.errors import MissingExtraError, UsageError, one_line
 from audioset.formats.output import open_output
 from audioset.formats.picture import CREATOR, MARKS, check_plot
 from audioset.formats.table import clock
-from audioset.frontend import MEL_SCALES, FrontendSpec
+from audioset.frontend.mel import MEL_SCALES
+from audioset.frontend.spec import FrontendSpec
 from audioset.models.model import Prediction, top_indices
 
 SIZE_INCHES = (12, 8)

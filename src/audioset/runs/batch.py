@@ -29,7 +29,7 @@ from audioset.audio.isolation import Message, death, read_message
 from audioset.audio.limits import LIMITS, Limits
 from audioset.concurrency import available_cores
 from audioset.errors import AudioError, AudioSetError, UsageError
-from audioset.frontend import Slab
+from audioset.frontend.cutting import Slab
 from audioset.models.model import (
     NOT_FINITE,
     SLAB_FRAMES,

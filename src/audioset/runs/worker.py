@@ -20,7 +20,9 @@ from audioset.audio.child import limit_cpu, limit_memory, parent_lines, take_out
 from audioset.audio.isolation import failure, write_message
 from audioset.audio.limits import Limits
 from audioset.audio.reading import mono_blocks, open_audio
-from audioset.frontend import FrontendSpec, Slab, log_mel, slabs
+from audioset.frontend.cutting import Slab, slabs
+from audioset.frontend.log_mel import log_mel
+from audioset.frontend.spec import FrontendSpec
 
 
 @dataclass(frozen=True)

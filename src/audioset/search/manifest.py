@@ -10,8 +10,8 @@ from typing import Any
 
 from audioset.errors import ConflictError, DataError, UsageError
 from audioset.files import writing
+from audioset.models.folders import digest_model
 from audioset.models.model import Model
-from audioset.models.published import hash_weights
 from audioset.records import OBJECT, TEXT, WHOLE, check_record, map_of, number, optional, read_json, whole
 from audioset.search.shards import shard_path
 
@@ -123,7 +123,7 @@ class Manifest:
         ------
         UsageError
         """
-        if digest_model(model) != self.model_digest:
+        if digest_model(model.card, model.folder) != self.model_digest:
             raise UsageError(
                 f"the index was made with {self.settings.model} ({self.embedding_size} numbers an embedding), and "
                 f"this is another model ({model.embedding_size} numbers): their embeddings cannot be compared. "
@@ -171,7 +171,7 @@ def open_or_begin(folder: Path, settings: Settings, model: Model) -> Manifest:
     """
     from audioset import __version__
 
-    fresh = Manifest(settings, digest_model(model), model.embedding_size, version=__version__)
+    fresh = Manifest(settings, digest_model(model.card, model.folder), model.embedding_size, version=__version__)
     if not (folder / NAME).exists():
         if folder.exists() and (not folder.is_dir() or any(entry.name[0] != "." for entry in folder.iterdir())):
             raise ConflictError(f"{folder} is not empty, and not an index. Next step: choose another folder")
@@ -189,12 +189,3 @@ def open_or_begin(folder: Path, settings: Settings, model: Model) -> Manifest:
             "Next step: leave these options out, or choose another folder"
         )
     return manifest
-
-
-def digest_model(model: Model) -> str:
-    """SHA-256 of what makes a model's embeddings: network, arguments, frontend, weights."""
-    card = model.card
-    record = [card.network, card.arguments, card.frontend, card.backbone]
-    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
-    hash_weights(digest, card, model.folder)
-    return digest.hexdigest()

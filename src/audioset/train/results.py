@@ -15,7 +15,7 @@ from audioset import __version__
 from audioset.arrays import FloatArray, IndexArray
 from audioset.errors import ConflictError, UsageError
 from audioset.files import exists, explain_os_errors, flush, flush_tree, is_folder, partial_folder
-from audioset.models.published import find_frontend
+from audioset.models.cards import find_frontend
 from audioset.sounds.collection import Clip
 from audioset.train.measures import Decision, measure
 from audioset.weights.model_folder import CARD_NAME, WEIGHTS_NAME, ModelCard, write_model_folder

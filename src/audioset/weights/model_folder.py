@@ -53,11 +53,11 @@ class ModelCard:
     Attributes
     ----------
     network : str
-        Name of a network in ``audioset.models.published``.
+        Name of a network in ``audioset.models.cards``.
     arguments : dict
         Its keyword arguments.
     frontend : str
-        Name of a frontend in ``audioset.models.published``.
+        Name of a frontend in ``audioset.models.cards``.
     labels : str or list of str
         Name of a label set, or the model's own labels, which are their own ids.
     licence : str

@@ -23,7 +23,8 @@ from sounds import noise, sine
 from audioset import load_model
 from audioset.cache import check_path
 from audioset.errors import ConflictError, DataError, NoInputError, OutputError, UsageError
-from audioset.frontend import EFFICIENTAT, EFFICIENTAT_2S, MEL_SCALES, PANNS, VGG16, YAMNET
+from audioset.frontend.mel import MEL_SCALES
+from audioset.frontend.published import EFFICIENTAT, EFFICIENTAT_2S, PANNS, VGG16, YAMNET
 from audioset.reports.document import to_html
 from audioset.reports.examples import hear_examples, png, spectrogram_png
 from audioset.reports.learned import describe

@@ -16,8 +16,9 @@ from sounds import wav_bytes
 
 from audioset import load_model
 from audioset.errors import ConflictError, DataError, NoInputError, UsageError
-from audioset.frontend import EFFICIENTAT, PANNS, VGGISH, YAMNET, log_mel
-from audioset.models.published import NETWORKS
+from audioset.frontend.log_mel import log_mel
+from audioset.frontend.published import EFFICIENTAT, PANNS, VGGISH, YAMNET
+from audioset.models.cards import NETWORKS
 from audioset.networks.ops import trace_shapes
 from audioset.sounds.reading import read_collection
 from audioset.weights.model_folder import CARD_NAME, WEIGHTS_NAME, read_card

@@ -13,7 +13,8 @@ import torch
 from torch.nn import functional
 
 from audioset.arrays import Array
-from audioset.frontend import FrontendSpec, hz_to_mel, hz_to_slaney_mel, slaney_mel_to_hz
+from audioset.frontend.mel import hz_to_mel, hz_to_slaney_mel, slaney_mel_to_hz
+from audioset.frontend.spec import FrontendSpec
 from audioset.train.finetune.config import FinetuneConfig
 
 Noise = Callable[[int, np.random.Generator], torch.Tensor]  # energies (n_frames, n_mels)

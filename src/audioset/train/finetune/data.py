@@ -16,7 +16,9 @@ from audioset.arrays import Array, Int64Array
 from audioset.assets import hash_file
 from audioset.errors import AudioError, DataError, NoInputError
 from audioset.folders import AUDIO_SUFFIXES, find_files
-from audioset.frontend import FrontendSpec, log_mel, patches, slabs
+from audioset.frontend.cutting import patches, slabs
+from audioset.frontend.log_mel import log_mel
+from audioset.frontend.spec import FrontendSpec
 from audioset.sounds.audio import read_clip
 from audioset.sounds.collection import Clip, Collection
 from audioset.train.finetune.augment import MelScale, Noise

@@ -27,7 +27,8 @@ except ImportError as error:
 from audioset import __version__
 from audioset.calibration.fit import fit as fit_thresholds
 from audioset.labels.labels import LabelSet
-from audioset.models.published import FRONTENDS, find_frontend, prepare_model
+from audioset.models.cards import FRONTENDS, find_frontend
+from audioset.models.folders import prepare_model
 from audioset.sounds.check import Check, check_collection
 from audioset.sounds.collection import Collection
 from audioset.sounds.splits import fold_by_file, fold_by_group

@@ -13,7 +13,8 @@ import torch
 from audioset.arrays import FloatArray
 from audioset.errors import ConflictError
 from audioset.executors.torch import network_to_torch
-from audioset.models.published import find_network, load_weights, network_shapes, output_shapes
+from audioset.models.cards import find_network, network_shapes, output_shapes
+from audioset.models.folders import load_weights
 from audioset.networks.classifier import HIDDEN, LOGITS
 from audioset.train.average import MovingAverage, Weights, copied
 from audioset.train.backbones import Backbone, Head
