@@ -22,13 +22,11 @@ LAYERS = (
     (
         "arguments",
         "arrays",
-        "allocator",
         "cache",
         "concurrency",
         "errors",
         "files",
         "folders",
-        "hdf5",
         "text",
         "records",
         "stopping",

@@ -15,8 +15,7 @@ import numpy as np
 from audioset.arrays import FloatArray
 from audioset.errors import WeightsError
 from audioset.files import check_regular
-from audioset.hdf5 import problem_of
-from audioset.records import DAMAGE
+from audioset.records import DAMAGE, problem_of
 
 # Older and newer savings of the same network differ in the name of its last layer.
 LAYER_ALIASES = {"logits": ("logits", "dense")}

@@ -21,8 +21,7 @@ from audioset.dataset.download.media import MediaFile, MediaSettings, check_file
 from audioset.dataset.download.serving import put_file
 from audioset.errors import AudioError, DataError, UsageError
 from audioset.files import check_regular, confined, is_file, is_folder
-from audioset.hdf5 import problem_of
-from audioset.records import DAMAGE
+from audioset.records import DAMAGE, problem_of
 
 VIDEO_ID = r"(?P<video_id>[\w-]{11})"
 # How tools name files. A video's id may hold "_" and begin with "Y", so several may fit; the ledger decides.
