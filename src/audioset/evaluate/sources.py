@@ -16,10 +16,11 @@ from audioset.dataset.download.clips import Key
 from audioset.dataset.download.download import PARTIAL_FOLDER
 from audioset.dataset.download.ledger import LEDGER_NAME
 from audioset.dataset.features.reading import ClipArrays
+from audioset.dataset.lists.clip_names import OWN_NAME
 from audioset.dataset.lists.published import segments_path
 from audioset.dataset.lists.segments import SegmentList, begins_as_list, read_segments
 from audioset.errors import DataError, NoInputError, UsageError
-from audioset.evaluate.clips import CLIP_NAME, NOT_THERE, Scores, Targets
+from audioset.evaluate.clips import NOT_THERE, Scores, Targets
 from audioset.files import is_folder
 from audioset.folders import find_recordings
 from audioset.labels.labels import LabelSet
@@ -222,7 +223,7 @@ def find_audio(folder: str | os.PathLike[str], targets: Targets) -> tuple[dict[s
     folder = Path(folder)
     if not is_folder(folder):
         raise NoInputError(f"{folder} is no folder. Next step: name the one with the recordings")
-    is_table = not all(map(CLIP_NAME.fullmatch, targets.names))
+    is_table = not all(map(OWN_NAME.fullmatch, targets.names))
     by_path = (
         {name: path for name, path in find_recordings(targets.names, folder).items() if path.is_file()}
         if is_table
@@ -267,7 +268,7 @@ def count_training_clips(paths: Iterable[str | os.PathLike[str]]) -> dict[str, i
 
 def _files_by_path(folder: Path, targets: Targets) -> dict[str, Path]:
     """Recordings where a table says; none for a list, which names clips."""
-    if all(map(CLIP_NAME.fullmatch, targets.names)):
+    if all(map(OWN_NAME.fullmatch, targets.names)):
         return {}
     return {name: path for name, path in find_recordings(targets.names, folder).items() if path.is_file()}
 

@@ -12,13 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from audioset.arrays import BoolArray, IndexArray, UInt64Array
+from audioset.dataset.lists.clip_names import clip_names
 from audioset.dataset.lists.segments import SegmentList
 from audioset.errors import DataError, UsageError
 from audioset.files import read_input
 from audioset.labels.ontology import Ontology
 
-# An id, or a name made of one: "ID_30.000_40.000.wav" (DCASE), "ID_30000" (labels with times), "YID.wav" (PANNs).
-NAME = re.compile(r"Y??([A-Za-z0-9_-]{11})(?:_\d+(?:\.\d+)?){0,2}(?:\.[A-Za-z]\w*)?")
 FIRST_CELL = re.compile(r'[^\s,;"]+')
 HEADINGS = frozenset(("audio_name", "file", "filename", "id", "name", "segment_id", "video_id", "youtube_id", "ytid"))
 
@@ -172,9 +171,9 @@ def balanced_rows(
 def read_video_ids(path: str | os.PathLike[str]) -> frozenset[str]:
     """Read a file of ids: one on each line, alone or in the first of several columns.
 
-    A name that is made of an id counts as one: ``ID_30.000_40.000.wav`` as in the lists of DCASE, ``ID_30000`` as in
-    the labels with times, ``YID.wav`` as in PANNs. Lines that begin with ``#`` and empty ones count as nothing, and
-    so does a first line with the name of the column.
+    A name that is made of an id counts as one, in any of the forms that ``clip_names`` reads: ``ID_30.000_40.000.wav``
+    as in the lists of DCASE, ``ID_30000`` as in the labels with times, ``YID.wav`` as in PANNs. Lines that begin with
+    ``#`` and empty ones count as nothing, and so does a first line with the name of the column.
 
     Parameters
     ----------
@@ -200,9 +199,8 @@ def read_video_ids(path: str | os.PathLike[str]) -> frozenset[str]:
         cell = FIRST_CELL.search(line)
         if cell is None or (line.startswith("#") and not line.startswith("#NAME?")):
             continue
-        name = NAME.fullmatch(cell[0])
-        if name:
-            found.add(name[1])
+        if name := next(clip_names(cell[0]), None):
+            found.add(name.video_id)
         elif number > 1 or cell[0].casefold() not in HEADINGS:
             raise DataError(
                 f"{path}, line {number}: {line[:80]!r} has no id of a video; expected 11 letters, digits, '-' and '_'. "
