@@ -8,7 +8,7 @@ import exactness
 import numpy as np
 import pytest
 from conftest import read_cases
-from test_executors import make_runner
+from runners import make_runner
 
 from audioset.frontend import EFFICIENTAT, log_mel, patches, slabs
 from audioset.networks.mobilenet import mobilenet
