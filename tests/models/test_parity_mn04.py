@@ -8,7 +8,7 @@ import exactness
 import numpy as np
 import pytest
 from conftest import read_cases
-from test_executors import make_runner
+from runners import make_runner
 
 from audioset.frontend.cutting import patches, slabs
 from audioset.frontend.log_mel import log_mel

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import reference_file
-from test_executors import make_runner
+from runners import make_runner
 
 from audioset import LabelSet
 from audioset.frontend.cutting import patch_waveforms, patches, slabs

@@ -188,15 +188,7 @@ class ScoredClips:
 
 
 def join(scores: Scores, targets: Targets) -> ScoredClips:
-    """Bring scores and labels together.
-
-    Raises
-    ------
-    UsageError
-        No clip, or no label, is in both.
-    DataError
-        A clip has two rows of scores.
-    """
+    """Bring scores and labels together."""
     labels = shared_labels([targets.labels, scores.labels], [targets.source, scores.name])
     rows = locate(scores, targets)
     found = np.flatnonzero(rows != NOT_THERE)
@@ -223,17 +215,7 @@ def join(scores: Scores, targets: Targets) -> ScoredClips:
 
 
 def locate(scores: Scores, targets: Targets) -> IndexArray:
-    """Row in the targets of each clip that has scores, -1 where there is none.
-
-    Returns
-    -------
-    ndarray, shape (n_clips,), intp
-
-    Raises
-    ------
-    DataError
-        Two rows of scores are of one clip.
-    """
+    """Row in the targets of each clip that has scores, -1 where there is none."""
     rows = np.array([targets.find(clip_id) for clip_id in scores.clip_ids], np.intp)
     found = rows[rows != NOT_THERE]
     counts = np.bincount(found, minlength=len(targets.names))
@@ -248,13 +230,7 @@ def locate(scores: Scores, targets: Targets) -> IndexArray:
 
 
 def shared_labels(sets: Sequence[LabelSet], sources: Sequence[str]) -> LabelSet:
-    """The labels that all sets have, in the order of the first.
-
-    Raises
-    ------
-    UsageError
-        If there are none.
-    """
+    """The labels that all sets have, in the order of the first."""
     common = frozenset.intersection(*(frozenset(labels.ids) for labels in sets))
     if not common:
         shown = "; ".join(

@@ -240,18 +240,7 @@ def find_audio(folder: str | os.PathLike[str], targets: Targets) -> tuple[dict[s
 
 
 def describe_model(name: str, card: ModelCard, folder: Path, **settings: Any) -> dict[str, Any]:
-    """Where a model comes from and how it ran, for records.
-
-    Parameters
-    ----------
-    name : str
-        As it was asked for.
-    card : ModelCard
-    folder : Path
-        With its weights, whose digest tells one training of a network from another.
-    **settings
-        Such as ``engine`` and ``precision``.
-    """
+    """Where a model comes from and how it ran, for records; the weights' digest tells trainings apart."""
     return {"name": name, **settings, "weights_digest": digest_weights(card, folder), "card": asdict(card)}
 
 

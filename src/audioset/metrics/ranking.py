@@ -20,20 +20,14 @@ NORMAL = NormalDist()
 
 @dataclass(frozen=True, eq=False)
 class Ranks:
-    """Where the positives of one class stand among all clips, the best first.
-
-    Attributes
-    ----------
-    n_clips : int
-    at_least, above : ndarray, shape (n_positives,), intp
-        For each positive, the number of clips with at least its score, and with a higher one.
-    positives_at_least, positives_above : ndarray, shape (n_positives,), intp
-        The same among the positives.
-    """
+    """Where the positives of one class stand among all clips, the best first."""
 
     n_clips: int
+    # at_least, above: shape (n_positives,), intp; for each positive, the number of clips with at least its score, and
+    # with a higher one
     at_least: IndexArray
     above: IndexArray
+    # positives_at_least, positives_above: shape (n_positives,), intp; the same among the positives
     positives_at_least: IndexArray
     positives_above: IndexArray
 

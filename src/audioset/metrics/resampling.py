@@ -154,19 +154,7 @@ def _resample(scores: Array, targets: BoolArray, seed: int, resamples: range) ->
 
 
 def draw(n_clips: int, seed: int, resamples: range) -> Array:
-    """How often each resample has drawn each clip.
-
-    Parameters
-    ----------
-    n_clips, seed : int
-    resamples : range
-        Their numbers.
-
-    Returns
-    -------
-    ndarray, shape (n_clips, n_resamples), unsigned integers
-        Of a dtype that holds the sum of a column, which is ``n_clips``.
-    """
+    """How often each resample has drawn each clip."""
     weights = np.empty((len(resamples), n_clips), np.min_scalar_type(n_clips))
     for row, number in zip(weights, resamples, strict=True):
         row[:] = np.bincount(np.random.default_rng((seed, number)).integers(n_clips, size=n_clips), minlength=n_clips)

@@ -14,12 +14,9 @@ BLAS_ROWS = 512  # as float32, 2 MB of 1024 columns: what a core's cache holds
 
 
 def make_dots(vectors: Int8Array) -> Dots:
-    """A function that multiplies rows with ``vectors``, (n_vectors, size) int8.
+    """A function from rows (n_rows, size) int8 to products with ``vectors``, (n_rows, n_vectors) int32, exact.
 
-    Returns
-    -------
-    callable
-        From (n_rows, size) int8 to (n_rows, n_vectors) int32, exact. Several threads may call it at once.
+    Several threads may call it at once.
     """
     return _numkong_dots(vectors) or _blas_dots(vectors)
 

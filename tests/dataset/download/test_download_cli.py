@@ -21,8 +21,8 @@ import pytest
 import soundfile
 from download_server import RATE, Site, media
 from downloads import check_agreement, clips_of, expected_samples, files_in, video_ids
+from films import film
 from sounds import noise
-from test_download_media import film
 
 from audioset.cli import cli
 from audioset.dataset.download.clips import Key

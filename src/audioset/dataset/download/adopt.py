@@ -30,45 +30,23 @@ HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
 
 @dataclass
 class Adoption:
-    """What became of the files of a folder.
-
-    Attributes
-    ----------
-    n_adopted : int
-    n_cut : int
-        Of these, how many were whole videos, and were cut.
-    n_done_before : int
-        Files of clips that the ledger has as done.
-    n_unknown : int
-        Files whose names belong to no clip of the ledger.
-    n_empty : int
-        Rows of HDF5 files that stand for missing clips.
-    rejected : list of (str, str)
-        Files that are not what their names promise, and why.
-    """
+    """What became of the files of a folder."""
 
     n_adopted: int = 0
-    n_cut: int = 0
-    n_done_before: int = 0
-    n_unknown: int = 0
-    n_empty: int = 0
+    n_cut: int = 0  # of these, how many were whole videos, and were cut
+    n_done_before: int = 0  # files of clips that the ledger has as done
+    n_unknown: int = 0  # files whose names belong to no clip of the ledger
+    n_empty: int = 0  # rows of HDF5 files that stand for missing clips
+    # Files that are not what their names promise, and why
     rejected: list[tuple[str, str]] = field(default_factory=list)
 
 
 class Adopter:
     """Takes over files into a dataset.
 
-    Parameters
-    ----------
-    ledger : Ledger
-        Which clips there are: files of others are left alone.
-    folder : Path
-        Of the dataset.
-    media : MediaSettings
-        How to write what has to be cut or unpacked.
-    way : str
-        ``link``: a second name for the same file, or a copy where that cannot be; ``copy``; or ``register``: the file
-        stays where it is, and the ledger says so.
+    Files of clips that the ledger does not have are left alone. ``way`` is ``link``: a second name for the same
+    file, or a copy where that cannot be; ``copy``; or ``register``: the file stays where it is, and the ledger says
+    so.
     """
 
     def __init__(self, ledger: Ledger, folder: Path, media: MediaSettings, way: str = "link") -> None:

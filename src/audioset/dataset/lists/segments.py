@@ -179,13 +179,7 @@ class SegmentList(Sequence[Segment]):
 
 
 def concatenate(lists: Sequence[SegmentList]) -> SegmentList:
-    """The clips of several lists, one list after the other.
-
-    Raises
-    ------
-    UsageError
-        If there are no lists, or two of the clips are of the same video.
-    """
+    """The clips of several lists, one list after the other."""
     if not lists:
         raise UsageError("there are no lists of clips to join; expected one or more")
     offsets = np.cumsum([0, *(len(part.label_sets) for part in lists)])

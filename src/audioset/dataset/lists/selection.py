@@ -96,13 +96,7 @@ def select(segments: SegmentList, selection: Selection) -> SegmentList:
 
 
 def labels_below(label: str, *, is_exact: bool = False) -> frozenset[str]:
-    """Ids of a class and, unless ``is_exact``, of all classes below it.
-
-    Raises
-    ------
-    UsageError
-        If the ontology has no such class.
-    """
+    """Ids of a class and, unless ``is_exact``, of all classes below it."""
     ontology = Ontology.load()
     return frozenset((ontology.find(label), *(() if is_exact else ontology.descendants(label))))
 
@@ -111,12 +105,7 @@ def random_ranks(segments: SegmentList, seed: int) -> UInt64Array:
     """A number for each clip that looks random, and depends on nothing but the seed and the clip's id.
 
     So the same clips are chosen on every machine and from a list in any order, and 100 are among the 1,000 of the
-    same seed.
-
-    Returns
-    -------
-    ndarray, shape (n_segments,), uint64
-        The first eight bytes, the highest first, of BLAKE2b keyed with the seed in decimal digits, of the id.
+    same seed. It is the first eight bytes, the highest first, of BLAKE2b of the id, keyed with the seed in decimals.
     """
     state = blake2b(digest_size=8, key=str(seed).encode())
 
@@ -136,19 +125,6 @@ def balanced_rows(
     Classes take their turns from the rarest to the most frequent, those of equal number by id. Each counts the clips
     that earlier ones have chosen and that have its label, too, and then takes more, in the order of
     ``random_ranks``, until it has enough. So a frequent class may get more clips, along with rarer ones.
-
-    Parameters
-    ----------
-    segments : SegmentList
-    n_per_class : int
-    seed : int
-    label_ids : iterable of str, optional
-        The classes. Default: all labels that occur.
-
-    Returns
-    -------
-    ndarray, shape (n_chosen,), intp
-        Ascending.
     """
     order = np.argsort(random_ranks(segments, seed), kind="stable")
     index = segments.set_index[order]

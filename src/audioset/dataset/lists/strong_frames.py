@@ -114,21 +114,8 @@ def frames_to_strong(
 ) -> StrongTable:
     """A framed table of clips, ready for ``write_strong``.
 
-    Parameters
-    ----------
-    clips : mapping of str to ndarray, shape (n_frames, n_labels), int8
-        By segment id: 1 heard, -1 not heard, 0 nobody says.
-    labels : LabelSet
-        What the columns mean.
-    hop_s : float
-        Length of a frame in seconds.
-    duration_s : float
-        Where the last frame ends at the latest.
-
-    Raises
-    ------
-    UsageError
-        For another number of columns, or values.
+    Of each clip, by segment id, (n_frames, n_labels) int8: 1 heard, -1 not heard, 0 nobody says. The last frame
+    ends at ``duration_s`` at the latest.
     """
     rows = []
     for segment_id, frames in clips.items():
