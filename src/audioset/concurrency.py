@@ -1,10 +1,20 @@
-"""How many cores this process may use, and whether it keeps the memory of arrays that are freed."""
+"""Cores that this process may use, the memory that it keeps, and work that threads share and that stays in order."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import queue
 import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Task = TypeVar("Task")
+Value = TypeVar("Value")
+
+TASKS_AHEAD = 4  # for each thread
 
 # For a training: no array has pages of its own, and the heap never shrinks. Parameters of glibc's malloc.h:
 # M_MMAP_MAX and M_TRIM_THRESHOLD, where -1 is without end.
@@ -40,3 +50,47 @@ def keep_freed_memory() -> None:
     if hasattr(library, "gnu_get_libc_version"):
         for parameter, value in KEPT_MEMORY_OPTIONS.items():
             library.mallopt(parameter, value)
+
+
+def map_in_order(function: Callable[[Task], Value], tasks: Iterable[Task], n_threads: int) -> Iterator[Value]:
+    """``map`` over several threads: results in order, and never more than a few tasks ahead.
+
+    The threads take turns at making the tasks: with a thread of its own for that, there would be one more than
+    there are cores, and it would fight the others for the interpreter lock.
+    """
+    source, turn, is_over = iter(tasks), threading.Lock(), threading.Event()
+    slots = threading.Semaphore(TASKS_AHEAD * n_threads)
+    results: queue.SimpleQueue[Future[Value] | BaseException] = queue.SimpleQueue()
+
+    def work() -> None:
+        while True:
+            slots.acquire()
+            with turn:  # whoever has the turn also queues the result, so results are in order
+                if is_over.is_set():
+                    return
+                try:
+                    task = next(source)
+                except BaseException as error:  # StopIteration, or whatever the consumer has to hear of
+                    is_over.set()
+                    results.put(error)
+                    return
+                result: Future[Value] = Future()
+                results.put(result)
+            try:
+                result.set_result(function(task))
+            except BaseException as error:  # raised where the result is asked for
+                result.set_exception(error)
+
+    pool = ThreadPoolExecutor(n_threads, thread_name_prefix="audioset")
+    try:
+        for _ in range(n_threads):
+            pool.submit(work)
+        while isinstance(result := results.get(), Future):
+            yield result.result()
+            slots.release()
+        if not isinstance(result, StopIteration):
+            raise result
+    finally:
+        is_over.set()
+        slots.release(n_threads)
+        pool.shutdown(wait=True)

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from audioset.calibration.clips import LabelTable, Patches
     from audioset.calibration.fit import Fit, LabelFit, Quality
     from audioset.labels.labels import LabelSet
-    from audioset.models.model import Model, Prediction
+    from audioset.models.model import Model
+    from audioset.models.prediction import Prediction
     from audioset.weights.model_folder import ModelCard
 
 N_SHOWN = 3  # of paths, in messages

@@ -22,7 +22,7 @@ from audioset.stopping import ASKING
 if TYPE_CHECKING:
     from audioset.arrays import Array
     from audioset.cli.view import EventFinder, View
-    from audioset.models.model import Prediction
+    from audioset.models.prediction import Prediction
     from audioset.models.stream import Stream
 
 STDIN, MICROPHONE = "-", "microphone"
@@ -284,7 +284,7 @@ class _Status:
         from rich.cells import cell_len, set_cell_size
         from rich.console import Console
 
-        from audioset.models.model import top_indices
+        from audioset.models.prediction import top_indices
 
         part = view.calibrated(part)
         scores = part.require_scores()[-1]

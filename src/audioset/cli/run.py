@@ -17,7 +17,8 @@ from audioset.cli.progress import Progress
 from audioset.errors import OutputError, UsageError
 from audioset.files import is_folder
 from audioset.formats import Recogniser, Stream, Writer, check_output, choose_format, open_output, printable
-from audioset.models.model import Model, Prediction
+from audioset.models.model import Model
+from audioset.models.prediction import Prediction
 from audioset.runs.batch import Part, predict_parts
 
 # Formats that can be one file for each recording, in a folder, and how these files end.

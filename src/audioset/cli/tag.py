@@ -95,7 +95,7 @@ class _Choice:
         self._leaf_only = leaf_only
 
     def tags(self, scores: Any) -> tuple[Tag, ...]:
-        from audioset.models.model import top_indices
+        from audioset.models.prediction import top_indices
 
         labels = self.view.labels
         chosen = [index for index in top_indices(scores, self._top) if scores[index] >= self._threshold]
@@ -152,7 +152,7 @@ def _patch_rows(run: Run, choose: _Choice) -> Generator[Row, None, None]:
 
 def _plot(run: Run, view: View, recording: Input, target: Path) -> None:
     """Draw what the run has found; the recording is decoded once more, in a process of its own again."""
-    from audioset.models.model import join_predictions
+    from audioset.models.prediction import join_predictions
     from audioset.reports.plots import plot_prediction
     from audioset.sounds.audio import read_clip
     from audioset.sounds.collection import Clip

@@ -13,7 +13,8 @@ from audioset.errors import UsageError
 if TYPE_CHECKING:
     from audioset.labels.events import Event, EventDetector, EventSettings
     from audioset.labels.labels import LabelSet
-    from audioset.models.model import Model, Prediction
+    from audioset.models.model import Model
+    from audioset.models.prediction import Prediction
 
 EVENT_SETTINGS = ("low_threshold", "median_patches", "max_gap_s", "min_duration_s")
 
