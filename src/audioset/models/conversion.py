@@ -6,12 +6,21 @@ import os
 from pathlib import Path
 from typing import Any
 
-from audioset.errors import OutputError
+from audioset.arguments import check_choice
+from audioset.errors import OutputError, UsageError
 from audioset.files import write_atomically
 from audioset.frontend.spec import FrontendSpec
 from audioset.models.cards import find_labels, find_network, input_shape
 from audioset.models.folders import load_weights, prepare_graph
 from audioset.weights.model_folder import ModelCard
+
+
+def check_export(input: str, choices: tuple[str, ...], **settings: float | str | None) -> None:
+    """Refuse an input that a model's export cannot take, and settings of audio for one that takes embeddings."""
+    check_choice("input", input, choices)
+    given = [name for name, value in settings.items() if value is not None]
+    if input == "embeddings" and given:
+        raise UsageError(f"{', '.join(given)} are settings of audio, and an exported head takes embeddings")
 
 
 def to_torch(card: ModelCard, folder: Path, spec: FrontendSpec | None) -> Any:

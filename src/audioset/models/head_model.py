@@ -14,6 +14,7 @@ from audioset.arrays import ByteArray, FloatArray, Int64Array
 from audioset.assets import get_asset
 from audioset.concurrency import map_in_order
 from audioset.errors import AssetError, UsageError, WeightsError
+from audioset.frontend.cutting import Slab, patches
 from audioset.frontend.spec import FrontendSpec
 from audioset.models.cards import find_network
 from audioset.models.engines import Engine, make_engine
@@ -121,10 +122,9 @@ class HeadModel(Model):
         """The published model whose embeddings it classifies."""
         return self.engine.backbone
 
-    @property
-    def audio_inputs(self) -> tuple[str, ...]:
-        """The backbone's."""
-        return ("patches",)
+    def network_inputs(self, slab: Slab, features: FloatArray, spec: FrontendSpec) -> tuple[FloatArray, ...]:
+        """What the backbone sees: the patches."""
+        return (patches(features[slab.n_skipped :], spec),)
 
     def cut_as(
         self, *, hop_s: float | None = None, window_s: float | None = None, pad: str | None = None

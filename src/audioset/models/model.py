@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from audioset.arguments import check_choice, check_path
+from audioset.arguments import check_path
 from audioset.arrays import Array, FloatArray
 from audioset.audio.isolation import IsolatedAudio
 from audioset.audio.limits import LIMITS, Limits
@@ -28,7 +28,7 @@ from audioset.frontend.log_mel import log_mel
 from audioset.frontend.spec import FrontendSpec
 from audioset.labels.labels import LabelSet
 from audioset.models.cards import find_frontend, find_labels, find_network, output_shapes, segment_frames
-from audioset.models.conversion import to_keras, to_onnx, to_torch
+from audioset.models.conversion import check_export, to_keras, to_onnx, to_torch
 from audioset.models.engines import Engine
 from audioset.models.prediction import Prediction, check_finite, join_predictions, patch_times
 from audioset.models.stream import Stream
@@ -52,9 +52,7 @@ class Model:
     frontend : FrontendSpec
     labels : LabelSet
     calibration : Calibration or None
-        Its own thresholds and maps of scores, if it was calibrated.
     inputs : tuple of str
-        What the card's network takes, by name.
     window_patches : int
         Patches that make one row of a prediction together: 1, but for a head.
     export_inputs : tuple of str
@@ -99,11 +97,6 @@ class Model:
     def inputs(self) -> tuple[str, ...]:
         """What the card's network takes, by name."""
         return input_names(find_network(self.card))
-
-    @property
-    def audio_inputs(self) -> tuple[str, ...]:
-        """What the engine takes of audio: see ``network_inputs``."""
-        return self.inputs
 
     @cached_property
     def segment_frames(self) -> int | None:
@@ -405,11 +398,7 @@ class Model:
         self, input: str, hop_s: float | None, window_s: float | None, pad: str | None
     ) -> FrontendSpec | None:
         """The frontend of an export of waveforms; None where it takes what the network sees."""
-        check_choice("input", input, self.export_inputs)
-        settings = {"hop_s": hop_s, "window_s": window_s, "pad": pad}
-        given = [name for name, value in settings.items() if value is not None]
-        if input == "embeddings" and given:
-            raise UsageError(f"{', '.join(given)} are settings of audio, and an exported head takes embeddings")
+        check_export(input, self.export_inputs, hop_s=hop_s, window_s=window_s, pad=pad)
         return self.cut_as(hop_s=hop_s, window_s=window_s, pad=pad) if input == "waveform" else None
 
     def _predict(self, blocks: Iterable[FloatArray], spec: FrontendSpec) -> Iterator[Prediction]:
@@ -425,13 +414,12 @@ class Model:
         return self.assemble(slab, features, self.engine(*self.network_inputs(slab, features, spec)), spec)
 
     def network_inputs(self, slab: Slab, features: FloatArray, spec: FrontendSpec) -> tuple[FloatArray, ...]:
-        """What the network sees of a slab and its log-mel spectrogram; see ``Engine``."""
-        names = self.audio_inputs
+        """What the engine sees of a slab and its log-mel spectrogram; see ``Engine``."""
         return tuple(
             patches(features[slab.n_skipped :], spec)
             if name == "patches"
-            else patch_waveforms(slab.waveform, spec, beside_patches="patches" in names)
-            for name in names
+            else patch_waveforms(slab.waveform, spec, beside_patches="patches" in self.inputs)
+            for name in self.inputs
         )
 
     def assemble(
