@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from audioset.audio.limits import Limits
-from audioset.cli.options import DecodingOptions, ModelOptions, OutputOptions, format_option, option, takes
+from audioset.cli.options import RunOptions, format_option, option, takes
 from audioset.errors import UsageError
 from audioset.files import is_file
 from audioset.formats import EMBED_FORMATS, OWN_EMBEDDINGS, SUFFIXES
@@ -34,13 +34,11 @@ class EmbedOptions:
 
 @click.command(short_help="Write the embeddings of audio files.")
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUTS...")
-@takes(wanted=EmbedOptions, chosen=ModelOptions, place=OutputOptions, decoding=DecodingOptions, limits=Limits)
+@takes(wanted=EmbedOptions, options=RunOptions, limits=Limits)
 def embed(
     inputs: tuple[str, ...],
     wanted: EmbedOptions,
-    chosen: ModelOptions,
-    place: OutputOptions,
-    decoding: DecodingOptions,
+    options: RunOptions,
     limits: Limits,
 ) -> int:
     """Write one embedding for each patch of INPUTS: files, folders, globs, or - for standard input.
@@ -56,10 +54,10 @@ def embed(
     from audioset.cli.run import Run
     from audioset.runs.rows import embedding_rows
 
-    postprocessor = _find_postprocessor(wanted, chosen.model, place.output)
-    with open_inputs(inputs, is_quiet=decoding.quiet) as recordings:
-        run = Run(recordings, chosen, place, decoding, limits, wanted.format_name, EMBED_FORMATS, OWN_EMBEDDINGS)
-        with closing(embedding_rows(run.parts(), chosen.model, postprocessor)) as rows:
+    postprocessor = _find_postprocessor(wanted, options.model, options.output)
+    with open_inputs(inputs, is_quiet=options.quiet) as recordings:
+        run = Run(recordings, options, limits, wanted.format_name, EMBED_FORMATS, OWN_EMBEDDINGS)
+        with closing(embedding_rows(run.parts(), options.model, postprocessor)) as rows:
             n_failed = run.write(rows)
     return 3 if n_failed else 0
 

@@ -9,10 +9,8 @@ import click
 
 from audioset.audio.limits import Limits
 from audioset.cli.options import (
-    DecodingOptions,
     EventOptions,
-    ModelOptions,
-    OutputOptions,
+    RunOptions,
     ViewOptions,
     check_tagger,
     format_option,
@@ -30,16 +28,13 @@ class FormatOption:
 
 @click.command(short_help="Say when something is heard in audio files.")
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUTS...")
-@takes(wanted=EventOptions, shown=ViewOptions, form=FormatOption, chosen=ModelOptions, place=OutputOptions)
-@takes(decoding=DecodingOptions, limits=Limits)
+@takes(wanted=EventOptions, shown=ViewOptions, form=FormatOption, options=RunOptions, limits=Limits)
 def events(
     inputs: tuple[str, ...],
     wanted: EventOptions,
     shown: ViewOptions,
     form: FormatOption,
-    chosen: ModelOptions,
-    place: OutputOptions,
-    decoding: DecodingOptions,
+    options: RunOptions,
     limits: Limits,
 ) -> int:
     """Say when something is heard in INPUTS: files, folders, globs, or - for standard input.
@@ -58,10 +53,10 @@ def events(
     from audioset.cli.run import Run
     from audioset.runs.rows import event_rows
 
-    make_finder = wanted.finder_maker(shown, is_quiet=decoding.quiet)
-    with open_inputs(inputs, is_quiet=decoding.quiet) as recordings:
-        run = Run(recordings, chosen, place, decoding, limits, form.format_name, EVENT_FORMATS, OWN_EVENTS)
-        check_tagger(run.model, chosen.model)
-        with closing(event_rows(run.parts(), make_finder(run.model), run.model, chosen.model)) as rows:
+    make_finder = wanted.finder_maker(shown, is_quiet=options.quiet)
+    with open_inputs(inputs, is_quiet=options.quiet) as recordings:
+        run = Run(recordings, options, limits, form.format_name, EVENT_FORMATS, OWN_EVENTS)
+        check_tagger(run.model, options.model)
+        with closing(event_rows(run.parts(), make_finder(run.model), run.model, options.model)) as rows:
             n_failed = run.write(rows)
     return 3 if n_failed else 0

@@ -194,6 +194,11 @@ class OutputOptions:
 
 
 @dataclass(frozen=True)
+class RunOptions(DecodingOptions, OutputOptions, ModelOptions):
+    """Of commands that write rows of recordings."""
+
+
+@dataclass(frozen=True)
 class ViewOptions:
     """Which labels are shown."""
 

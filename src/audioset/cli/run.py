@@ -12,7 +12,7 @@ from typing import Any
 
 from audioset.audio.limits import Limits
 from audioset.cli.inputs import Input
-from audioset.cli.options import DecodingOptions, ModelOptions, OutputOptions, files_read
+from audioset.cli.options import RunOptions, files_read
 from audioset.cli.progress import Progress
 from audioset.errors import OutputError, UsageError
 from audioset.files import is_folder
@@ -32,8 +32,8 @@ class Run:
     Parameters
     ----------
     inputs : sequence of Input
-    chosen, place, decoding, limits
-        What the command's options say.
+    options, limits
+        Those of the command.
     format_name : str or None
     formats : mapping
         Writers by format.
@@ -54,18 +54,16 @@ class Run:
     def __init__(
         self,
         inputs: Sequence[Input],
-        chosen: ModelOptions,
-        place: OutputOptions,
-        decoding: DecodingOptions,
+        options: RunOptions,
         limits: Limits,
         format_name: str | None,
         formats: Mapping[str, Callable[[Stream], Writer[Any]]],
         own: Mapping[str, Recogniser],
     ) -> None:
         self.kept: list[Prediction] | None = None
-        self._inputs, self._chosen, self._decoding, self._limits = inputs, chosen, decoding, limits
+        self._inputs, self._options, self._limits = inputs, options, limits
         self._progress: Progress | None = None
-        self._target = target = place.output
+        self._target = target = options.output
         self._is_folder = target is not None and (target.endswith("/") or is_folder(target))
         read = files_read(*(item.path for item in inputs))
         check_output(target, read, None)
@@ -76,22 +74,20 @@ class Run:
             self._files = _files_of(inputs, Path(str(target)), PER_RECORDING[self._format])
         self._check()
         for file in [target] if self._files is None else self._files.values():
-            check_output(file, read, own[self._format], overwrites=place.overwrite)
+            check_output(file, read, own[self._format], overwrites=options.overwrite)
 
     @cached_property
     def model(self) -> Model:
         """The model, loaded when it is first needed."""
-        return self._chosen.load()
+        return self._options.load()
 
     def parts(self) -> Iterator[tuple[str, Part]]:
         """Each part of each file's prediction, with the name to show for the file."""
         names = iter(self._inputs)
         shown = printable(next(names).shown)
         paths = [item.path for item in self._inputs]
-        decoding = self._decoding
-        for part in predict_parts(
-            paths, self.model, **decoding.patches, limits=self._limits, n_workers=decoding.workers
-        ):
+        options = self._options
+        for part in predict_parts(paths, self.model, **options.patches, limits=self._limits, n_workers=options.workers):
             if part.prediction is not None:
                 self._note(part.prediction)
             yield shown, part
@@ -109,7 +105,7 @@ class Run:
     def write(self, rows: Iterable[Any]) -> int:
         """Write all rows where the options say; the number of files that failed."""
         shows_errors = self._format != "table" or self._target is not None
-        progress = Progress(len(self._inputs), is_quiet=self._decoding.quiet, shows_errors=shows_errors)
+        progress = Progress(len(self._inputs), is_quiet=self._options.quiet, shows_errors=shows_errors)
         self._progress = progress
         with progress:
             if self._files is not None:

@@ -11,9 +11,7 @@ import click
 
 from audioset.audio.limits import Limits
 from audioset.cli.options import (
-    DecodingOptions,
-    ModelOptions,
-    OutputOptions,
+    RunOptions,
     ViewOptions,
     check_tagger,
     files_read,
@@ -42,15 +40,12 @@ class TagOptions:
 
 @click.command(short_help="Say what is heard in audio files.")
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUTS...")
-@takes(tags=TagOptions, shown=ViewOptions, chosen=ModelOptions, place=OutputOptions, decoding=DecodingOptions)
-@takes(limits=Limits)
+@takes(tags=TagOptions, shown=ViewOptions, options=RunOptions, limits=Limits)
 def tag(
     inputs: tuple[str, ...],
     tags: TagOptions,
     shown: ViewOptions,
-    chosen: ModelOptions,
-    place: OutputOptions,
-    decoding: DecodingOptions,
+    options: RunOptions,
     limits: Limits,
 ) -> int:
     """Say what is heard in INPUTS: files, folders, globs, or - for standard input.
@@ -69,32 +64,32 @@ def tag(
     from audioset.runs.rows import TagChoice, file_rows, patch_rows
 
     make_view = shown.view_maker()
-    with open_inputs(inputs, is_quiet=decoding.quiet) as recordings:
+    with open_inputs(inputs, is_quiet=options.quiet) as recordings:
         if tags.plot and len(recordings) != 1:
             raise click.UsageError(f"--plot draws one recording; the inputs are {len(recordings)}.")
-        run = Run(recordings, chosen, place, decoding, limits, tags.format_name, TAG_FORMATS, OWN_TAGS)
+        run = Run(recordings, options, limits, tags.format_name, TAG_FORMATS, OWN_TAGS)
         if tags.plot:
-            _check_plot(tags.plot, place, recordings)
-        check_tagger(run.model, chosen.model)
+            _check_plot(tags.plot, options, recordings)
+        check_tagger(run.model, options.model)
         view = make_view(run.model.labels)
         run.kept = [] if tags.plot else None
         make_rows = patch_rows if tags.per_patch else file_rows
         choose = TagChoice(view, tags.top, tags.threshold, shown.leaf_only)
-        with closing(make_rows(run.parts(), choose, run.model, chosen.model)) as rows:
+        with closing(make_rows(run.parts(), choose, run.model, options.model)) as rows:
             n_failed = run.write(rows)
         if tags.plot and not n_failed:
             _plot(run, view, recordings[0], tags.plot, limits)
     return 3 if n_failed else 0
 
 
-def _check_plot(plot: Path, place: OutputOptions, recordings: list[Input]) -> None:
+def _check_plot(plot: Path, options: RunOptions, recordings: list[Input]) -> None:
     """Refuse a plot that cannot be written, before any work."""
     from audioset.formats.picture import check_plot, is_picture
 
     check_plot(plot)
-    check_different(plot=plot, output=place.output)
+    check_different(plot=plot, output=options.output)
     read = files_read(*(item.path for item in recordings))
-    check_output(plot, read, is_picture, overwrites=place.overwrite, option="--plot")
+    check_output(plot, read, is_picture, overwrites=options.overwrite, option="--plot")
 
 
 def _plot(run: Run, view: View, recording: Input, target: Path, limits: Limits) -> None:
