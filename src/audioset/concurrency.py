@@ -1,4 +1,4 @@
-"""What a process shares: cores that it may use, work of its threads in order, locks of files, and memory that it keeps."""
+"""What a process shares: cores it may use, work of its threads in order, locks of files, and memory that it keeps."""
 
 from __future__ import annotations
 
