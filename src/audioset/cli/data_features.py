@@ -74,13 +74,14 @@ def verify(path: str, lists: tuple[str, ...], subset: str | None, as_json: bool)
 
     Exits with 3 if anything is wrong.
     """
-    from audioset.dataset.features import checks as feature_checks
+    from audioset.dataset.features import checks
+    from audioset.dataset.lists.published import segments_path
 
-    report = feature_checks.verify(path, lists, subset)
+    report = checks.verify(path, [segments_path(name) for name in lists], subset)
     if as_json:
-        echo(json.dumps(feature_checks.report_json(report), indent=2))
+        echo(json.dumps(checks.report_json(report), indent=2))
     else:
-        for line in _report_lines(report, feature_checks.FAULTS):
+        for line in _report_lines(report, checks.FAULTS):
             echo(line)
     if not report.is_sound:
         click.get_current_context().exit(DAMAGED)
