@@ -28,7 +28,7 @@ from report import print_bound
 
 from audioset.dataset.features import folder as feature_folder
 from audioset.dataset.features.folder import open_arrays
-from audioset.dataset.features.reading import WRITERS, convert, read, read_arrays
+from audioset.dataset.features.reading import FORMS, convert, read, read_arrays
 
 N_RUNS = 5
 N_ALL = 2_084_320
@@ -159,7 +159,7 @@ def print_reading(archive: Path, folder: Path, tensorflow: str | None) -> None:
 
 def print_converting(archive: Path, folder: Path) -> None:
     print(f"\nconverting features.tar.gz, and what that makes for {N_ALL:,} clips")
-    for to in WRITERS:
+    for to in FORMS:
         run = in_child("convert", archive, folder / OUTPUTS[to], to)
         full_min = run["wall_s"] * N_ALL / run["n_clips"] / 60
         print_bound(

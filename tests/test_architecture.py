@@ -47,6 +47,7 @@ LAYERS = (
     ("__main__",),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
+NEIGHBOURS = {"lists": (), "features": (), "download": ("lists",)}  # of ``dataset``: whom each may import
 HEAVY = ("numpy", "openvino", "onnx", "onnxruntime", "h5py", "av", "soundfile", "soxr", "click", "rich", "platformdirs")
 NEVER = ("librosa", "pickle", "joblib")
 FRAMEWORKS = {
@@ -106,6 +107,13 @@ def test_imports_point_one_way(path):
     assert layer in RANK, f"give {layer} a place in LAYERS"
     for name in internal_imports(path):
         assert RANK[name.split(".")[0]] <= RANK[layer], f"{module_name(path)} imports {name}"
+
+
+@pytest.mark.parametrize(("neighbour", "known"), NEIGHBOURS.items())
+def test_neighbours_of_the_dataset_know_each_other_in_one_direction(neighbour, known):
+    for path in sorted((SOURCE / "dataset" / neighbour).rglob("*.py")):
+        others = {name.split(".")[1] for name in internal_imports(path) if name.startswith("dataset.")}
+        assert others <= {neighbour, *known}, f"{module_name(path)} imports {others}"
 
 
 def find_circle(graph):

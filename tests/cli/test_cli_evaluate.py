@@ -69,7 +69,7 @@ def clips() -> list[FeatureClip]:
 def folder(clips: list[FeatureClip], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Features, a list of the same clips and one more, a head, and scores of two systems."""
     folder = tmp_path_factory.mktemp("evaluate")
-    features.WRITERS["arrays"](folder / "features", clips)
+    features.FORMS["arrays"].write(folder / "features", clips)
     rows = [
         Segment(clip.video_id, clip.start_s, clip.end_s, tuple(sorted(ALL.ids[index] for index in clip.labels)))
         for clip in clips

@@ -77,8 +77,9 @@ def verify(path: str, wanted: VerifyOptions) -> None:
     Exits with 3 if anything is wrong.
     """
     from audioset.dataset.features import checks
+    from audioset.dataset.lists.published import segments_path
 
-    report = checks.verify(path, wanted.lists, wanted.subset)
+    report = checks.verify(path, [segments_path(name) for name in wanted.lists], wanted.subset)
     print_result(wanted.as_json, lambda: checks.report_json(report), lambda: _report_lines(report, checks.FAULTS))
     if not report.is_sound:
         click.get_current_context().exit(DAMAGED)

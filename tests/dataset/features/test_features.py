@@ -33,7 +33,7 @@ from audioset.dataset.features.clips import ClipArrays, FeatureClip, join_arrays
 from audioset.dataset.features.examples import clip_to_example, encode_clip, example_to_clip, parse_clip
 from audioset.dataset.features.framing import frame_record, read_records
 from audioset.dataset.features.problems import Malformed, Problems
-from audioset.dataset.features.reading import WRITERS, convert, read, read_arrays
+from audioset.dataset.features.reading import FORMS, convert, read, read_arrays
 from audioset.dataset.features.sequence_example import (
     bytes_feature,
     float_feature,
@@ -179,7 +179,7 @@ def test_statistics_of_the_released_features(released: list[FeatureClip]) -> Non
 def test_all_released_clips_survive_a_round_trip(kind: str, released: list[FeatureClip], tmp_path: Path) -> None:
     needs_extra(kind)
     path = tmp_path / OUTPUTS[kind].removesuffix(".gz")
-    assert WRITERS[kind](path, released) == 42_531
+    assert FORMS[kind].write(path, released) == 42_531
     again = {each.video_id: key(each) for each in read(path)}
     assert again == {each.video_id: key(each) for each in released}
 
@@ -203,7 +203,7 @@ def test_arrays_of_a_subset(archive: Path, released: list[FeatureClip]) -> None:
 def test_every_form_is_read_by_the_same_call(kind: str, tmp_path: Path) -> None:
     needs_extra(kind)
     path = tmp_path / OUTPUTS[kind]
-    assert WRITERS[WRITER_OF.get(kind, kind)](path, CLIPS) == 3
+    assert FORMS[WRITER_OF.get(kind, kind)].write(path, CLIPS) == 3
     expected = {each.video_id: each for each in CLIPS}
     for each in read(path):
         subset = None if kind == "file" else expected[each.video_id].subset
@@ -219,7 +219,7 @@ def test_every_form_is_read_by_the_same_call(kind: str, tmp_path: Path) -> None:
 def test_one_subset_of_every_form(kind: str, name: str, tmp_path: Path) -> None:
     needs_extra(kind)
     path = tmp_path / OUTPUTS[kind]
-    WRITERS[WRITER_OF.get(kind, kind)](path, CLIPS)
+    FORMS[WRITER_OF.get(kind, kind)].write(path, CLIPS)
     assert [each.video_id for each in read(path, name)] == ["-0abcdefghi", "aBcdefghijk"]
     assert read_arrays(path, name).lengths.tolist() == [3, 1]
     with pytest.raises(NoInputError, match="no clips of unbal_train, only of bal_train, eval"):
@@ -444,7 +444,7 @@ def test_nothing_but_our_errors_comes_out_of_damaged_tables(kind: str, n_runs: i
     needs_extra(kind)
     choose = random.Random(3)
     good, path = tmp_path / f"good-{OUTPUTS[kind]}", tmp_path / OUTPUTS[kind]
-    WRITERS[kind](good, CLIPS)
+    FORMS[kind].write(good, CLIPS)
     original = good.read_bytes()
     for _ in range(n_runs):
         path.write_bytes(mutated(original, choose))
@@ -518,7 +518,7 @@ def test_clips_of_any_length_are_read_and_written(tmp_path: Path) -> None:
 def test_long_clips_fit_into_parquet(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     clips = [clip(n_seconds=300), clip(n_seconds=0), clip(n_seconds=10)]
-    WRITERS["parquet"](tmp_path / "a.parquet", clips)
+    FORMS["parquet"].write(tmp_path / "a.parquet", clips)
     assert [key(each) for each in read(tmp_path / "a.parquet")] == [key(each) for each in clips]
 
 
@@ -527,7 +527,7 @@ def test_long_clips_fit_into_parquet(tmp_path: Path) -> None:
 
 def test_parquet_has_the_columns_that_are_promised(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
-    WRITERS["parquet"](tmp_path / "a.parquet", CLIPS)
+    FORMS["parquet"].write(tmp_path / "a.parquet", CLIPS)
     schema = parquet.read_schema(tmp_path / "a.parquet")
     assert {name: str(schema.field(name).type) for name in schema.names} == {
         "video_id": "string",
@@ -540,7 +540,7 @@ def test_parquet_has_the_columns_that_are_promised(tmp_path: Path) -> None:
 
 
 def test_hdf5_has_kongs_layout(tmp_path: Path) -> None:
-    WRITERS["hdf5"](tmp_path / "a.h5", CLIPS)
+    FORMS["hdf5"].write(tmp_path / "a.h5", CLIPS)
     with h5py.File(tmp_path / "a.h5") as file:
         x, y, ids = (file[name][:] for name in ("x", "y", "video_id_list"))
     assert (x.dtype, x.shape, y.dtype, y.shape, ids.dtype.kind) == (np.uint8, (3, 10, 128), np.bool_, (3, 527), "S")
@@ -552,7 +552,7 @@ def test_hdf5_has_kongs_layout(tmp_path: Path) -> None:
 
 
 def test_kongs_own_files_have_no_lengths_and_no_times(tmp_path: Path) -> None:
-    WRITERS["hdf5"](tmp_path / "eval.h5", CLIPS)
+    FORMS["hdf5"].write(tmp_path / "eval.h5", CLIPS)
     with h5py.File(tmp_path / "eval.h5", "a") as file:
         for name in ("lengths", "start_s", "end_s", "subsets"):
             del file[name]
@@ -562,7 +562,7 @@ def test_kongs_own_files_have_no_lengths_and_no_times(tmp_path: Path) -> None:
 
 
 def h5_with(path: Path, **changes: Any) -> Path:
-    WRITERS["hdf5"](path, CLIPS)
+    FORMS["hdf5"].write(path, CLIPS)
     with h5py.File(path, "a") as file:
         for name, value in changes.items():
             del file[name]
@@ -621,7 +621,7 @@ def test_other_parquet_files_are_refused(tmp_path: Path) -> None:
 def test_a_folder_of_arrays_is_mapped_and_has_a_card(tmp_path: Path) -> None:
     many = [clip(f"{i:011d}", 1 + i % 10, "eval", i) for i in range(2500)]
     folder = tmp_path / "arrays"
-    assert WRITERS["arrays"](folder, many) == 2500
+    assert FORMS["arrays"].write(folder, many) == 2500
     card = json.loads((folder / "features.json").read_text())
     assert (card["n_clips"], card["n_labels"], card["subsets"]) == (2500, 7500, {"eval": 2500})
     mapped, plain = read_arrays(folder), ClipArrays.of(many)
@@ -663,7 +663,7 @@ def test_packs_can_be_joined_sliced_and_chosen_from() -> None:
     ],
 )
 def test_a_damaged_folder_of_arrays_is_refused(name: str, change: Any, reason: str, tmp_path: Path) -> None:
-    WRITERS["arrays"](tmp_path / "arrays", CLIPS)
+    FORMS["arrays"].write(tmp_path / "arrays", CLIPS)
     change(tmp_path / "arrays" / name)
     with pytest.raises(DataError, match=reason):
         read_arrays(tmp_path / "arrays")
@@ -673,7 +673,7 @@ def test_a_damaged_folder_of_arrays_is_refused(name: str, change: Any, reason: s
 
 @pytest.mark.parametrize("kind", ["hdf5", "arrays"])
 def test_no_clips_make_an_empty_file(kind: str, tmp_path: Path) -> None:
-    assert WRITERS[kind](tmp_path / OUTPUTS[kind], []) == 0
+    assert FORMS[kind].write(tmp_path / OUTPUTS[kind], []) == 0
     with pytest.raises(NoInputError, match="has no clips"):
         list(read(tmp_path / OUTPUTS[kind]))
 
@@ -744,7 +744,7 @@ def test_a_failure_leaves_nothing_behind(kind: str, tmp_path: Path) -> None:
     needs_extra(kind)
     path = tmp_path / OUTPUTS[kind]
     with pytest.raises(RuntimeError, match="the source fails"):
-        WRITERS[WRITER_OF.get(kind, kind)](path, failing())
+        FORMS[WRITER_OF.get(kind, kind)].write(path, failing())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -757,7 +757,7 @@ def test_a_full_disk_is_said_and_leaves_nothing_behind(kind: str, tmp_path: Path
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
         with pytest.raises(OutputError, match=r"cannot write .*Next step: "):
-            WRITERS[WRITER_OF.get(kind, kind)](tmp_path / OUTPUTS[kind], many)
+            FORMS[WRITER_OF.get(kind, kind)].write(tmp_path / OUTPUTS[kind], many)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list(tmp_path.iterdir()) == []
@@ -767,10 +767,10 @@ def test_a_full_disk_is_said_and_leaves_nothing_behind(kind: str, tmp_path: Path
 def test_a_folder_that_is_there_is_kept(kind: str, tmp_path: Path) -> None:
     path = tmp_path / OUTPUTS[kind]
     path.mkdir()
-    WRITERS[WRITER_OF.get(kind, kind)](path, CLIPS)  # an empty one is filled
+    FORMS[WRITER_OF.get(kind, kind)].write(path, CLIPS)  # an empty one is filled
     before = sorted(path.rglob("*"))
     with pytest.raises(ConflictError, match=r"is there already\. Next step: choose another name"):
-        WRITERS[WRITER_OF.get(kind, kind)](path, CLIPS[:1])
+        FORMS[WRITER_OF.get(kind, kind)].write(path, CLIPS[:1])
     assert sorted(path.rglob("*")) == before
 
 
@@ -833,7 +833,7 @@ def test_a_clip_in_the_wrong_shard_and_damaged_records_are_found(tmp_path: Path)
 
 
 def test_a_changed_value_in_a_folder_of_arrays_is_found(tmp_path: Path) -> None:
-    WRITERS["arrays"](tmp_path / "arrays", CLIPS)
+    FORMS["arrays"].write(tmp_path / "arrays", CLIPS)
     assert verify(tmp_path / "arrays").is_sound
     embeddings = np.load(tmp_path / "arrays" / "embeddings.npy")
     embeddings[0, 0, 0] ^= 1

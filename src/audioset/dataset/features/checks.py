@@ -13,12 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from audioset.dataset.features import folder as feature_folder
+from audioset.dataset.features import folder
 from audioset.dataset.features.clips import FeatureClip, check_subset, in_blocks, subset_named
-from audioset.dataset.features.problems import Problems
 from audioset.dataset.features.reading import read
 from audioset.dataset.features.shards import Shard
-from audioset.dataset.lists.published import segments_path
 from audioset.errors import AudioSetError, DataError, UsageError
 from audioset.files import check_regular
 from audioset.labels.labels import LabelSet
@@ -144,7 +142,8 @@ def verify(
         report.n_listed = len(expected)
         for video_id in sorted(expected.keys() - seen):
             report.add("missing", video_id)
-    _check_folder(Path(path), clips.problems)
+    if folder.is_feature_folder(Path(path)):
+        folder.check_digests(Path(path), clips.problems)
     for error in clips.problems.kept:
         report.add("damaged", str(error))
     report.faults["damaged"] = clips.problems.n_skipped
@@ -177,18 +176,13 @@ def _times(clip: FeatureClip | _Listed) -> str:
     return f"{clip.start_s:g} to {clip.end_s:g} s"
 
 
-def _check_folder(path: Path, problems: Problems) -> None:
-    if feature_folder.is_feature_folder(path):
-        feature_folder.check_digests(path, problems)
-
-
 def _read_lists(
     lists: Sequence[str | os.PathLike[str]], subset: str | None
 ) -> tuple[dict[str, _Listed], set[str | None]]:
     """The clips of the lists, and the subsets that these cover; None among them covers all."""
     expected: dict[str, _Listed] = {}
     covered: set[str | None] = set()
-    for path in map(segments_path, lists):
+    for path in map(Path, lists):
         found = subset_named(path.name.partition(".")[0])
         if None not in (subset, found) and found != subset:
             raise UsageError(f"{path} is the list of {found}; the subset asked for is {subset}")

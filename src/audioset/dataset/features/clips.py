@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from audioset.arrays import Array, BoolArray, ByteArray
-from audioset.dataset.features.problems import Malformed
-from audioset.errors import UsageError
+from audioset.dataset.features.problems import Malformed, Problems
+from audioset.errors import AudioSetError, DataError, UsageError
 from audioset.models.postprocess import EMBEDDING_SIZE
 
 N_CLASSES = 527
@@ -271,3 +272,35 @@ def in_blocks(clips: Iterable[FeatureClip], n_clips: int) -> Iterator[list[Featu
             block = []
     if block:
         yield block
+
+
+def packed_blocks(clips: Iterable[FeatureClip], n_clips: int, target: Path) -> Iterator[ClipArrays]:
+    """The same as arrays; an error that names the target if a clip is too long for them."""
+    for block in in_blocks(clips, n_clips):
+        try:
+            yield ClipArrays.of(block)
+        except Malformed as error:
+            step = "Next step: parquet or tfrecord, which hold any length"
+            raise DataError(f"cannot write {target}: {error}. {step}") from error
+
+
+def sound_rows(
+    rows: Iterable[Callable[[], FeatureClip]],
+    path: Path,
+    problems: Problems,
+    hint: str,
+    damage: tuple[type[Exception], ...] = (),
+) -> Iterator[FeatureClip]:
+    """The clips of a table, each made by a call; rows that are damaged, and a damaged rest, go into the account."""
+    number = 0
+    try:
+        for make in rows:
+            try:
+                yield make()
+            except Malformed as error:
+                problems.add(f"{path}: row {number:,}", error, hint)
+            number += 1
+    except AudioSetError:
+        raise
+    except damage as error:
+        problems.add(f"{path}: from row {number:,} on", error, hint)

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,7 +26,8 @@ from audioset.dataset.features.clips import (
     ClipArrays,
     FeatureClip,
     id_array,
-    in_blocks,
+    packed_blocks,
+    sound_rows,
     subset_of_code,
 )
 from audioset.dataset.features.problems import Malformed, Problems
@@ -80,13 +82,10 @@ def read(folder: Path, problems: Problems) -> Iterator[FeatureClip]:
     except DataError as error:
         problems.add(str(folder), error, " ")
         return
-    for first in range(0, len(arrays), CLIPS_PER_BLOCK):
-        block = arrays.take(np.arange(first, min(first + CLIPS_PER_BLOCK, len(arrays))))
-        for i in range(len(block)):
-            try:
-                yield block.clip(i)
-            except Malformed as error:
-                problems.add(f"{folder}: row {first + i:,}", error, HINT)
+    places = np.arange(len(arrays))
+    blocks = (arrays.take(places[first : first + CLIPS_PER_BLOCK]) for first in range(0, len(arrays), CLIPS_PER_BLOCK))
+    rows = (partial(block.clip, i) for block in blocks for i in range(len(block)))
+    yield from sound_rows(rows, folder, problems, HINT)
 
 
 def open_arrays(folder: Path) -> ClipArrays:
@@ -143,17 +142,12 @@ def write(folder: Path, clips: Iterable[FeatureClip]) -> int:
             name: stack.enter_context(_Column(temporary / f"{name}.npy", *column)) for name, column in COLUMNS.items()
         }
         columns["label_offsets"].append(np.zeros(1))
-        for block in in_blocks(clips, CLIPS_PER_BLOCK):
-            try:
-                arrays = ClipArrays.of(block)
-            except Malformed as error:
-                step = "Next step: parquet or tfrecord, which hold any length"
-                raise DataError(f"cannot write {folder}: {error}. {step}") from error
+        for arrays in packed_blocks(clips, CLIPS_PER_BLOCK, folder):
             columns["label_offsets"].append(arrays.label_offsets[1:] + columns["label_indices"].n_rows)
             for name in COLUMNS.keys() - {"label_offsets"}:
                 columns[name].append(getattr(arrays, name))
             ids += arrays.video_ids.tolist()
-            subsets.update(clip.subset or "unknown" for clip in block)
+            subsets.update(subset_of_code(code) or "unknown" for code in arrays.subsets.tolist())
         video_ids = id_array(ids)
         columns["video_ids"] = stack.enter_context(_Column(temporary / "video_ids.npy", video_ids.dtype.str, ()))
         columns["video_ids"].append(video_ids)

@@ -10,7 +10,8 @@ Source: qiuqiangkong/audioset_classification, utils/utilities.py, ``load_data``.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,12 +23,12 @@ from audioset.dataset.features.clips import (
     N_CLASSES,
     ClipArrays,
     FeatureClip,
-    in_blocks,
+    packed_blocks,
+    sound_rows,
     subset_code,
     subset_named,
 )
 from audioset.dataset.features.problems import Malformed, Problems
-from audioset.errors import AudioSetError, DataError
 from audioset.files import check_regular, output_file
 from audioset.models.postprocess import EMBEDDING_SIZE
 from audioset.records import DAMAGE, problem_of
@@ -44,26 +45,18 @@ def read(path: Path, problems: Problems) -> Iterator[FeatureClip]:
 
     In a file without ``lengths``, trailing embeddings of 128 zeros are padding; without times, these are NaN.
     """
-    number = 0
-    try:
-        check_regular(path)
-        with h5py.File(path, "r") as file:
-            columns = {name: _dataset(file, name) for name in (*REQUIRED, *EXTRA) if name in file}
-            _check(columns)
-            default = subset_code(subset_named(path.stem, path.absolute().parent.name))
-            for first in range(0, len(columns["x"]), CLIPS_PER_BLOCK):
-                block = {name: column[first : first + CLIPS_PER_BLOCK] for name, column in columns.items()}
-                arrays = _arrays(block, default)
-                for i in range(len(arrays)):
-                    try:
-                        yield arrays.clip(i)
-                    except Malformed as error:
-                        problems.add(f"{path}: row {number:,}", error, HINT)
-                    number += 1
-    except AudioSetError:
-        raise
-    except (RuntimeError, *DAMAGE) as error:  # h5py's, for damage of all kinds
-        problems.add(f"{path}: from row {number:,} on", error, HINT)
+    return sound_rows(_rows(path), path, problems, HINT, (RuntimeError, *DAMAGE))  # h5py's, for damage of all kinds
+
+
+def _rows(path: Path) -> Iterator[Callable[[], FeatureClip]]:
+    check_regular(path)
+    with h5py.File(path, "r") as file:
+        columns = {name: _dataset(file, name) for name in (*REQUIRED, *EXTRA) if name in file}
+        _check(columns)
+        default = subset_code(subset_named(path.stem, path.absolute().parent.name))
+        for first in range(0, len(columns["x"]), CLIPS_PER_BLOCK):
+            arrays = _arrays({name: each[first : first + CLIPS_PER_BLOCK] for name, each in columns.items()}, default)
+            yield from (partial(arrays.clip, i) for i in range(len(arrays)))
 
 
 def write(path: Path, clips: Iterable[FeatureClip]) -> int:
@@ -82,13 +75,7 @@ def write(path: Path, clips: Iterable[FeatureClip]) -> int:
     ids: list[bytes] = []
     with output_file(path) as temporary, _Sink(temporary) as sink, h5py.File(sink, "w") as file:
         columns = _create(file)
-        for block in in_blocks(clips, CLIPS_PER_BLOCK):
-            try:
-                arrays = ClipArrays.of(block)
-            except Malformed as error:
-                raise DataError(
-                    f"cannot write {path}: {error}. Next step: parquet or tfrecord, which hold any"
-                ) from error
+        for arrays in packed_blocks(clips, CLIPS_PER_BLOCK, path):
             first = len(ids)
             ids += arrays.video_ids.tolist()
             values = {"x": arrays.embeddings, "y": arrays.targets(), **{name: getattr(arrays, name) for name in EXTRA}}

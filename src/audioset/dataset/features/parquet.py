@@ -7,15 +7,16 @@ versions wrote them: pandas cannot open lists of these. Both are read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from audioset.dataset.features.clips import FeatureClip, in_blocks, make_clip
+from audioset.dataset.features.clips import FeatureClip, in_blocks, make_clip, sound_rows
 from audioset.dataset.features.problems import Malformed, Problems
-from audioset.errors import AudioSetError, MissingExtraError
+from audioset.errors import MissingExtraError
 from audioset.files import check_regular, output_file
 from audioset.models.postprocess import EMBEDDING_SIZE
 from audioset.records import DAMAGE
@@ -26,26 +27,20 @@ HINT = "Likely cause: a Parquet file of another kind, or a damaged copy. Next st
 
 def read(path: Path, problems: Problems) -> Iterator[FeatureClip]:
     """The clips of a Parquet file, a row group after the other."""
+    pyarrow, _ = _pyarrow()
+    return sound_rows(_rows(path), path, problems, HINT, (pyarrow.ArrowException, *DAMAGE))
+
+
+def _rows(path: Path) -> Iterator[Callable[[], FeatureClip]]:
     pyarrow, parquet = _pyarrow()
-    number = 0
-    try:
-        check_regular(path)
-        with parquet.ParquetFile(path) as file:
-            names = _schema(pyarrow).names
-            if missing := [name for name in names if name not in file.schema_arrow.names]:
-                raise Malformed(f"it has no column {missing[0]!r}; expected {', '.join(names)}")
-            for batch in file.iter_batches(CLIPS_PER_GROUP, columns=names):
-                table = pyarrow.Table.from_batches([batch]).select(names).cast(_schema(pyarrow)).combine_chunks()
-                for row in _rows(table):
-                    try:
-                        yield make_clip(*row)
-                    except Malformed as error:
-                        problems.add(f"{path}: row {number:,}", error, HINT)
-                    number += 1
-    except AudioSetError:
-        raise
-    except (pyarrow.ArrowException, *DAMAGE) as error:
-        problems.add(f"{path}: from row {number:,} on", error, HINT)
+    check_regular(path)
+    with parquet.ParquetFile(path) as file:
+        names = _schema(pyarrow).names
+        if missing := [name for name in names if name not in file.schema_arrow.names]:
+            raise Malformed(f"it has no column {missing[0]!r}; expected {', '.join(names)}")
+        for batch in file.iter_batches(CLIPS_PER_GROUP, columns=names):
+            table = pyarrow.Table.from_batches([batch]).select(names).cast(_schema(pyarrow)).combine_chunks()
+            yield from (partial(make_clip, *row) for row in _cells(table))
 
 
 def write(path: Path, clips: Iterable[FeatureClip]) -> int:
@@ -87,7 +82,7 @@ def _columns(pyarrow: Any, clips: list[FeatureClip]) -> list[Any]:
     ]
 
 
-def _rows(table: Any) -> Iterator[tuple[Any, ...]]:
+def _cells(table: Any) -> Iterator[tuple[Any, ...]]:
     """The arguments of ``make_clip``, row by row."""
     for name in table.column_names:
         column = table[name]

@@ -11,63 +11,52 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
-from audioset.dataset.features import folder as feature_folder
-from audioset.dataset.features import hdf5 as feature_hdf5
-from audioset.dataset.features import parquet as feature_parquet
-from audioset.dataset.features import tfrecord as feature_tfrecord
-from audioset.dataset.features import youtube8m
+from audioset.dataset.features import folder, hdf5, parquet, tfrecord, youtube8m
 from audioset.dataset.features.clips import SUBSETS as SUBSETS
 from audioset.dataset.features.clips import ClipArrays as ClipArrays
 from audioset.dataset.features.clips import FeatureClip as FeatureClip
 from audioset.dataset.features.clips import check_subset, in_blocks, join_arrays, subset_code
 from audioset.dataset.features.examples import example_to_clip
-from audioset.dataset.features.framing import read_records, record_place
 from audioset.dataset.features.problems import Malformed, Problems
 from audioset.dataset.features.shards import (
-    DAMAGE,
     Shard,
     archive_shards,
     file_shard,
     folder_shards,
     is_archive,
     is_shard,
+    shard_clips,
 )
-from audioset.errors import AudioSetError, DataError, NoInputError, UsageError
+from audioset.errors import DataError, NoInputError, UsageError
 from audioset.files import exists
 
 CLIPS_PER_BLOCK = 4096
-TABLES: dict[str, Callable[[Path, Problems], Iterator[FeatureClip]]] = {
-    ".parquet": feature_parquet.read,
-    ".h5": feature_hdf5.read,
-    ".hdf5": feature_hdf5.read,
+
+
+@dataclass(frozen=True)
+class Form:
+    """A form of features on disk; without ``is_written`` it is a folder, without ``read`` one of shards of TFRecord."""
+
+    write: Callable[[Path, Iterable[FeatureClip]], int]
+    read: Callable[[Path, Problems], Iterator[FeatureClip]] | None = None
+    is_written: Callable[[BinaryIO], bool] | None = None
+    endings: tuple[str, ...] = ()  # of a single file, but for those of TFRecord, which ``shards`` has
+
+
+FORMS = {
+    "parquet": Form(parquet.write, parquet.read, parquet.is_written, (".parquet",)),
+    "hdf5": Form(hdf5.write, hdf5.read, hdf5.is_written, (".h5", ".hdf5")),
+    "arrays": Form(folder.write, folder.read),
+    "tfrecord": Form(tfrecord.write, is_written=tfrecord.is_written),
+    "youtube8m": Form(youtube8m.write, is_written=tfrecord.is_written),
 }
-WRITERS: dict[str, Callable[[Path, Iterable[FeatureClip]], int]] = {
-    "parquet": feature_parquet.write,
-    "hdf5": feature_hdf5.write,
-    "arrays": feature_folder.write,
-    "tfrecord": feature_tfrecord.write,
-    "youtube8m": youtube8m.write,
-}
-RECOGNISERS: dict[str, Callable[[BinaryIO], bool]] = {
-    "parquet": feature_parquet.is_written,
-    "hdf5": feature_hdf5.is_written,
-    "tfrecord": feature_tfrecord.is_written,
-    "youtube8m": feature_tfrecord.is_written,
-}
-# What the ending of a single file says; TFRecord's are in ``feature_shards``.
-ENDINGS = {".parquet": "parquet", ".h5": "hdf5", ".hdf5": "hdf5"}
-# What the name of an output may say, for each form; None is a name that says nothing: a folder.
-NAMES_OF: dict[str, tuple[str | None, ...]] = {
-    "parquet": ("parquet",),
-    "hdf5": ("hdf5",),
-    "arrays": (None,),
-    "tfrecord": ("tfrecord", None),
-    "youtube8m": ("tfrecord", None),
-}
+SHARDED = ("tfrecord", "youtube8m")
+ENDINGS = {ending: name for name, form in FORMS.items() for ending in form.endings}
 EXPECTED = (
     "features.tar.gz as released, a .tfrecord, .parquet or .h5 file, a folder with .tfrecord files, or one of arrays"
 )
@@ -158,14 +147,12 @@ def convert(
     """
     form = output_form(output, to)
     clips = read(path, subset, on_error)
-    return WRITERS[form](Path(output), clips), clips.problems
+    return FORMS[form].write(Path(output), clips), clips.problems
 
 
 def recogniser(output: str | os.PathLike[str], to: str) -> Callable[[BinaryIO], bool] | None:
     """What tells a file that ``convert`` wrote under a name from others; None for what is a folder."""
-    if to in ("tfrecord", "youtube8m") and is_archive(Path(output)):
-        return feature_tfrecord.is_written_archive
-    return RECOGNISERS.get(to)
+    return tfrecord.is_written_archive if to in SHARDED and is_archive(Path(output)) else FORMS[to].is_written
 
 
 def files_of(path: str | os.PathLike[str]) -> list[Path]:
@@ -208,9 +195,8 @@ class Clips:
 
     def arrays(self) -> ClipArrays:
         """All of them as arrays; see ``read_arrays``."""
-        folder = Path(self._path)
-        if feature_folder.is_feature_folder(folder):
-            arrays = feature_folder.open_arrays(folder)
+        if folder.is_feature_folder(Path(self._path)):
+            arrays = folder.open_arrays(Path(self._path))
             return arrays if self._subset is None else arrays.take(arrays.subsets == subset_code(self._subset))
         try:
             return join_arrays([ClipArrays.of(block) for block in in_blocks(self, CLIPS_PER_BLOCK)])
@@ -221,8 +207,8 @@ class Clips:
 def output_form(path: str | os.PathLike[str], to: str | None = None) -> str:
     """The form in which ``convert`` writes an output: ``to``, or what its name says."""
     output = Path(path)
-    if to is not None and to not in WRITERS:
-        raise UsageError(f"cannot convert to {to!r}; expected one of {', '.join(WRITERS)}")
+    if to is not None and to not in FORMS:
+        raise UsageError(f"cannot convert to {to!r}; expected one of {', '.join(FORMS)}")
     is_tfrecord = is_archive(output) or is_shard(output.name)
     said = "tfrecord" if is_tfrecord else ENDINGS.get(output.suffix.lower())
     if to is None and said is None:
@@ -231,8 +217,9 @@ def output_form(path: str | os.PathLike[str], to: str | None = None) -> str:
             f".tar.gz; or, for a folder, --format arrays, tfrecord or youtube8m"
         )
     form = to or str(said)
-    if said not in NAMES_OF[form]:
-        endings = ", ".join(ending for ending, other in ENDINGS.items() if other == form)
+    says = "tfrecord" if form in SHARDED else form if FORMS[form].endings else None
+    if said != says and not (said is None and form in SHARDED):
+        endings = ", ".join(FORMS[form].endings)
         expected = f"a name that ends in {endings}" if endings else "a folder" if form == "arrays" else "another name"
         raise UsageError(
             f"--format {form} does not fit the name {output}: its readers could not tell. Next step: {expected}"
@@ -255,45 +242,20 @@ def _read(
     path: Path, subset: str | None, problems: Problems, others: set[str]
 ) -> Iterator[tuple[FeatureClip, Shard | None]]:
     """The clips of one file or folder; the names of the subsets that were passed over go into ``others``."""
-    if feature_folder.is_feature_folder(path):
-        return _of_subset(path, feature_folder.read(path, problems), subset, others)
-    if path.suffix.lower() in TABLES and path.is_file():
-        return _of_subset(path, TABLES[path.suffix.lower()](path, problems), subset, others)
+    table = "arrays" if folder.is_feature_folder(path) else ENDINGS.get(path.suffix.lower())
+    if table and (table == "arrays" or path.is_file()) and (read_table := FORMS[table].read):
+        clips = read_table(path, problems)
+        return ((clip, None) for clip in clips if _is_wanted(clip.subset, subset, str(path), others))
     if path.is_dir():
-        return _of_shards(path, folder_shards(path), subset, problems, others)
-    if is_archive(path):
-        return _of_shards(path, archive_shards(path, problems), subset, problems, others)
-    if is_shard(path.name):
-        return _of_shards(path, file_shard(path), subset, problems, others)
-    raise NoInputError(f"{path} has a name that says no format; expected {EXPECTED}")
-
-
-def _of_shards(
-    path: Path, shards: Iterator[Shard], subset: str | None, problems: Problems, others: set[str]
-) -> Iterator[tuple[FeatureClip, Shard]]:
-    try:
-        for shard in shards:
-            if not _is_wanted(shard.subset, subset, shard.name, others):
-                continue
-            for number, offset, example in read_records(shard.file, shard.n_bytes, shard.name, problems):
-                try:
-                    clip = example_to_clip(example, shard.subset)
-                except Malformed as error:
-                    problems.add(record_place(shard.name, number, offset), error)
-                else:
-                    yield clip, shard
-    except AudioSetError:
-        raise
-    except DAMAGE as error:
-        problems.add(str(path), f"it cannot be read to its end ({error or type(error).__name__})")
-
-
-def _of_subset(
-    path: Path, clips: Iterator[FeatureClip], subset: str | None, others: set[str]
-) -> Iterator[tuple[FeatureClip, None]]:
-    for clip in clips:
-        if _is_wanted(clip.subset, subset, str(path), others):
-            yield clip, None
+        shards = folder_shards(path)
+    elif is_archive(path):
+        shards = archive_shards(path, problems)
+    elif is_shard(path.name):
+        shards = file_shard(path)
+    else:
+        raise NoInputError(f"{path} has a name that says no format; expected {EXPECTED}")
+    wanted = (shard for shard in shards if _is_wanted(shard.subset, subset, shard.name, others))
+    return shard_clips(wanted, path, problems, example_to_clip)
 
 
 def _is_wanted(found: str | None, wanted: str | None, name: str, others: set[str]) -> bool:

@@ -10,15 +10,17 @@ import gzip
 import io
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from audioset import records
-from audioset.dataset.features.clips import subset_named
-from audioset.dataset.features.problems import Problems
+from audioset.dataset.features.clips import FeatureClip, subset_named
+from audioset.dataset.features.framing import read_records, record_place
+from audioset.dataset.features.problems import Malformed, Problems
+from audioset.errors import AudioSetError
 from audioset.files import check_regular
 
 TAR_SUFFIXES = (".tar.gz", ".tgz", ".tar")
@@ -60,6 +62,25 @@ def is_archive(path: Path) -> bool:
 def is_shard(name: str) -> bool:
     """Whether the name is that of a TFRecord file; hidden ones, such as macOS resource forks, are none."""
     return name.lower().endswith(SHARD_SUFFIXES) and not name.startswith(".")
+
+
+def shard_clips(
+    shards: Iterable[Shard], path: Path, problems: Problems, parse: Callable[[bytes, str | None], FeatureClip]
+) -> Iterator[tuple[FeatureClip, Shard]]:
+    """The clips of shards, each with the one that it is from; ``parse`` makes a clip of a record and a subset."""
+    try:
+        for shard in shards:
+            for number, offset, example in read_records(shard.file, shard.n_bytes, shard.name, problems):
+                try:
+                    clip = parse(example, shard.subset)
+                except Malformed as error:
+                    problems.add(record_place(shard.name, number, offset), error)
+                else:
+                    yield clip, shard
+    except AudioSetError:
+        raise
+    except DAMAGE as error:
+        problems.add(str(path), f"it cannot be read to its end ({error or type(error).__name__})")
 
 
 def archive_shards(path: Path, problems: Problems) -> Iterator[Shard]:

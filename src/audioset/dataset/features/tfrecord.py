@@ -9,7 +9,7 @@ import tarfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -48,7 +48,8 @@ def write(path: Path, clips: Iterable[FeatureClip], layout: Layout = AUDIOSET) -
     OutputError
         A folder on a disk where two of the shards would be one; nothing is written then.
     """
-    counted = _Counted(clips)
+    numbers = count()  # as many are taken as clips
+    counted = (clip for clip, _ in zip(clips, numbers, strict=False))
     if is_archive(path):
         _write_archive(path, counted, layout)
     elif is_shard(path.name):
@@ -57,20 +58,7 @@ def write(path: Path, clips: Iterable[FeatureClip], layout: Layout = AUDIOSET) -
                 file.write(frame_record(clip_to_example(clip, layout)))
     else:
         _write_folder(path, counted, layout)
-    return counted.n_clips
-
-
-class _Counted:
-    """Clips that are counted as they go by."""
-
-    def __init__(self, clips: Iterable[FeatureClip]) -> None:
-        self._clips = clips
-        self.n_clips = 0
-
-    def __iter__(self) -> Iterator[FeatureClip]:
-        for clip in self._clips:
-            self.n_clips += 1
-            yield clip
+    return next(numbers)
 
 
 class _Shards:

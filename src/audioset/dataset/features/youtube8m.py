@@ -12,13 +12,12 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from audioset.dataset.features import tfrecord as feature_tfrecord
+from audioset.dataset.features import tfrecord
 from audioset.dataset.features.clips import FeatureClip
 from audioset.dataset.features.examples import AUDIOSET, YOUTUBE8M, parse_clip
-from audioset.dataset.features.framing import read_records, record_place
-from audioset.dataset.features.problems import Malformed, Problems
-from audioset.dataset.features.shards import DAMAGE, file_shard
-from audioset.errors import AudioSetError, NoInputError
+from audioset.dataset.features.problems import Problems
+from audioset.dataset.features.shards import file_shard, shard_clips
+from audioset.errors import NoInputError
 
 N_CLASSES = YOUTUBE8M.n_classes
 
@@ -47,18 +46,13 @@ def read(path: str | os.PathLike[str], on_error: str = "raise") -> Iterator[Feat
     path = Path(path)
     if not path.is_file():
         raise NoInputError(f"there is no file {path}; expected a .tfrecord file of YouTube-8M")
-    problems = Problems(on_error)
-    try:
-        for shard in file_shard(path):
-            for number, offset, example in read_records(shard.file, shard.n_bytes, shard.name, problems):
-                try:
-                    yield parse_clip(example, None, (YOUTUBE8M, AUDIOSET))
-                except Malformed as error:
-                    problems.add(record_place(shard.name, number, offset), error)
-    except AudioSetError:
-        raise
-    except DAMAGE as error:
-        problems.add(str(path), error)
+    for clip, _ in shard_clips(file_shard(path), path, Problems(on_error), _parse):
+        yield clip
+
+
+def _parse(example: bytes, subset: str | None) -> FeatureClip:
+    """A record's clip; what its file's name says is no subset of YouTube-8M's."""
+    return parse_clip(example, None, (YOUTUBE8M, AUDIOSET))
 
 
 def write(path: str | os.PathLike[str], clips: Iterable[FeatureClip]) -> int:
@@ -76,4 +70,4 @@ def write(path: str | os.PathLike[str], clips: Iterable[FeatureClip]) -> int:
     int
         How many.
     """
-    return feature_tfrecord.write(Path(path), clips, YOUTUBE8M)
+    return tfrecord.write(Path(path), clips, YOUTUBE8M)
