@@ -122,9 +122,10 @@ def take_event_finder(options: dict[str, Any], *, in_order: bool = True) -> Call
         thresholds names labels that the model does not have, it is to blame.
     """
     from audioset.calibration import NONE
-    from audioset.labels.events import EventDetector, read_thresholds
+    from audioset.labels.events import EventDetector
     from audioset.labels.labels import LabelSet
     from audioset.labels.leaf_events import LeafEvents
+    from audioset.labels.thresholds import read_thresholds
 
     thresholds: Path | None = options.pop("thresholds")
     label_thresholds = read_thresholds(thresholds) if thresholds else {}
