@@ -29,9 +29,11 @@ class Asset:
     licence: str
 
 
+AUDIOSET = "https://storage.googleapis.com/audioset"
 EFFICIENTAT = "https://github.com/fschmid56/EfficientAT/releases/download/v0.0.1"
 # models/mn/model.py there; no hashes and no sizes are published.
 EFFICIENTAT_FILES = (
+    "mn04_as_mAP_432.pt",
     "mn01_as_mAP_298.pt",
     "mn02_as_mAP_378.pt",
     "mn05_as_mAP_443.pt",
@@ -58,6 +60,9 @@ EFFICIENTAT_FILES = (
     "mn10_as_fc_s2221_mAP_466.pt",
     "mn10_as_fc_s2211_mAP_466.pt",
 )
+EFFICIENTAT_KNOWN = {
+    "mn04_as_mAP_432.pt": ("sha256:899a8c6217063f6941793102a2780b3dd788ab11fce468d9cf5f0577c453321c", 4_066_513)
+}
 
 # Published as record 3987831 of Zenodo by Kong et al.; empty where the hash is not known.
 PANNS = "https://zenodo.org/record/3987831/files"
@@ -85,7 +90,7 @@ ASSETS = {
     for asset in (
         Asset(
             "yamnet.h5",
-            "https://storage.googleapis.com/audioset/yamnet.h5",
+            f"{AUDIOSET}/yamnet.h5",
             "sha256:13c3308955bbfaef262f175ac9c40e47b134573a93984f009220dd7cc12a1744",
             15_296_092,
             "Apache-2.0",
@@ -97,14 +102,10 @@ ASSETS = {
             14_096,
             "Apache-2.0",
         ),
-        Asset(
-            "mn04_as_mAP_432.pt",
-            f"{EFFICIENTAT}/mn04_as_mAP_432.pt",
-            "sha256:899a8c6217063f6941793102a2780b3dd788ab11fce468d9cf5f0577c453321c",
-            4066513,
-            "MIT",
+        *(
+            Asset(name, f"{EFFICIENTAT}/{quote(name)}", *EFFICIENTAT_KNOWN.get(name, ("", None)), "MIT")
+            for name in EFFICIENTAT_FILES
         ),
-        *(Asset(name, f"{EFFICIENTAT}/{quote(name)}", "", None, "MIT") for name in EFFICIENTAT_FILES),
         *(Asset(name, f"{PANNS}/{quote(name)}", digest, None, "CC-BY-4.0") for name, digest in PANNS_FILES.items()),
         Asset(
             "vgg16-397923af.pth",
@@ -130,14 +131,14 @@ ASSETS = {
         ),
         Asset(
             "vggish_model.ckpt",
-            "https://storage.googleapis.com/audioset/vggish_model.ckpt",
+            f"{AUDIOSET}/vggish_model.ckpt",
             "md5:d1c7011e6366aa34176bb05c705e31a8",  # openmic/vggish/params.py in cosmir/openmic-2018
             None,
             "Apache-2.0",
         ),
         Asset(
             "vggish_pca_params.npz",
-            "https://storage.googleapis.com/audioset/vggish_pca_params.npz",
+            f"{AUDIOSET}/vggish_pca_params.npz",
             "md5:c80cae691033abe7c7ecd11ea39fc834",  # the same
             None,
             "Apache-2.0",
