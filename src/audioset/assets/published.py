@@ -60,7 +60,7 @@ EFFICIENTAT_FILES = (
     "mn10_as_fc_s2221_mAP_466.pt",
     "mn10_as_fc_s2211_mAP_466.pt",
 )
-EFFICIENTAT_KNOWN = {
+EFFICIENTAT_KNOWN: dict[str, tuple[str, int | None]] = {
     "mn04_as_mAP_432.pt": ("sha256:899a8c6217063f6941793102a2780b3dd788ab11fce468d9cf5f0577c453321c", 4_066_513)
 }
 
