@@ -1,4 +1,4 @@
-"""What a process shares: cores it may use, work of its threads in order, locks of files, and memory that it keeps."""
+"""What a process shares: cores that it may use, memory that it keeps, work in order for threads, locks of files."""
 
 from __future__ import annotations
 
