@@ -61,7 +61,7 @@ def finetune(
     config = read_finetune_config(config_path, **given(options))
     if _is_first():
         hold_folder(output)
-    from audioset.train.finetune.result import finetune as finetune_collection
+    from audioset.train.finetune.finetune import finetune as finetune_collection
 
     shown = _Shown(config.n_epochs, is_quiet=quiet or not _is_first())
     record = finetune_collection(

@@ -67,7 +67,7 @@ def heads(
         _check_is_run(output)
     if _is_first():
         hold_folder(Path(output))
-    from audioset.train.heads.loop import train as train_head
+    from audioset.train.heads.training import train as train_head
 
     keep_freed_memory()
     result = train_head(config, output, None if quiet else _Lines(config.n_iterations))

@@ -60,6 +60,12 @@ class Processes:
             self.add_up(listed)
             torch._foreach_div_(listed, float(self.n_processes))
 
+    def total(self, scores: torch.Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """The sum over all processes, each of which has put its own clips' scores among zeros."""
+        scores = scores.to(self.device)
+        self.add_up([scores])
+        return scores.cpu().numpy()
+
     def agree(self, value: float) -> float:
         """The first process's value: processors may differ in the last bit, and decisions must not."""
         if self.n_processes == 1:

@@ -25,8 +25,7 @@ from audioset.weights.model_folder import CARD_NAME, WEIGHTS_NAME, read_card
 torch = pytest.importorskip("torch")
 
 from audioset.train.distributed import Processes  # noqa: E402
-from audioset.train.finetune import augment  # noqa: E402
-from audioset.train.finetune import loop as finetune_module  # noqa: E402
+from audioset.train.finetune import augment, training  # noqa: E402
 from audioset.train.finetune.config import FinetuneConfig, read_finetune_config  # noqa: E402
 from audioset.train.finetune.data import (  # noqa: E402
     Spectrograms,
@@ -35,9 +34,8 @@ from audioset.train.finetune.data import (  # noqa: E402
     make_batches,
     noise_source,
 )
+from audioset.train.finetune.finetune import finetune  # noqa: E402
 from audioset.train.finetune.layers import HEAD, N_STAGES, find_stages, first_epoch, learning_rate  # noqa: E402
-from audioset.train.finetune.loop import find_class_weights  # noqa: E402
-from audioset.train.finetune.result import finetune  # noqa: E402
 
 RATE = 16_000
 KINDS = ("chirp", "hiss", "hum")
@@ -490,7 +488,7 @@ def test_a_gradient_that_is_no_number_is_no_step(sounds, config, tmp_path, monke
     def loss_with_a_cliff(logits, targets, class_weights, activation):
         return (logits - logits.detach()).abs().sqrt().sum(1)  # 0, with a slope that is not finite
 
-    monkeypatch.setattr(finetune_module, "weighted_loss", loss_with_a_cliff)
+    monkeypatch.setattr(training, "weighted_loss", loss_with_a_cliff)
     with pytest.raises(
         UsageError, match=r"the loss is 0 in iteration 1 \(.*\), and the norm of its gradient nan, with"
     ):
@@ -498,7 +496,7 @@ def test_a_gradient_that_is_no_number_is_no_step(sounds, config, tmp_path, monke
 
 
 def test_a_measure_that_is_not_defined_is_not_the_best(sounds, config, tmp_path, monkeypatch):
-    monkeypatch.setattr(finetune_module, "clip_balanced_accuracy", lambda *_: float("nan"))
+    monkeypatch.setattr(training, "clip_balanced_accuracy", lambda *_: float("nan"))
     run(sounds, replace(config, patience=1), tmp_path / "model")
     lines = lines_of(tmp_path / "model")
     assert len(lines) == config.n_epochs  # patience counts what is known
@@ -506,8 +504,8 @@ def test_a_measure_that_is_not_defined_is_not_the_best(sounds, config, tmp_path,
 
 
 def test_classes_weigh_the_same_where_none_has_clips():
-    assert find_class_weights(np.zeros((5, 3), np.float32), 0.5).tolist() == [1, 1, 1]
-    weights = find_class_weights(np.array([[1, 0, 0], [1, 0, 0], [1, 1, 0]], np.float32), 1.0)
+    assert training.find_class_weights(np.zeros((5, 3), np.float32), 0.5).tolist() == [1, 1, 1]
+    weights = training.find_class_weights(np.array([[1, 0, 0], [1, 0, 0], [1, 1, 0]], np.float32), 1.0)
     assert torch.isfinite(weights).all()
     assert float(weights @ torch.tensor([3.0, 1.0, 0.0])) == pytest.approx(4)  # 1 on average over the labels
     assert weights[2] == weights[1]  # as a class with a single clip
@@ -529,7 +527,7 @@ def test_moments_that_no_batch_changes_keep_their_own():
     module = HalfUsed()
     weights = {name: value.clone() for name, value in module.state_dict().items()}
     batches = [torch.zeros(4, 2), torch.full((4, 2), 2.0)]  # constant: moments of no variance
-    found = finetune_module.fresh_moments(module, weights, batches, Processes(0, 1, torch.device("cpu")))
+    found = training.fresh_moments(module, weights, batches, Processes(0, 1, torch.device("cpu")))
     assert found["unused_mean"].tolist() == [7, 7]
     torch.testing.assert_close(found["used_mean"], torch.ones(2))
     torch.testing.assert_close(found["used_var"], torch.zeros(2), atol=1e-6, rtol=0)
@@ -660,23 +658,23 @@ def test_sounds_that_differ_are_learned(assets_folder, sounds, tmp_path):
 
 
 WORKER = """
-import sys
-from audioset.train import finetune_result
-from audioset.train.finetune.config import read_finetune_config
-from audioset.sounds.reading import read_collection
+import os, sys
 import numpy as np
+from audioset.sounds.reading import read_collection
+from audioset.train.checkpoint import RunFolder
+from audioset.train.finetune.config import read_finetune_config
+from audioset.train.finetune.finetune import finetune
 
 data, config, output, report = sys.argv[1:]
-train = finetune_result.train
+finish = RunFolder.finish
 
-def train_and_report(task, config, rows, held_out, folder, processes, on_line):
-    weights = train(task, config, rows, held_out, folder, processes, on_line)
+def report_and_finish(folder, card, weights, metrics):
     arrays = {name: value.numpy() for name, value in weights.items()}
-    np.savez(f"{report}{processes.rank}.npz", n=processes.n_processes, **arrays)
-    return weights
+    np.savez(f"{report}{os.environ['RANK']}.npz", n=int(os.environ["WORLD_SIZE"]), **arrays)
+    finish(folder, card, weights, metrics)
 
-finetune_result.train = train_and_report
-finetune_result.finetune(read_collection(data), read_finetune_config(config), output)
+RunFolder.finish = report_and_finish
+finetune(read_collection(data), read_finetune_config(config), output)
 """
 
 

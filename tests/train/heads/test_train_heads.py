@@ -29,15 +29,15 @@ from safetensors.numpy import load_file  # noqa: E402 - below what needs torch
 from audioset.networks.heads import HEADS  # noqa: E402
 from audioset.networks.ops import Outputs  # noqa: E402
 from audioset.train import TrainConfig, read_config, train  # noqa: E402
-from audioset.train.average import Mean, MovingAverage  # noqa: E402
 from audioset.train.checkpoint import CHECKPOINTS, METRICS_NAME, RunFolder  # noqa: E402
 from audioset.train.distributed import Processes  # noqa: E402
-from audioset.train.heads import loop as loop_module  # noqa: E402
-from audioset.train.heads.augment import Preparation, mixup  # noqa: E402
+from audioset.train.heads import training  # noqa: E402
+from audioset.train.heads.augment import mixup  # noqa: E402
 from audioset.train.heads.examples import load_data  # noqa: E402
 from audioset.train.heads.fast_ops import TrainingOps, binary_cross_entropy  # noqa: E402
-from audioset.train.heads.optimisation import learning_rate  # noqa: E402
-from audioset.train.heads.state import TrainingState, make_module  # noqa: E402
+from audioset.train.heads.training import learning_rate, make_module  # noqa: E402
+from audioset.train.loop import take_step  # noqa: E402
+from audioset.train.state import Mean, MovingAverage  # noqa: E402
 from audioset.train.tensorboard import EventFile, numbers  # noqa: E402
 
 N_TRAINING, N_EVAL, N_PRESENT = 60, 24, 6
@@ -90,7 +90,7 @@ def weights_of(folder):
 
 def lines_of(folder):
     lines = [json.loads(line) for line in (folder / METRICS_NAME).read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name != "elapsed_s"} for line in lines]
+    return [{name: value for name, value in line.items() if name not in ("elapsed_s", "core_s")} for line in lines]
 
 
 def assert_same_weights(a, b):
@@ -273,9 +273,11 @@ def test_every_setting_has_an_effect(name, config, features, soft_targets, tmp_p
 def test_every_head_learns(head, config, tmp_path):
     config = replace(config, head=head, batch_size=12, learning_rate=0.003)
     data = load_data(config)
-    state = TrainingState(config, data.training.labels, ALONE.device)
-    prepare = Preparation(config, data.training.labels.counts, len(data.training), ALONE.device)
-    losses = [loop_module.take_step(state, config, data.training, prepare, ALONE) for _ in range(5)]
+    sampler = training.choose_sampler(config, data.training.labels)
+    state = training.first_state(config, sampler, ALONE.device)
+    recipe = training.make_recipe(state, config, data, ALONE)
+    batches = training.batches(state, sampler, config, ALONE)
+    losses = [take_step(state, recipe, next(batches), ALONE) for _ in range(5)]
     assert losses[-1] < losses[0]
     assert all(parameter.grad is not None for parameter in state.module.parameters())
 
@@ -290,11 +292,11 @@ def test_steps_are_those_of_plain_pytorch(config, tmp_path):
     """Kong's loss and optimizer on the same batches; without dropout, so that nothing is random."""
     train(config, tmp_path / "run")
     data = load_data(config).training
-    state = TrainingState(config, data.labels, ALONE.device)
+    sampler = training.choose_sampler(config, data.labels)
     module = make_module(config).train()
     optimizer = torch.optim.Adam(module.parameters(), lr=0.01, eps=1e-7)
     for _ in range(config.n_iterations):
-        batch = data.batch(state.sampler.next_batch())
+        batch = data.batch(sampler.next_batch())
         scores = module(torch.from_numpy(batch.embeddings), torch.from_numpy(batch.mask)).scores
         optimizer.zero_grad()
         torch.nn.functional.binary_cross_entropy(scores, torch.from_numpy(batch.targets)).backward()
@@ -342,12 +344,11 @@ def test_fast_primitives_do_what_the_plain_ones_do():
 
 
 def test_short_batches_are_passed_over(config):
-    config = replace(config, sampler="uniform", whole_batches=True, batch_size=25, n_iterations=1)  # of 60 clips
-    data = load_data(config)
-    state = TrainingState(config, data.training.labels, ALONE.device)
-    batches = [loop_module._next_positions(state, config, ALONE) for _ in range(4)]
-    assert [len(batch) for batch in batches] == [25] * 4
-    assert state.sampler.state()["counters"].tolist() == [1, 50]
+    config = replace(config, sampler="uniform", whole_batches=True, batch_size=25, n_iterations=4)  # of 60 clips
+    sampler = training.choose_sampler(config, load_data(config).training.labels)
+    batches = training.batches(training.first_state(config, sampler, ALONE.device), sampler, config, ALONE)
+    assert [len(batch.rows) for batch in batches] == [25] * 4
+    assert sampler.state()["counters"].tolist() == [1, 50]
 
 
 def test_batches_that_are_never_whole_end_the_run(config, tmp_path):
@@ -458,7 +459,7 @@ def test_averaged_scores_are_measured_beside_the_model(config, tmp_path):
     for end in (2, 4, 6):
         train(replace(config, n_iterations=end, average="none", average_from=0, average_every=0), tmp_path / str(end))
         weights = {name: torch.from_numpy(value) for name, value in weights_of(tmp_path / str(end)).items()}
-        scores.append(loop_module.predict(make_module(config), weights, examples, ALONE))
+        scores.append(training.predict(make_module(config), weights, examples, ALONE))
     expected = metrics.evaluate(np.mean(scores, 0), examples.labels.targets(np.arange(N_EVAL))).mean_ap
     assert result["n_members"] == 3
     assert result["eval_of_mean_scores"]["mean_ap"] == pytest.approx(expected, abs=1e-6)
@@ -638,22 +639,23 @@ def test_a_signal_stops_after_the_iteration_and_leaves_a_checkpoint(config, tmp_
 
 
 WORKER = """
-import sys
+import os, sys
 import numpy as np
-from audioset.train import loop, read_config
+from audioset.train import read_config, train
+from audioset.train.checkpoint import RunFolder
 
 config, output, report = sys.argv[1:]
-finish = loop._finish
+finish = RunFolder.finish
 
-def report_and_finish(state, config, data, processes, *others):
-    weights = {name: value.numpy() for name, value in state.module.state_dict().items()}
-    np.savez(f"{report}{processes.rank}.npz", n=processes.n_processes, **weights)
-    return finish(state, config, data, processes, *others)
+def report_and_finish(folder, card, weights, metrics):
+    arrays = {name: value.numpy() for name, value in weights.items()}
+    np.savez(f"{report}{os.environ['RANK']}.npz", n=int(os.environ["WORLD_SIZE"]), **arrays)
+    finish(folder, card, weights, metrics)
 
-loop._finish = report_and_finish
+RunFolder.finish = report_and_finish
 lines = []
-loop.train(read_config(config), output, lines.append)
-assert bool(lines) == (sys.argv and __import__("os").environ["RANK"] == "0")
+train(read_config(config), output, lines.append)
+assert bool(lines) == (os.environ["RANK"] == "0")
 """
 
 
@@ -675,7 +677,7 @@ def test_two_processes_have_the_weights_of_one(config, tmp_path):
 
 def test_a_batch_must_have_two_clips_for_each_process(config):
     with pytest.raises(UsageError, match="batch_size is 5 for 3 processes; expected at least 6"):
-        loop_module._check_parts(replace(config, batch_size=5), Processes(0, 3, ALONE.device))
+        training._check_parts(replace(config, batch_size=5), Processes(0, 3, ALONE.device))
 
 
 # the model -----------------------------------------------------------------------------------------------------------
@@ -694,8 +696,8 @@ def test_the_folder_is_a_model_that_says_where_it_comes_from(config, tmp_path):
     assert card.source["metrics"] == result
     examples = load_data(config).evaluation
     weights = {name: torch.from_numpy(value) for name, value in weights_of(tmp_path / "run").items()}
-    scores = loop_module.predict(make_module(config), weights, examples, ALONE)
-    assert loop_module.measure(scores, examples, ALONE) == result["eval"]
+    scores = training.predict(make_module(config), weights, examples, ALONE)
+    assert training.measure(scores, examples, ALONE) == result["eval"]
 
 
 def test_measuring_does_not_disturb_the_training(config, tmp_path):
@@ -810,9 +812,9 @@ def test_the_heads_are_listed():
 def test_weights_that_are_no_numbers_are_not_written(config, tmp_path):
     folder = RunFolder(tmp_path / "run", config, "digest", is_writer=True)
     card = ModelCard("vggish", {}, "vggish", "", "none", {})
-    weights = {name: np.array([1.0, value], np.float32) for name, value in (("a", 0), ("b", np.nan), ("c", np.inf))}
+    weights = {name: torch.tensor([1.0, value]) for name, value in (("a", 0), ("b", np.nan), ("c", np.inf))}
     with pytest.raises(UsageError, match="the weights b, c are not finite, and no model was written"):
-        folder.finish(card, weights)
+        folder.finish(card, weights, {})
     assert not (tmp_path / "run" / CARD_NAME).exists()
 
 

@@ -10,11 +10,12 @@ EfficientAT, datasets/audioset.py (weighted).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from audioset.train.heads.sparse_labels import SparseLabels
+from audioset.train.state import Sampler
 
 IndexArray = np.ndarray[Any, np.dtype[np.int64]]
 State = dict[str, IndexArray]
@@ -22,22 +23,6 @@ State = dict[str, IndexArray]
 WEIGHT_OFFSET, WEIGHT_SCALE = 100, 1000  # EfficientAT: a class with n clips adds 1000 / (100 + n) to a clip's weight
 PASSES_OVER_ALL = 20  # EfficientAT draws 100,000 of two million clips
 QUEUE = -1  # stands where the number of a class does, for the order of the classes themselves
-
-
-class Sampler(Protocol):
-    """An endless source of batches."""
-
-    def next_batch(self) -> IndexArray:
-        """Positions of the next batch's clips, shape (n_clips,), n_clips at most the batch size."""
-        ...
-
-    def state(self) -> State:
-        """Where it stands, as a few small arrays."""
-        ...
-
-    def restore(self, state: Mapping[str, IndexArray]) -> None:
-        """Go to where the sampler stood that ``state`` is from."""
-        ...
 
 
 class PassSampler:

@@ -30,17 +30,16 @@ from audioset.models.published import FRONTENDS, find_frontend, prepare_model
 from audioset.sounds.check import Check, check_collection
 from audioset.sounds.collection import Collection
 from audioset.sounds.splits import fold_by_file, fold_by_group
-from audioset.train.average import Weights
 from audioset.train.backbones import Backbone, find_backbone
-from audioset.train.checkpoint import Record, read_measurements
+from audioset.train.checkpoint import Record, Weights, read_measurements
 from audioset.train.distributed import Processes, join_processes
 from audioset.train.finetune.augment import Augmentation
 from audioset.train.finetune.config import FinetuneConfig
 from audioset.train.finetune.data import IndexArray, data_digest, noise_source, read_spectrograms
-from audioset.train.finetune.loop import OnLine, Task, predict, train
 from audioset.train.finetune.scratch import DRAWN, prepare_or_draw
-from audioset.train.finetune.state import FinetuneState, with_new_layers
+from audioset.train.finetune.training import Task, make_module, predict, train, with_new_layers
 from audioset.train.finite import named
+from audioset.train.loop import OnLine
 from audioset.train.measures import measure
 from audioset.train.results import BY_FILE, BY_GROUP, GIVEN_TEST, HeldOut, Learned, check_output, write_result
 from audioset.weights.model_folder import ModelCard
@@ -301,7 +300,7 @@ class _Finetuning:
     def _scores(self, rows: IndexArray, weights: Weights) -> FloatArray:
         task = self._task
         card, first = with_new_layers(task.backbone, task.classes, task.activation, self._config, {})
-        module = FinetuneState(card, first, self._config, self._processes.device).module
+        module = make_module(card, first, self._config).to(self._processes.device)
         scores = predict(task, module, weights, rows, self._processes)
         is_spoilt = ~np.isfinite(scores).all(axis=1)
         if is_spoilt.any():
