@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shutil
+import struct
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +21,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from audioset.dataset.features.framing import frame_record
+from audioset.dataset.features.sequence_example import message, varint
 from audioset.errors import ConflictError, DataError, UsageError
 from audioset.files import check_regular, explain_os_errors, output_file
 from audioset.records import DAMAGE, parse_json
 from audioset.train.finite import named
 from audioset.train.settings import Settings, differences, read_settings
-from audioset.train.tensorboard import EventFile
 from audioset.weights.model_folder import CARD_NAME, ModelCard, read_card, write_model_folder
 
 logger = logging.getLogger(__name__)
@@ -34,6 +39,12 @@ N_KEPT = 2
 FORMAT = 2  # of checkpoints: another one is of an earlier version
 Weights = dict[str, torch.Tensor]
 Record = dict[str, Any]
+FloatArray = np.ndarray[Any, np.dtype[np.float32]]
+# TensorBoard: tensorflow/core/util/event.proto and framework/summary.proto. The tags of fields have their wire types:
+# Event.wall_time, Event.step, Summary.Value.simple_value.
+VERSION = b"brain.Event:2"
+WALL_TIME, STEP, SIMPLE_VALUE = b"\x09", b"\x10", b"\x15"
+FILE_VERSION, SUMMARY, VALUE, TAG = 3, 5, 1, 1
 
 
 class RunFolder:
@@ -123,7 +134,7 @@ class RunFolder:
         UsageError
             A weight is not finite; nothing is written.
         """
-        arrays = {name: value.detach().float().cpu().numpy() for name, value in weights.items()}
+        arrays = as_arrays(weights)
         spoilt = [name for name, value in arrays.items() if not np.isfinite(value).all()]
         if spoilt:
             raise UsageError(
@@ -190,6 +201,45 @@ class RunFolder:
     def _write(self, name: str, data: bytes) -> None:
         with output_file(self.path / name) as temporary:
             temporary.write_bytes(data)
+
+
+class EventFile:
+    """Measurements as TensorBoard reads them, written without it; each time that a run goes on, it begins another."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / f"events.out.tfevents.{time.time_ns()}"
+        self._append(_event(message(FILE_VERSION, VERSION)))
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Write the numbers of a line of the measurements, by their names: ``eval/mean_ap``."""
+        values = b"".join(
+            message(VALUE, message(TAG, name.encode()) + SIMPLE_VALUE + struct.pack("<f", value))
+            for name, value in numbers(line)
+            if name != "iteration"
+        )
+        self._append(_event(STEP + varint(line["iteration"]) + message(SUMMARY, values)))
+
+    def _append(self, event: bytes) -> None:
+        with explain_os_errors(self._path), self._path.open("ab") as file:
+            file.write(frame_record(event))
+
+
+def numbers(line: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """The numbers in nested dictionaries, by the path to each; not those that are None, NaN or infinite."""
+    for name, value in line.items():
+        if isinstance(value, Mapping):
+            yield from numbers(value, f"{prefix}{name}/")
+        elif value is not None and math.isfinite(value):
+            yield f"{prefix}{name}", value
+
+
+def _event(content: bytes) -> bytes:
+    return WALL_TIME + struct.pack("<d", time.time()) + content
+
+
+def as_arrays(weights: Weights) -> dict[str, FloatArray]:
+    """Weights as a model folder has them."""
+    return {name: value.detach().float().cpu().numpy() for name, value in weights.items()}
 
 
 def read_measurements(folder: Path) -> list[Record]:

@@ -19,20 +19,11 @@ IndexArray = np.ndarray[Any, np.dtype[np.int64]]
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes of a run, as one of them sees them.
+    """The processes of a run, as one of them sees them."""
 
-    Attributes
-    ----------
-    rank : int
-        0 for the first, which alone writes.
-    n_processes : int
-    device : torch.device
-        Where it computes.
-    """
-
-    rank: int
+    rank: int  # 0 for the first, which alone writes
     n_processes: int
-    device: torch.device
+    device: torch.device  # where it computes
 
     @property
     def is_first(self) -> bool:
@@ -90,17 +81,7 @@ class Processes:
 
 @contextmanager
 def join_processes(device: str) -> Iterator[Processes]:
-    """Join the processes that torchrun started, or be the only one.
-
-    Parameters
-    ----------
-    device : {"auto", "cpu", "cuda"}
-
-    Raises
-    ------
-    EngineError
-        A GPU is asked for, and there is none.
-    """
+    """Join the processes that torchrun started, or be the only one; EngineError for a GPU that is not there."""
     rank, n_processes, local_rank = (
         int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
     )

@@ -70,15 +70,7 @@ Table = TypeVar("Table", bound=Settings)
 
 
 def read_settings(kind: type[Table], path: str | os.PathLike[str] | None, flags: Mapping[str, Any]) -> Table:
-    """Settings of a file, and of flags that overrule it; tables of arguments are merged.
-
-    Raises
-    ------
-    NoInputError
-        There is no such file.
-    UsageError
-        It is not TOML, a name is unknown, or a value is not allowed.
-    """
+    """Settings of a file, and of flags that overrule it; tables of arguments are merged."""
     values = {} if path is None else read_toml(Path(path))
     place = "" if path is None else f"{os.fspath(path)}: "
     _check_names(kind, values, place)
@@ -101,12 +93,7 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]
 
 
 def parse_argument(text: str) -> tuple[str, Any]:
-    """``name=value`` with a TOML value; what is no such value is a string.
-
-    Raises
-    ------
-    UsageError
-    """
+    """``name=value`` with a TOML value; what is no such value is a string."""
     name, sign, value = text.partition("=")
     if not (name and sign):
         raise UsageError(f"{text!r} is no argument; expected NAME=VALUE, such as n_hidden=512")
@@ -117,13 +104,7 @@ def parse_argument(text: str) -> tuple[str, Any]:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """What a file of settings says.
-
-    Raises
-    ------
-    NoInputError, UsageError
-        There is no such file; it is not TOML.
-    """
+    """What a file of settings says."""
     try:
         values: dict[str, Any] = tomllib.loads(read_bounded(path, UsageError, MAX_BYTES).decode())
         return values

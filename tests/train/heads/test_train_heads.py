@@ -29,16 +29,14 @@ from safetensors.numpy import load_file  # noqa: E402 - below what needs torch
 from audioset.networks.heads import HEADS  # noqa: E402
 from audioset.networks.ops import Outputs  # noqa: E402
 from audioset.train import TrainConfig, read_config, train  # noqa: E402
-from audioset.train.checkpoint import CHECKPOINTS, METRICS_NAME, RunFolder  # noqa: E402
+from audioset.train.checkpoint import CHECKPOINTS, METRICS_NAME, EventFile, RunFolder, numbers  # noqa: E402
 from audioset.train.distributed import Processes  # noqa: E402
 from audioset.train.heads import training  # noqa: E402
-from audioset.train.heads.augment import mixup  # noqa: E402
 from audioset.train.heads.examples import load_data  # noqa: E402
 from audioset.train.heads.fast_ops import TrainingOps, binary_cross_entropy  # noqa: E402
-from audioset.train.heads.training import learning_rate, make_module  # noqa: E402
+from audioset.train.heads.training import learning_rate, make_module, mixup  # noqa: E402
 from audioset.train.loop import take_step  # noqa: E402
 from audioset.train.state import Mean, MovingAverage  # noqa: E402
-from audioset.train.tensorboard import EventFile, numbers  # noqa: E402
 
 N_TRAINING, N_EVAL, N_PRESENT = 60, 24, 6
 ALONE = Processes(0, 1, torch.device("cpu"))

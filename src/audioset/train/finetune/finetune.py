@@ -7,16 +7,16 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from audioset.errors import DataError, MissingExtraError, UsageError
+from audioset.errors import MissingExtraError, UsageError
 
 try:
     import torch
@@ -24,28 +24,46 @@ except ImportError as error:
     raise MissingExtraError("fine-tuning", "torch", "train") from error
 
 from audioset import __version__
-from audioset.calibration.fit import fit as fit_thresholds
-from audioset.labels.labels import LabelSet
 from audioset.models.published import FRONTENDS, find_frontend, prepare_model
-from audioset.sounds.check import Check, check_collection
-from audioset.sounds.collection import Collection
+from audioset.sounds.check import Check
+from audioset.sounds.collection import Clip, Collection
 from audioset.sounds.splits import fold_by_file, fold_by_group
 from audioset.train.backbones import Backbone, find_backbone
-from audioset.train.checkpoint import Record, Weights, read_measurements
+from audioset.train.checkpoint import Record, Weights, as_arrays, read_measurements
 from audioset.train.distributed import Processes, join_processes
 from audioset.train.finetune.augment import Augmentation
 from audioset.train.finetune.config import FinetuneConfig
-from audioset.train.finetune.data import IndexArray, data_digest, noise_source, read_spectrograms
+from audioset.train.finetune.data import IndexArray, noise_source, read_spectrograms
 from audioset.train.finetune.scratch import DRAWN, prepare_or_draw
 from audioset.train.finetune.training import Task, make_module, predict, train, with_new_layers
 from audioset.train.finite import named
 from audioset.train.loop import OnLine
 from audioset.train.measures import measure
-from audioset.train.results import BY_FILE, BY_GROUP, GIVEN_TEST, HeldOut, Learned, check_output, write_result
+from audioset.train.results import (
+    BY_FILE,
+    BY_GROUP,
+    GIVEN_TEST,
+    HeldOut,
+    Learned,
+    check_output,
+    decide,
+    write_result,
+)
+from audioset.train.steps import (
+    OnStage,
+    can_be_judged,
+    check_sounds,
+    digests_of,
+    find_thresholds,
+    name_fold,
+    split_off_test,
+    timed,
+)
 from audioset.weights.model_folder import ModelCard
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
-Stage = Callable[[str, int, int], None]
+Fit = Callable[[IndexArray, IndexArray, Path], Weights]  # clips to learn, clips to measure on, folder
+Score = Callable[[IndexArray, Weights], FloatArray]
 
 LEAST_GROUPS = 5  # for one of them to be held out: with fewer, it would be missed in training
 RUN, FOLDS = "run", "folds"  # below the output
@@ -62,7 +80,7 @@ def finetune(
     cross_validates: bool = False,
     n_folds: int = 5,
     check: Check | None = None,
-    on_stage: Stage = lambda stage, n_done, n_all: None,
+    on_stage: OnStage = lambda stage, n_done, n_all: None,
     on_line: OnLine | None = None,
 ) -> Record:
     """Check the clips, train the network on them, measure it, and write model, measurements and report.
@@ -108,21 +126,37 @@ def finetune(
     folder = Path(output)
     check_output(folder, OWN_NAMES)
     backbone = prepare_backbone(config)
+    seconds: dict[str, float] = {}
+    held_out: list[HeldOut] = []
     with join_processes(config.device) as processes, _threads(config.n_threads):
-        return _Finetuning(collection, config, backbone, folder, processes, on_stage, on_line).run(
-            check, n_folds if cross_validates else 0
-        )
+        with timed(seconds, "check"):
+            check = check_sounds(collection, check, on_stage)
+        with timed(seconds, "spectrograms"):
+            task, warnings = _prepare_task(check, config, backbone, on_stage)
+        rows, test_rows = split_off_test(task.collection, task.activation)
+        fit = partial(train, task, config, processes=processes, on_line=on_line)
+        score = partial(_score, task, config, processes)
+        if cross_validates:
+            with timed(seconds, "cross-validation"):
+                held_out, unjudged = _cross_validate(task, config, rows, n_folds, folder / FOLDS, fit, score, on_stage)
+            warnings += unjudged
+        with timed(seconds, "training"):
+            split, validation = _choose_validation(task, config, rows)
+            learned_rows = np.setdiff1d(rows, validation)
+            weights = fit(learned_rows, validation, folder / RUN)
+        if test_rows.size:
+            held_out.insert(0, _measure_part(GIVEN_TEST, task, test_rows, score(test_rows, weights), "test"))
+        if not cross_validates and validation.size:
+            held_out.append(_measure_part(split, task, validation, score(validation, weights), "held out"))
+        learned, card = _describe(task, config, check, held_out, len(learned_rows), folder, seconds, warnings)
+        record = write_result(folder, learned, card, as_arrays(weights), OWN_NAMES) if processes.is_first else {}
+        processes.wait()
+        return record
 
 
 def prepare_backbone(config: FinetuneConfig) -> Backbone:
-    """The network to be trained, with the arguments and the frontend of the settings.
-
-    Raises
-    ------
-    UsageError, AssetError, WeightsError
-        As ``find_backbone``; and for a frontend that there is not, or that does not fit.
-    """
-    card, model = _card_and_folder(config)
+    """The network to be trained, with the arguments and the frontend of the settings."""
+    card, model = _prepare_network(config)
     if config.frontend:
         if config.frontend not in FRONTENDS:
             raise UsageError(f"frontend is {config.frontend!r}; expected one of {', '.join(FRONTENDS)}")
@@ -133,7 +167,7 @@ def prepare_backbone(config: FinetuneConfig) -> Backbone:
     return Backbone(config.backbone, card, model)
 
 
-def _card_and_folder(config: FinetuneConfig) -> tuple[ModelCard, Path]:
+def _prepare_network(config: FinetuneConfig) -> tuple[ModelCard, Path]:
     """The network with the arguments of the settings, or with those that suit short clips."""
     if config.backbone in DRAWN:
         return prepare_or_draw(config.backbone, config.backbone_arguments)
@@ -144,232 +178,158 @@ def _card_and_folder(config: FinetuneConfig) -> tuple[ModelCard, Path]:
     return prepare_model(config.backbone, arguments=dict(arguments)) if arguments else (found.card, found.folder)
 
 
-class _Finetuning:
-    """One fine-tuning: its data, and what is found on the way."""
+def _prepare_task(
+    check: Check, config: FinetuneConfig, backbone: Backbone, on_stage: OnStage
+) -> tuple[Task, list[str]]:
+    """What is to be learned, and warnings of what is not."""
+    spec = find_frontend(backbone.card)
+    noise = noise_source(config.noise, spec)
+    spectrograms, readable, failures = read_spectrograms(
+        check.require(), config, spec, lambda done, n_all: on_stage("spectrograms", done, n_all)
+    )
+    activation = "sigmoid" if readable.is_multi_label else "softmax"
+    task = Task(
+        spectrograms=spectrograms,
+        collection=readable,
+        digests=digests_of(check, readable.clips),
+        targets=readable.targets(),
+        backbone=backbone,
+        decision=decide(readable.clips, readable.classes, activation, {}),
+        augmentation=Augmentation(config, spectrograms.spec, noise),
+    )
+    return task, [f"{path} is left out: {error}" for path, error in failures.items()]
 
-    def __init__(
-        self,
-        collection: Collection,
-        config: FinetuneConfig,
-        backbone: Backbone,
-        folder: Path,
-        processes: Processes,
-        on_stage: Stage,
-        on_line: OnLine | None,
-    ) -> None:
-        self._collection, self._config, self._backbone = collection, config, backbone
-        self._folder, self._processes = folder, processes
-        self._on_stage, self._on_line = on_stage, on_line
-        self._seconds: dict[str, float] = {}
-        self._warnings: list[str] = []
 
-    def run(self, check: Check | None, n_folds: int) -> Record:
-        """Do it all."""
-        with self._timed("check"):
-            self._check = check or self._checked()
-            usable = self._check.require()
-        with self._timed("spectrograms"):
-            self._task = self._prepared(usable)
-        train_rows, test_rows = self._parts()
-        held_out = []
-        if n_folds:
-            with self._timed("cross-validation"):
-                held_out += self._cross_validated(train_rows, n_folds)
-        with self._timed("training"):
-            name, validation = self._validation(train_rows)
-            learned = np.setdiff1d(train_rows, validation)
-            weights = self._train(learned, validation, self._folder / RUN)
-        if test_rows.size:
-            held_out.insert(0, self._measured(GIVEN_TEST, test_rows, weights, "test"))
-        if not n_folds and validation.size:
-            held_out.append(self._measured(name, validation, weights, "held out"))
-        return self._written(tuple(held_out), weights, len(learned))
+def _choose_validation(task: Task, config: FinetuneConfig, rows: IndexArray) -> tuple[str, IndexArray]:
+    """Clips that are kept from training: how they were chosen, and which. Every class keeps some to learn."""
+    n_groups = len({task.collection.clips[row].group for row in rows} - {None})
+    by_group = config.holdout_by == "group" or (config.holdout_by == "auto" and n_groups >= LEAST_GROUPS)
+    split = BY_GROUP if by_group else BY_FILE
+    if config.holdout_by == "group" and n_groups < 2:
+        raise UsageError(f"holdout_by is 'group', and there are {n_groups} groups. Next step: --group")
+    n_units = n_groups if by_group else len({task.digests[row] for row in rows})
+    if not config.holdout or n_units < 2:
+        return split, rows[:0]
+    held = _fold(task, rows, split, min(n_units, max(2, round(1 / config.holdout))), config.seed) == 0
+    targets = task.targets[rows]
+    lost = (targets[~held].sum(axis=0) == 0) & (targets.sum(axis=0) > 0)
+    held &= ~(targets[:, lost] > 0).any(axis=1)  # a class with all its clips there could not be learned
+    return split, rows[held]
 
-    def _checked(self) -> Check:
-        files = len({clip.path for clip in self._collection.clips})
-        done = iter(range(1, files + 1))
-        return check_collection(self._collection, on_file=lambda *_: self._on_stage("check", next(done, files), files))
 
-    def _prepared(self, usable: Collection) -> Task:
-        spec = find_frontend(self._backbone.card)
-        noise = noise_source(self._config.noise, spec)
-        spectrograms, readable, failures = read_spectrograms(
-            usable, self._config, spec, lambda done, n_all: self._on_stage("spectrograms", done, n_all)
+def _fold(task: Task, rows: IndexArray, split: str, n_folds: int, seed: int) -> IndexArray:
+    """The fold of each of some clips."""
+    collection = task.collection.select(rows.tolist())
+    if split == BY_GROUP:
+        return fold_by_group(collection, n_folds, seed)
+    return fold_by_file(collection, n_folds, seed, digests=[task.digests[row] for row in rows])
+
+
+def _cross_validate(
+    task: Task,
+    config: FinetuneConfig,
+    rows: IndexArray,
+    n_folds: int,
+    folder: Path,
+    fit: Fit,
+    score: Score,
+    on_stage: OnStage,
+) -> tuple[list[HeldOut], list[str]]:
+    """Scores of clips by networks that learned from the others, and warnings; none if no clip can be judged."""
+    clips = np.array(task.collection.clips, object)[rows]
+    split = BY_GROUP if len({clip.group for clip in clips} - {None}) > 1 else BY_FILE
+    folds = _fold(task, rows, split, max(n_folds, 2) if split == BY_GROUP else n_folds, config.seed)
+    targets = task.targets[rows]
+    is_judged = can_be_judged(targets, folds)
+    warnings = list(_warn_of_unjudged(task.collection.classes, targets[~is_judged]))
+    if not is_judged.any():
+        return [], warnings
+    scores, names = np.zeros(targets.shape, np.float32), []
+    for fold in range(int(folds.max()) + 1):
+        held = folds == fold
+        names.append(name_fold(split, clips[held].tolist(), fold))
+        on_stage(f"cross-validation: {names[-1]}", fold, int(folds.max()) + 1)
+        weights = fit(rows[~held], rows[:0], folder / str(fold + 1))
+        scores[held] = score(rows[held], weights)
+    chosen = np.flatnonzero(is_judged)
+    parts = folds[chosen].astype(np.intp)
+    return [HeldOut(split, rows[chosen], scores[chosen], targets[chosen], parts, tuple(names))], warnings
+
+
+def _warn_of_unjudged(classes: Sequence[str], targets: FloatArray) -> Iterator[str]:
+    """Say of which classes some clips, with these targets, are of no other fold."""
+    lost = [classes[int(column)] for column in np.flatnonzero(targets.any(axis=0))]
+    if lost:
+        yield (
+            f"{', '.join(lost[:5])}{' and others' if len(lost) > 5 else ''}: all clips are in one part of the "
+            "cross-validation, so nothing is known of how well they are recognised. Next step: add recordings"
         )
-        self._warnings += [f"{path} is left out: {error}" for path, error in failures.items()]
-        known = dict(zip(usable.clips, self._check.digests, strict=True))
-        self._digests = [known[clip] for clip in readable.clips]
-        self._usable = readable
-        activation = "sigmoid" if readable.is_multi_label else "softmax"
-        decision = Learned("", "", readable.classes, activation, readable.clips, ()).decision
-        return Task(
-            spectrograms=spectrograms,
-            targets=readable.targets(),
-            digest=data_digest(readable, self._digests),
-            backbone=self._backbone,
-            classes=readable.classes,
-            decision=decision,
-            augmentation=Augmentation(self._config, spectrograms.spec, noise),
+
+
+def _score(task: Task, config: FinetuneConfig, processes: Processes, rows: IndexArray, weights: Weights) -> FloatArray:
+    card, first = with_new_layers(task.backbone, task.collection.classes, task.activation, config, {})
+    scores = predict(task, make_module(card, first, config).to(processes.device), weights, rows, processes)
+    is_spoilt = ~np.isfinite(scores).all(axis=1)
+    if is_spoilt.any():
+        raise UsageError(
+            f"the scores of {named(task.names(rows[is_spoilt]))} are not finite. Likely cause: a training that has "
+            "diverged. Next step: a lower learning_rate, or clip_norm = 1"
         )
+    return scores
 
-    def _parts(self) -> tuple[IndexArray, IndexArray]:
-        """Clips to learn from, and those that the data call test."""
-        is_test = np.array([clip.split == "test" for clip in self._usable.clips])
-        rows, test_rows = np.flatnonzero(~is_test), np.flatnonzero(is_test)
-        if self._task.activation == "softmax" and (self._task.targets[rows].sum(axis=0) > 0).sum() < 2:
-            raise DataError(
-                "the clips to learn from are of one class: there is nothing to tell apart. Next step: add clips of "
-                "another class, or of background, that are not for testing",
-                code="one_class",
-            )
-        return rows, test_rows
 
-    def _validation(self, rows: IndexArray) -> tuple[str, IndexArray]:
-        """Clips that are kept from training: how they were chosen, and which. Every class keeps some to learn."""
-        config, collection = self._config, self._usable.select(rows.tolist())
-        n_groups = len({clip.group for clip in collection.clips} - {None})
-        by_group = config.holdout_by == "group" or (config.holdout_by == "auto" and n_groups >= LEAST_GROUPS)
-        name = BY_GROUP if by_group else BY_FILE
-        if config.holdout_by == "group" and n_groups < 2:
-            raise UsageError(f"holdout_by is 'group', and there are {n_groups} groups. Next step: --group")
-        digests = [self._digests[row] for row in rows]
-        n_units = n_groups if by_group else len(set(digests))
-        if not config.holdout or n_units < 2:
-            return name, rows[:0]
-        n_folds = min(n_units, max(2, round(1 / config.holdout)))
-        folds = (
-            fold_by_group(collection, n_folds, config.seed)
-            if by_group
-            else fold_by_file(collection, n_folds, config.seed, digests=digests)
+def _measure_part(split: str, task: Task, rows: IndexArray, scores: FloatArray, name: str) -> HeldOut:
+    return HeldOut(split, rows, scores, task.targets[rows], np.zeros(len(rows), np.intp), (name,))
+
+
+def _describe(
+    task: Task,
+    config: FinetuneConfig,
+    check: Check,
+    held_out: Sequence[HeldOut],
+    n_clips: int,
+    folder: Path,
+    seconds: Mapping[str, float],
+    warnings: Sequence[str],
+) -> tuple[Learned, ModelCard]:
+    """What is known of a network that learned from so many clips, and its card."""
+    classes, clips = task.collection.classes, task.collection.clips
+    calibration, thresholds = find_thresholds(held_out, task.collection)
+    learned = Learned(
+        name=task.collection.source or "your sounds",
+        backbone=config.backbone,
+        classes=classes,
+        activation=task.activation,
+        clips=clips,
+        held_out=tuple(held_out),
+        thresholds=thresholds,
+        history=read_measurements(folder / RUN),
+        findings=[finding.to_dict() for finding in check.findings],
+        settings=config.as_dict(),
+        timings_s=seconds,
+        warnings=(*warnings, *_doubt(clips, held_out)),
+    )
+    accuracies = {
+        each.name: measure(each.scores, each.targets, each.folds, classes, learned.decision)["accuracy"]
+        for each in held_out
+    }
+    source = {"audioset": __version__, "method": "finetune", "n_clips": n_clips, "accuracy": accuracies}
+    source |= {"settings": config.as_dict()}
+    card, _ = with_new_layers(task.backbone, classes, task.activation, config, source)
+    return learned, replace(card, calibration=calibration)
+
+
+def _doubt(clips: Sequence[Clip], held_out: Sequence[HeldOut]) -> Iterator[str]:
+    """What a reader must know before the numbers."""
+    if not held_out:
+        yield "nothing was held out: nothing is known of how good this model is. Next step: --holdout 0.1"
+        return
+    has_groups = len({clip.group for clip in clips} - {None}) > 1
+    if has_groups and all(each.name == BY_FILE for each in held_out):
+        yield (
+            "only whole files were held out, so the model knows their groups: expect less on new ones. "
+            "Next step: --cross-validate holds out each group in turn"
         )
-        held = folds == 0
-        targets = self._task.targets[rows]
-        lost = (targets[~held].sum(axis=0) == 0) & (targets.sum(axis=0) > 0)
-        held &= ~(targets[:, lost] > 0).any(axis=1)  # a class with all its clips there could not be learned
-        return name, rows[held]
-
-    def _cross_validated(self, rows: IndexArray, n_folds: int) -> list[HeldOut]:
-        """Scores of all clips by networks that learned from the others; none if no clip's class is in other folds."""
-        collection = self._usable.select(rows.tolist())
-        groups = {clip.group for clip in collection.clips} - {None}
-        name = BY_GROUP if len(groups) > 1 else BY_FILE
-        folds = (
-            fold_by_group(collection, max(n_folds, 2), self._config.seed)
-            if name == BY_GROUP
-            else fold_by_file(collection, n_folds, self._config.seed, digests=[self._digests[row] for row in rows])
-        )
-        scores = np.zeros((len(rows), len(self._usable.classes)), np.float32)
-        is_judged = self._judged(rows, folds)
-        if not is_judged.any():
-            return []
-        names = []
-        for fold in range(int(folds.max()) + 1):
-            held = folds == fold
-            own = sorted({collection.clips[row].group or "" for row in np.flatnonzero(held)})
-            names.append(", ".join(own[:3]) if name == BY_GROUP else f"fold {fold + 1}")
-            self._on_stage(f"cross-validation: {names[-1]}", fold, int(folds.max()) + 1)
-            weights = self._train(rows[~held], rows[held][:0], self._folder / FOLDS / str(fold + 1))
-            scores[held] = self._scores(rows[held], weights)
-        targets = self._task.targets[rows]
-        chosen = np.flatnonzero(is_judged)
-        parts = folds[chosen].astype(np.intp)
-        return [HeldOut(name, rows[chosen], scores[chosen], targets[chosen], parts, tuple(names))]
-
-    def _judged(self, rows: IndexArray, folds: IndexArray) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Whether all classes of a clip are in clips of other folds too: no other can be recognised."""
-        targets = self._task.targets[rows] > 0
-        is_judged = np.ones(len(rows), bool)
-        for fold in np.unique(folds):
-            unknown = ~targets[folds != fold].any(axis=0)
-            is_judged &= ~((folds == fold) & (targets & unknown).any(axis=1))
-        lost = [self._usable.classes[column] for column in np.flatnonzero(targets[~is_judged].any(axis=0))]
-        if lost:
-            self._warnings.append(
-                f"{', '.join(lost[:5])}{' and others' if len(lost) > 5 else ''}: all clips are in one part of the "
-                "cross-validation, so nothing is known of how well they are recognised. Next step: add recordings"
-            )
-        return is_judged
-
-    def _train(self, rows: IndexArray, held_out: IndexArray, folder: Path) -> Weights:
-        return train(self._task, self._config, rows, held_out, folder, self._processes, self._on_line)
-
-    def _measured(self, name: str, rows: IndexArray, weights: Weights, fold_name: str) -> HeldOut:
-        zeros = np.zeros(len(rows), np.intp)
-        return HeldOut(name, rows, self._scores(rows, weights), self._task.targets[rows], zeros, (fold_name,))
-
-    def _scores(self, rows: IndexArray, weights: Weights) -> FloatArray:
-        task = self._task
-        card, first = with_new_layers(task.backbone, task.classes, task.activation, self._config, {})
-        module = make_module(card, first, self._config).to(self._processes.device)
-        scores = predict(task, module, weights, rows, self._processes)
-        is_spoilt = ~np.isfinite(scores).all(axis=1)
-        if is_spoilt.any():
-            raise UsageError(
-                f"the scores of {named(task.names(rows[is_spoilt]))} are not finite. Likely cause: a training that has "
-                "diverged. Next step: a lower learning_rate, or clip_norm = 1"
-            )
-        return scores
-
-    def _written(self, held_out: tuple[HeldOut, ...], weights: Weights, n_clips: int) -> Record:
-        config, task = self._config, self._task
-        calibration, thresholds = self._thresholds(held_out)
-        learned = Learned(
-            name=self._usable.source or "your sounds",
-            backbone=config.backbone,
-            classes=task.classes,
-            activation=task.activation,
-            clips=self._usable.clips,
-            held_out=held_out,
-            thresholds=thresholds,
-            history=read_measurements(self._folder / RUN),
-            findings=[finding.to_dict() for finding in self._check.findings],
-            settings=config.as_dict(),
-            timings_s=self._seconds,
-            warnings=tuple(self._warnings + self._doubts(held_out)),
-        )
-        accuracies = {
-            each.name: measure(each.scores, each.targets, each.folds, task.classes, learned.decision)["accuracy"]
-            for each in held_out
-        }
-        source = {"audioset": __version__, "method": "finetune", "n_clips": n_clips, "accuracy": accuracies}
-        card, _ = with_new_layers(
-            task.backbone, task.classes, task.activation, config, {**source, "settings": config.as_dict()}
-        )
-        card = replace(card, calibration=calibration)
-        arrays = {name: value.detach().float().cpu().numpy() for name, value in weights.items()}
-        record: Record = {}
-        if self._processes.is_first:
-            record = write_result(self._folder, learned, card, arrays, OWN_NAMES)
-        self._processes.wait()
-        return record
-
-    def _thresholds(self, held_out: tuple[HeldOut, ...]) -> tuple[dict[str, Any] | None, dict[str, float | None]]:
-        """Those of the most telling held-out scores, for the model's card and for people."""
-        if not held_out or not held_out[0].targets.any():
-            return None, {}
-        first = held_out[0]
-        labels = LabelSet(self._task.classes, self._task.classes)
-        recordings = [str(self._usable.clips[row].path) for row in first.rows]
-        found = fit_thresholds(np.clip(first.scores, 0, 1), first.targets, labels, recordings=recordings)
-        return found.calibration.to_record(), dict(found.calibration.thresholds)
-
-    def _doubts(self, held_out: tuple[HeldOut, ...]) -> list[str]:
-        """What a reader must know before the numbers."""
-        if not held_out:
-            return ["nothing was held out: nothing is known of how good this model is. Next step: --holdout 0.1"]
-        has_groups = len({clip.group for clip in self._usable.clips} - {None}) > 1
-        if has_groups and all(each.name == BY_FILE for each in held_out):
-            return [
-                "only whole files were held out, so the model knows their groups: expect less on new ones. "
-                "Next step: --cross-validate holds out each group in turn"
-            ]
-        return []
-
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self._seconds[stage] = time.perf_counter() - start
 
 
 @contextmanager

@@ -18,12 +18,13 @@ from audioset.errors import UsageError
 from audioset.executors.torch import TorchNetwork, network_to_torch
 from audioset.models.published import find_network, load_weights, network_shapes, output_shapes
 from audioset.networks.classifier import HIDDEN, LOGITS
+from audioset.sounds.collection import Collection
 from audioset.train.backbones import Backbone, Head
 from audioset.train.checkpoint import Record, RunFolder, Weights
 from audioset.train.distributed import Processes
 from audioset.train.finetune.augment import Augmentation
 from audioset.train.finetune.config import FinetuneConfig
-from audioset.train.finetune.data import IndexArray, Spectrograms, make_batches, stacked
+from audioset.train.finetune.data import IndexArray, Spectrograms, data_digest, make_batches, stacked
 from audioset.train.finetune.layers import find_stages, learning_rate, make_optimizer, prepare_epoch
 from audioset.train.loop import (
     LEAST_CLIPS,
@@ -52,10 +53,10 @@ class Task:
     """What is to be learned."""
 
     spectrograms: Spectrograms
+    collection: Collection
+    digests: list[str]  # of each clip's file
     targets: FloatArray  # (n_clips, n_classes)
-    digest: str  # of the clips and their labels
     backbone: Backbone
-    classes: tuple[str, ...]
     decision: Decision
     augmentation: Augmentation
 
@@ -101,7 +102,9 @@ def train(
     digest = _digest(task, rows, held_out)
     folder = RunFolder(output, config, digest, is_writer=processes.is_first, is_logged=config.tensorboard)
     processes.wait()
-    card, first = with_new_layers(task.backbone, task.classes, task.activation, config, {"method": "finetune"})
+    card, first = with_new_layers(
+        task.backbone, task.collection.classes, task.activation, config, {"method": "finetune"}
+    )
     if folder.find_result() is not None:  # it may have been killed before all was cleared away
         folder.delete_checkpoints()
         return {name: torch.from_numpy(value) for name, value in load_weights(card, output).items()}
@@ -329,5 +332,9 @@ def _settled(
 
 
 def _digest(task: Task, rows: IndexArray, held_out: IndexArray) -> str:
-    parts = [task.digest.encode(), rows.astype("<i8").tobytes(), held_out.astype("<i8").tobytes()]
+    parts = [
+        data_digest(task.collection, task.digests).encode(),
+        rows.astype("<i8").tobytes(),
+        held_out.astype("<i8").tobytes(),
+    ]
     return hashlib.sha256(b"|".join(parts)).hexdigest()[:16]

@@ -22,9 +22,8 @@ from audioset.executors.torch import TorchNetwork, network_to_torch
 from audioset.networks.heads import HEADS
 from audioset.train.checkpoint import Record, RunFolder, Weights
 from audioset.train.distributed import Processes, join_processes
-from audioset.train.heads.augment import Preparation
 from audioset.train.heads.config import TrainConfig
-from audioset.train.heads.examples import Data, Examples, load_data
+from audioset.train.heads.examples import Batch, Data, Examples, load_data
 from audioset.train.heads.fast_ops import binary_cross_entropy, forward
 from audioset.train.heads.init import init_weights
 from audioset.train.heads.samplers import make_sampler
@@ -114,13 +113,7 @@ def choose_sampler(config: TrainConfig, labels: SparseLabels) -> Sampler:
 
 
 def first_state(config: TrainConfig, sampler: Sampler, device: torch.device) -> TrainingState:
-    """What a run begins with.
-
-    Raises
-    ------
-    UsageError
-        There is no such head, or it cannot have such arguments.
-    """
+    """What a run begins with."""
     module = make_module(config).to(device).train()
     return TrainingState(module, make_optimizer(module, config), config.ema, sampler)
 
@@ -141,6 +134,46 @@ def make_optimizer(module: torch.nn.Module, config: TrainConfig) -> torch.optim.
         groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), eps=config.epsilon, fused=True
     )
     return optimizer
+
+
+class Preparation:
+    """From a batch of clips to tensors; ``class_counts`` say how many of the ``n_clips`` have each class."""
+
+    def __init__(self, config: TrainConfig, class_counts: np.ndarray, n_clips: int, device: torch.device) -> None:
+        self._mixup, self._smoothing, self._device = config.mixup, config.label_smoothing, device
+        counts = torch.tensor(class_counts, dtype=torch.float32, device=device)
+        self._frequencies = counts / n_clips
+        power = config.class_weight_power if counts.any() else 0.0  # with no labels at all, no class is rarer
+        self.class_weights = (counts.mean() / counts.clamp(min=1)) ** power if power else None
+
+    def __call__(self, batch: Batch, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Embeddings (n_clips, n_seconds, 128), mask (n_clips, n_seconds) and targets (n_clips, n_classes)."""
+        arrays = (batch.embeddings, batch.mask, batch.targets)
+        embeddings, mask, targets = (torch.from_numpy(array).to(self._device).float() for array in arrays)
+        if self._smoothing:
+            targets = torch.lerp(targets, self._frequencies, self._smoothing)
+        if self._mixup:
+            partners = torch.from_numpy(rng.permutation(len(targets))).to(self._device)
+            drawn = rng.beta(self._mixup, self._mixup, (len(targets), 1)).astype(np.float32)
+            shares = torch.from_numpy(np.maximum(drawn, 1 - drawn)).to(self._device)
+            return mixup(embeddings, mask, targets, partners, shares)
+        return embeddings, mask, targets
+
+
+def mixup(
+    embeddings: torch.Tensor, mask: torch.Tensor, targets: torch.Tensor, partners: torch.Tensor, shares: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Mix each clip with one of ``partners``. A second that only one of the two has is that one's own.
+
+    ``shares`` (n_clips, 1) are what each clip's own part counts.
+
+    Source: Zhang et al. 2018 (arXiv:1710.09412), with the larger share always the clip's own.
+    """
+    own, other = shares * mask, (1 - shares) * mask[partners]
+    total = own + other
+    own, other = (part / total.clamp(min=1e-6) for part in (own, other))
+    mixed = own.unsqueeze(2) * embeddings + other.unsqueeze(2) * embeddings[partners]
+    return mixed, (total > 0).float(), shares * targets + (1 - shares) * targets[partners]
 
 
 def learning_rate(config: TrainConfig, iteration: int) -> float:
