@@ -18,7 +18,8 @@ from report import print_bound
 
 from audioset.errors import AudioSetError
 from audioset.export import FORMATS, ExportResult, export_model
-from audioset.models.published import load_weights, network_shapes, prepare_model
+from audioset.models.cards import network_shapes
+from audioset.models.folders import load_weights, prepare_model
 from audioset.weights.model_folder import write_model_folder
 
 ACCURACY_BOUND = 2.0  # points

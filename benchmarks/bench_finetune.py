@@ -29,8 +29,8 @@ from digits import ARCHIVE, GROUP, unpacked
 from report import print_bound
 
 from audioset import load_model
-from audioset.allocator import keep_freed_memory
 from audioset.audio.reading import read_audio
+from audioset.concurrency import keep_freed_memory
 from audioset.sounds.collection import Collection
 from audioset.sounds.reading import read_collection
 from audioset.train.finetune.config import FinetuneConfig, read_finetune_config

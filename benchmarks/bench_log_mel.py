@@ -16,18 +16,9 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from report import print_bound
 
-from audioset.frontend import (
-    EFFICIENTAT,
-    LOGS,
-    PANNS,
-    VGG16,
-    VGGISH,
-    YAMNET,
-    FrontendSpec,
-    constants,
-    log_mel,
-    pad_ends,
-)
+from audioset.frontend.log_mel import LOGARITHMS, constants, log_mel, pad_ends
+from audioset.frontend.published import EFFICIENTAT, PANNS, VGG16, VGGISH, YAMNET
+from audioset.frontend.spec import FrontendSpec
 
 N_PAIRS = 150
 DURATION_S = 10
@@ -68,7 +59,7 @@ def log_mel_by_products(waveform: np.ndarray, spec: FrontendSpec, products: list
             np.multiply(magnitude, magnitude, out=magnitude)
         for bands, rows, part in products:
             np.matmul(magnitude[:, rows], part, out=mel[start : start + TILE_FRAMES, bands])
-    mel = LOGS[spec.log](mel[: len(frames)], spec.log_offset)
+    mel = LOGARITHMS[spec.log](mel[: len(frames)], spec.log_offset)
     if (spec.log_mean, spec.log_scale) != (0, 1):
         mel -= np.float32(spec.log_mean)
         mel /= np.float32(spec.log_scale)

@@ -18,7 +18,8 @@ from measure import interleaved_medians
 
 import audioset
 from audioset.assets import ASSETS
-from audioset.models.published import FRONTENDS, MODELS, NETWORKS, ModelSpec, patch_shape
+from audioset.models.cards import FRONTENDS, NETWORKS, patch_shape
+from audioset.models.published import MODELS, ModelSpec
 from audioset.networks.cost import count_multiply_adds
 from audioset.networks.ops import input_names, trace_shapes
 from audioset.weights.model_folder import ModelCard, write_model_folder

@@ -30,7 +30,8 @@ from report import print_bound
 
 import audioset
 from audioset.errors import EngineError
-from audioset.frontend import log_mel, patches
+from audioset.frontend.cutting import patches
+from audioset.frontend.log_mel import log_mel
 from audioset.models.model import Model
 
 N_RUNS = 5

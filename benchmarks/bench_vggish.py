@@ -20,7 +20,7 @@ from report import print_bound
 
 import audioset
 from audioset.errors import EngineError, MissingExtraError
-from audioset.frontend import patches
+from audioset.frontend.cutting import patches
 from audioset.models.model import Model
 from audioset.networks.ops import trace_shapes
 from audioset.networks.vggish import vggish

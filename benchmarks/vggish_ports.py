@@ -37,10 +37,13 @@ from audioset.cache import Graph
 from audioset.concurrency import available_cores
 from audioset.executors.onnx import network_to_onnx
 from audioset.executors.openvino import OpenVinoEngine
-from audioset.frontend import VGGISH, hz_to_mel, log_mel, mel_weights, n_patches, pad_to_patch, patches
+from audioset.frontend.cutting import n_patches, pad_to_patch, patches
+from audioset.frontend.log_mel import log_mel
+from audioset.frontend.mel import hz_to_mel, mel_weights
+from audioset.frontend.published import VGGISH
+from audioset.models.folders import load_weights as read_model_weights
+from audioset.models.folders import prepare_model
 from audioset.models.postprocess import Postprocessor, dequantize
-from audioset.models.published import load_weights as read_model_weights
-from audioset.models.published import prepare_model
 from audioset.networks.ops import trace_shapes
 from audioset.networks.vggish import vggish
 from audioset.weights.model_folder import read_weights

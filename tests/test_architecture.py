@@ -6,6 +6,7 @@ import ast
 import inspect
 import json
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -20,13 +21,12 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 LAYERS = (
     (
         "arguments",
-        "allocator",
+        "arrays",
         "cache",
         "concurrency",
         "errors",
         "files",
         "folders",
-        "hdf5",
         "text",
         "records",
         "stopping",
@@ -205,3 +205,9 @@ def test_pages_have_names_of_their_own_and_links_that_lead_somewhere(page):
     links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
     missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
     assert missing == []
+
+
+def test_the_tree_in_the_docs_is_that_of_the_package():
+    tree = runpy.run_path(str(ROOT / "tools" / "tree.py"))
+    page = tree["PAGE"].read_text(encoding="utf-8")
+    assert page == tree["with_tree"](page), "python tools/tree.py writes it anew"

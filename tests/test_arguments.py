@@ -10,8 +10,11 @@ import pytest
 from sounds import sine, wav_bytes
 
 import audioset
-from audioset import Model, frontend, load_model
+from audioset import Model, load_model
 from audioset.audio.limits import Limits
+from audioset.frontend.cutting import patches
+from audioset.frontend.log_mel import log_mel
+from audioset.frontend.published import YAMNET
 from audioset.labels.events import EventSettings
 from audioset.sounds.measuring import measure_files
 
@@ -156,22 +159,22 @@ NO_WAVES = [None, "a", [0.0], np.zeros((2, 2), np.float32), np.zeros(3, np.int16
 @pytest.mark.parametrize("value", NO_WAVES)
 def test_what_is_no_waveform_has_no_features(value: Any) -> None:
     with pytest.raises(audioset.AudioSetError, match=r"waveform is .*; expected an array of floats, of 1 axes"):
-        frontend.log_mel(value, frontend.YAMNET)
+        log_mel(value, YAMNET)
 
 
 @pytest.mark.parametrize("hop_frames", [-1, 0, 1.5, "48"])
 def test_patches_reach_no_memory_that_is_not_theirs(hop_frames: Any) -> None:
     with pytest.raises(audioset.AudioSetError, match=r"hop_frames is .*; expected a whole number, 1 or more"):
-        frontend.patches(np.zeros((50, 64), np.float32), frontend.YAMNET, hop_frames)
+        patches(np.zeros((50, 64), np.float32), YAMNET, hop_frames)
     with pytest.raises(audioset.AudioSetError, match=r"log_mel is float32, \(50,\); expected an array of floats, of 2"):
-        frontend.patches(np.zeros(50, np.float32), frontend.YAMNET)
+        patches(np.zeros(50, np.float32), YAMNET)
 
 
 def test_arguments_of_another_class_are_refused(sound: Path) -> None:
     ontology = audioset.Ontology.load()
     for call, message in (
         (lambda: audioset.read_audio(sound, limits={}), "limits is {}.*; expected Limits"),
-        (lambda: frontend.log_mel(np.zeros(16_000, np.float32), "yamnet"), "spec is 'yamnet'; expected FrontendSpec"),
+        (lambda: log_mel(np.zeros(16_000, np.float32), "yamnet"), "spec is 'yamnet'; expected FrontendSpec"),
         (lambda: ontology.search(None), "text is None; expected str"),
         (lambda: ontology.roll_up(np.zeros(3), ["Speech"]), "labels is .*; expected LabelSet"),
         (lambda: audioset.read_audio(sound, sample_rate=10**400), "the sample rate is a int; expected a number from 1"),

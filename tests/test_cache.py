@@ -21,7 +21,7 @@ from audioset.assets import hash_file
 from audioset.cli.models import models
 from audioset.errors import UsageError, WeightsError
 from audioset.executors.openvino import OpenVinoEngine
-from audioset.models.published import copy_model, digest_weights, hash_weights, load_weights, prepare_graph
+from audioset.models.folders import copy_model, digest_weights, hash_weights, load_weights, prepare_graph
 from audioset.weights.model_folder import WEIGHTS_NAME
 
 SOUND = np.random.default_rng(0).uniform(-1, 1, 16_000).astype(np.float32)
@@ -232,7 +232,7 @@ def test_a_full_cache_that_may_only_be_read_is_used(
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr("audioset.cache.write_atomically", refuse)
-    monkeypatch.setattr("audioset.models.published.load_weights", refuse)  # nothing is converted again
+    monkeypatch.setattr("audioset.models.folders.load_weights", refuse)  # nothing is converted again
     with caplog.at_level(logging.WARNING):
         np.testing.assert_array_equal(scores_of(random_checkpoint), model.predict(SOUND, 16_000).scores)
     assert caplog.records == []

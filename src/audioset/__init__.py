@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from audioset.errors import AudioSetError as AudioSetError
     from audioset.errors import AudioWarning as AudioWarning
     from audioset.export.exporting import export_model as export_model
-    from audioset.frontend import FrontendSpec as FrontendSpec
+    from audioset.frontend.spec import FrontendSpec as FrontendSpec
     from audioset.labels.events import Event as Event
     from audioset.labels.labels import LabelSet as LabelSet
     from audioset.labels.ontology import Ontology as Ontology
@@ -44,7 +44,7 @@ _HOME = {
     "tag_files": "runs.batch",
     "Event": "labels.events",
     "export_model": "export.exporting",
-    "FrontendSpec": "frontend",
+    "FrontendSpec": "frontend.spec",
     "LabelSet": "labels.labels",
     "Ontology": "labels.ontology",
     "Postprocessor": "models.postprocess",

@@ -19,6 +19,8 @@ from audioset.files import open_input
 MAX_BYTES = 1 << 26  # of a file that is read whole
 MAX_CHARS = 1 << 16
 MAX_SHOWN = 60
+MAX_CHUNK_BYTES = 1 << 27  # of a piece of an HDF5 file that is read into memory whole
+MOST_COMPRESSED = 1100  # deflate makes at most 1,032 bytes of one
 # What Python's readers, NumPy's and zipfile's raise for damaged files and for malicious ones.
 DAMAGE = (
     *(OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, EOFError, SyntaxError),
@@ -148,6 +150,23 @@ def check_unfolded(archive: zipfile.ZipFile, most: int) -> None:
     n_bytes = sum(entry.file_size for entry in archive.infolist())
     if n_bytes > most:
         raise ValueError(f"what is folded into it has {n_bytes:,} bytes; expected at most {most:,}")
+
+
+def problem_of(dataset: Any) -> str | None:
+    """Why a dataset of an HDF5 file must not be read, in words, or None.
+
+    It may point at other files, hold values of any length, or claim terabytes in a few bytes.
+    """
+    if dataset.is_virtual or dataset.external:
+        return "is a virtual or external dataset, which reads other files"
+    if dataset.dtype.kind == "O":
+        return "has values of variable length; expected a fixed one"
+    stored, n_file = dataset.id.get_storage_size(), dataset.file.id.get_filesize()
+    if dataset.nbytes > stored * MOST_COMPRESSED or stored > n_file:
+        return f"claims {dataset.nbytes:,} bytes, of which {stored:,} are stored"
+    if math.prod(dataset.chunks or (0,)) * dataset.dtype.itemsize > MAX_CHUNK_BYTES:
+        return f"is stored in chunks of {dataset.chunks}, which is too much at once"
+    return None
 
 
 def shown(value: Any) -> str:

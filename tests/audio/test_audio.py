@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from decoding import check_refused, decode, dominant_hz
 from sounds import (
     AV_FORMATS,
     LOSSY_RATE,
@@ -42,26 +43,8 @@ POSIX_ONLY = pytest.mark.skipif(sys.platform == "win32", reason="POSIX file name
 TONE = sine(440, 16_000, 2.0)
 
 
-def decode(source, limits=LIMITS):
-    """All samples, and what the reader warns of."""
-    with open_audio(source, limits) as reader:
-        samples = np.concatenate(list(reader.blocks()))
-    return samples, reader.warnings
-
-
-def check_refused(source, code, match, limits=LIMITS):
-    with pytest.raises(AudioError, match=match) as caught:
-        read_audio(source, limits=limits)
-    assert caught.value.code == code
-
-
 def n_open_files():
     return len(list(Path("/proc/self/fd").iterdir()))
-
-
-def dominant_hz(samples, sample_rate):
-    spectrum = np.abs(np.fft.rfft(samples))
-    return spectrum.argmax() * sample_rate / len(samples)
 
 
 # ---- formats

@@ -21,8 +21,9 @@ from sounds import noise, sine, wav_bytes
 
 import audioset
 from audioset import Model, load_model
-from audioset.audio import child, isolation
-from audioset.audio.child import LineChild, StallClock, find_interpreter
+from audioset.audio import child, interpreter
+from audioset.audio.child import Child, StallClock
+from audioset.audio.interpreter import find_interpreter
 from audioset.audio.isolation import IsolatedAudio
 from audioset.audio.limits import Limits
 from audioset.dataset.download.cutter import Cutter
@@ -124,7 +125,7 @@ def test_a_package_in_the_current_folder_is_found_behind_all_others(
     (tmp_path / "json.py").write_text("raise SystemExit(9)")
     monkeypatch.chdir(SOURCE)
     monkeypatch.setattr(sys, "path", [str(SOURCE), *(path for path in sys.path if path != str(SOURCE))])
-    assert child._import_path()[-1] == str(SOURCE)
+    assert interpreter._import_path()[-1] == str(SOURCE)
     assert measure_files([(write_sound(tmp_path / "a.wav"), [])])[0].duration_s == 1
 
 
@@ -199,7 +200,7 @@ def test_without_any_interpreter_it_is_said(tmp_path: Path, monkeypatch: pytest.
         monkeypatch.setattr(sys, name, str(tmp_path))
     monkeypatch.setattr(sys, "_base_executable", "/usr/sbin/uwsgi")
     monkeypatch.setattr(sys, "executable", "/usr/sbin/uwsgi")
-    monkeypatch.setattr(child.sysconfig, "get_config_var", lambda name: None)
+    monkeypatch.setattr(interpreter.sysconfig, "get_config_var", lambda name: None)
     with pytest.raises(EngineError, match=r"sys.executable is '/usr/sbin/uwsgi', .* Next step: set sys.executable"):
         find_interpreter()
 
@@ -262,14 +263,6 @@ def test_a_wait_that_is_reported_when_it_is_over_still_counts(monkeypatch: pytes
     assert not any(looks(clock, times, 1.8, 0.0))
 
 
-def test_a_delivery_begins_the_time_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    times = _Clock(monkeypatch)
-    clock = StallClock(1, 2.0)
-    for _ in range(5):
-        assert not any(looks(clock, times, 1.9, 0.0))
-        clock.restart()
-
-
 def test_a_parent_that_did_not_look_blames_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     times = _Clock(monkeypatch)
     times.waited = None  # a system that does not say
@@ -286,23 +279,25 @@ def test_waits_are_read_from_the_system() -> None:
     assert child._waited_s(2**22 + 1) is None
 
 
-def test_a_child_that_answers_after_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_that_says_it_is_alive_is_not_stalled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "signs.py").write_text(
-        "import sys, time\n"
-        "def main():\n"
-        "    for line in sys.stdin:\n"
-        "        if line.strip() == 'first':\n"
-        "            print('{\"ready\": true}', flush=True)\n"
-        "            continue\n"
-        "        for _ in range(8): time.sleep(0.25); print(flush=True)\n"
-        "        print(line, end='', flush=True)\n"
+        "import os, time\n"
+        "from audioset.audio.answering import serve\n"
+        "def answer(limits, send, word, path):\n"
+        "    for _ in range(8): time.sleep(0.25); send('alive')\n"
+        "    return {'said': word, 'path': path, 'pid': os.getpid()}\n"
+        "def main(): serve(answer)\n"
     )
+    (tmp_path / "elsewhere").mkdir()
     monkeypatch.syspath_prepend(str(tmp_path))
-    patient = LineChild("signs", "first", 60.0)
-    assert patient.ask("second") == b"second\n"
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    patient = Child("signs", Limits(worker_stall_s=1.5))
+    ((first, _),) = patient.ask("first", Path("x"))
+    assert (first["said"], first["path"]) == ("first", str(tmp_path / "elsewhere" / "x"))
+    assert [fields["pid"] for fields, _ in patient.ask("second", None)] == [first["pid"]]  # it is kept
     patient.close()
     with pytest.raises(EngineError, match="the decoding process was stopped"):
-        patient.ask("third")
+        next(patient.ask("third", None))
 
 
 # ---- Decoding in a process of its own
@@ -312,9 +307,9 @@ def test_a_child_that_answers_after_signs_of_life(tmp_path: Path, monkeypatch: p
 def faults(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Children in which files with telling names fail, and none that were started before."""
     monkeypatch.syspath_prepend(str(TESTS / "faults"))
-    monkeypatch.setattr(isolation, "_idle", {})
+    monkeypatch.setattr(child, "_idle", {})
     yield
-    isolation._end_all()
+    child._end_all()
 
 
 @pytest.mark.usefixtures("faults")
@@ -517,3 +512,19 @@ def test_openvino_is_imported_in_one_place() -> None:
         if any(line.strip().startswith(("import openvino", "from openvino")) for line in path.read_text().splitlines())
     ]
     assert found == ["audioset/executors/openvino.py"]
+
+
+MODELS_THAT_GO = """
+import os, signal, sys
+from audioset import load_model
+models = [load_model("yamnet", weights=sys.argv[1], n_threads=n) for n in (1, 2, 1)]
+while models:
+    del models[0]  # the first one first
+signal.signal(signal.SIGTERM, lambda *_: print("asked to stop", flush=True))
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_signal_after_models_are_gone_is_no_crash(random_checkpoint: Path, tmp_path: Path) -> None:
+    done = run([sys.executable, "-c", MODELS_THAT_GO, str(random_checkpoint)], tmp_path)
+    assert (done.returncode, done.stdout) == (0, "asked to stop\n"), done.stderr

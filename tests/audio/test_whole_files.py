@@ -10,6 +10,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from decoding import check_refused, decode, dominant_hz
 from sounds import (
     AV_FORMATS,
     LOSSY_RATE,
@@ -21,7 +22,6 @@ from sounds import (
     wav_bytes,
     wav_header,
 )
-from test_audio import check_refused, decode, dominant_hz
 
 from audioset.audio.levels import LevelCheck
 from audioset.audio.reading import mono_blocks, open_audio, read_audio, waveform_to_mono

@@ -27,7 +27,7 @@ from audioset.calibration.score_maps import (
 from audioset.errors import UsageError, WeightsError
 from audioset.labels.events import Event, EventDetector, EventSettings, scores_to_events
 from audioset.labels.leaf_events import LeafEvents, leaf_events
-from audioset.models.published import copy_model
+from audioset.models.folders import copy_model
 from audioset.weights.model_folder import ModelCard, copy_model_folder, read_card, write_model_folder
 
 LABELS = LabelSet(("/m/a", "/m/b", "/m/c"), ("A", "B", "C"))

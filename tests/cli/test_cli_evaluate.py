@@ -19,7 +19,7 @@ from audioset.cli import cli
 from audioset.dataset.features import reading as features
 from audioset.dataset.features.reading import FeatureClip
 from audioset.dataset.lists.segments import Segment, write_segments
-from audioset.models.published import network_shapes
+from audioset.models.cards import network_shapes
 from audioset.networks.heads import HEADS
 from audioset.weights.model_folder import ModelCard, write_model_folder
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asset_server import Handler, Server
 from click.testing import CliRunner, Result
-from test_assets import Handler, Server
 
 from audioset.assets import find_file
 from audioset.cli.data_fetch import KINDS, fetch

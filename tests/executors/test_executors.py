@@ -17,14 +17,14 @@ from pathlib import Path
 import exactness
 import numpy as np
 import pytest
+from runners import make_runner, to_numpy
 from sounds import noise
 
-from audioset.cache import Graph
 from audioset.errors import AudioError, EngineError, MissingExtraError, UsageError
-from audioset.executors.onnx import network_to_onnx
-from audioset.executors.onnxruntime import OnnxRuntimeEngine
-from audioset.executors.openvino import OpenVinoEngine
-from audioset.frontend import EFFICIENTAT, PADS, VGGISH, YAMNET, log_mel, patches, slabs
+from audioset.frontend.cutting import patches, slabs
+from audioset.frontend.log_mel import log_mel
+from audioset.frontend.published import EFFICIENTAT, VGGISH, YAMNET
+from audioset.frontend.spec import PADS
 from audioset.networks.mobilenet import mobilenet
 from audioset.networks.ops import KERAS_NAMES, SLIM_NAMES, TORCH_NAMES, Outputs, both, input_names, trace_shapes
 from audioset.networks.panns import panns_cnn, panns_mobilenet_v2, panns_resnet, panns_wavegram, panns_wavegram_logmel
@@ -367,47 +367,6 @@ def expected(reference, assets_folder):
         "vggish-relu": {clip: (examples, np.maximum(values, 0), None) for clip, (examples, values) in embedded.items()},
     }
     return cases.__getitem__
-
-
-def make_runner(executor, network, weights, patch_shape, arguments, folder: Path):
-    """A function from patches to ``Outputs`` of arrays."""
-    if executor == "torch":
-        return torch_runner(network, weights, arguments)
-    if executor == "keras":
-        return keras_runner(network, weights, patch_shape, arguments)
-    graph = Graph(f"tests{folder}", lambda: network_to_onnx(network, weights, patch_shape, arguments))
-    return {"openvino": OpenVinoEngine, "onnxruntime": OnnxRuntimeEngine}[executor](graph, "f32", 2)
-
-
-def torch_runner(network, weights, arguments):
-    import torch
-
-    from audioset.executors.torch import network_to_torch
-
-    module = network_to_torch(network, weights, arguments)
-
-    def run(*examples):
-        with torch.no_grad():
-            return to_numpy(module(*map(torch.tensor, examples)))
-
-    return run
-
-
-def keras_runner(network, weights, patch_shape, arguments):
-    from audioset.executors.keras import network_to_keras
-
-    model = network_to_keras(network, weights, patch_shape, arguments)
-    names = input_names(network)
-
-    def run(*examples):
-        feeds = examples[0] if len(names) == 1 else dict(zip(names, examples, strict=True))
-        return Outputs(**model.predict(feeds, verbose=0))
-
-    return run
-
-
-def to_numpy(outputs):
-    return Outputs(**{name: None if x is None else x.detach().numpy() for name, x in vars(outputs).items()})
 
 
 def require(executor, request):

@@ -15,8 +15,12 @@ from sounds import noise, sine
 from audioset import LabelSet, read_audio
 from audioset.errors import OutputError, UsageError
 from audioset.executors.onnx_frontend import label_metadata, waveform_to_onnx
-from audioset.frontend import EFFICIENTAT, PADS, VGGISH, YAMNET, log_mel, n_patches, patches, slabs
-from audioset.models.published import NETWORKS, load_weights
+from audioset.frontend.cutting import n_patches, patches, slabs
+from audioset.frontend.log_mel import log_mel
+from audioset.frontend.published import EFFICIENTAT, VGGISH, YAMNET
+from audioset.frontend.spec import PADS
+from audioset.models.cards import NETWORKS
+from audioset.models.folders import load_weights
 from audioset.networks.ops import Outputs
 
 RATE = 16_000
@@ -54,9 +58,9 @@ def run_in_onnxruntime(graph: bytes) -> Run:
 
 
 def run_in_openvino(graph: bytes) -> Run:
-    import openvino
+    from audioset.executors.openvino import openvino_core
 
-    core = openvino.Core()
+    core = openvino_core()
     compiled = core.compile_model(core.read_model(graph, b""), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     names = [output.any_name for output in compiled.outputs]
     return lambda waveform: dict(zip(names, (value.copy() for value in compiled(waveform).values()), strict=True))

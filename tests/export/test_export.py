@@ -30,7 +30,7 @@ from audioset.export import FORMATS, export_model, exporting
 from audioset.export.check import Accuracy, sound
 from audioset.export.clips import read_calibration
 from audioset.export.job import Job
-from audioset.models.published import network_shapes
+from audioset.models.cards import network_shapes
 from audioset.networks.heads import HEADS
 from audioset.networks.ops import trace_shapes
 from audioset.weights.model_folder import WEIGHTS_NAME, ModelCard, write_model_folder
@@ -128,9 +128,9 @@ def read_metadata(path: Path, format_name: str) -> dict[str, str]:
 
         return {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     if format_name == "openvino":
-        import openvino
+        from audioset.executors.openvino import openvino_core
 
-        section = openvino.Core().read_model(str(path)).get_rt_info(["audioset"]).value
+        section = openvino_core().read_model(str(path)).get_rt_info(["audioset"]).value
         return {key: str(value) for key, value in section.items()}
     import torch
 

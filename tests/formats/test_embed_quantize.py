@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import ASSETS
-from test_tfrecord import embeddings_of, parsed, records
+from tfrecords import embeddings_of, parsed, records
 
 REFERENCE = ASSETS.parent / "reference"
 PARAMETERS = REFERENCE / "vggish_pca_params_test.npz"

@@ -13,25 +13,11 @@ from hypothesis import strategies as st
 from sounds import noise
 
 from audioset.errors import AudioError, UsageError
-from audioset.frontend import (
-    EFFICIENTAT,
-    EFFICIENTAT_VARIANTS,
-    PADS,
-    PANNS,
-    VGG16,
-    VGGISH,
-    YAMNET,
-    band_sums,
-    constants,
-    hz_to_mel,
-    hz_to_slaney_mel,
-    log_mel,
-    mel_weights,
-    n_patches,
-    patches,
-    slabs,
-    slaney_mel_to_hz,
-)
+from audioset.frontend.cutting import n_patches, patches, slabs
+from audioset.frontend.log_mel import constants, log_mel
+from audioset.frontend.mel import band_sums, hz_to_mel, hz_to_slaney_mel, mel_weights, slaney_mel_to_hz
+from audioset.frontend.published import EFFICIENTAT, EFFICIENTAT_VARIANTS, PANNS, VGG16, VGGISH, YAMNET
+from audioset.frontend.spec import PADS
 
 pytestmark = pytest.mark.numerical  # test_kernels runs them under every kernel of BLAS
 

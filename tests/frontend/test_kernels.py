@@ -16,9 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy._core._multiarray_umath import __cpu_dispatch__
-from sounds import noise, sine
-
-from audioset.frontend import EFFICIENTAT, EFFICIENTAT_VARIANTS, PANNS, PANNS_VARIANTS, VGG16, VGGISH, YAMNET, log_mel
+from published_log_mels import SPECS, features
 
 AVX512 = tuple(name for name in __cpu_dispatch__ if "AVX512" in name or name == "X86_V4")
 AVX2 = tuple(name for name in __cpu_dispatch__ if name in ("AVX2", "FMA3", "X86_V3"))
@@ -26,31 +24,14 @@ AVX2 = tuple(name for name in __cpu_dispatch__ if name in ("AVX2", "FMA3", "X86_
 KERNELS = {"SkylakeX": (), "Haswell": AVX512, "Zen": AVX512, "Sandybridge": AVX512 + AVX2, "Prescott": AVX512 + AVX2}
 TESTS = Path(__file__).parents[1]
 NUMERICAL = ("frontend/test_frontend.py", "models/test_stream.py", "runs/test_batch.py")
-SPECS = (YAMNET, VGGISH, EFFICIENTAT, *EFFICIENTAT_VARIANTS, PANNS, *PANNS_VARIANTS, VGG16)
-# Runs this file's ``features`` in a child, after a product that shows whether the processor can execute the kernel.
+# Computes log-mels in a child, after a product that shows whether the processor can execute the kernel.
 CHILD = """
 import sys, numpy as np
 np.ones((64, 64), np.float32) @ np.ones((64, 64), np.float32)
-sys.path[:0] = [sys.argv[1], sys.argv[1] + "/frontend"]
-from test_kernels import features
+sys.path.insert(0, sys.argv[1])
+from published_log_mels import features
 np.savez(sys.argv[2], **features())
 """
-
-
-def sounds(sample_rate: int) -> dict[str, np.ndarray]:
-    """What a kernel could round otherwise: noise, a loud tone beside nearly empty bands, a swell out of silence."""
-    swell = noise(sample_rate, seed=5) * np.geomspace(1e-6, 1, sample_rate)
-    tone = sine(440, sample_rate, 1, 1)
-    return {"noise": noise(sample_rate), "tone": tone.astype(np.float32), "swell": swell.astype(np.float32)}
-
-
-def features() -> dict[str, np.ndarray]:
-    """Log-mels of every published frontend."""
-    return {
-        f"{spec.name}/{name}": log_mel(waveform, spec)
-        for spec in SPECS
-        for name, waveform in sounds(spec.sample_rate).items()
-    }
 
 
 def environment(kernel: str, *, holds_numpy: bool) -> dict[str, str]:

@@ -8,9 +8,11 @@ import exactness
 import numpy as np
 import pytest
 from conftest import read_cases
-from test_executors import make_runner
+from runners import make_runner
 
-from audioset.frontend import EFFICIENTAT, log_mel, patches, slabs
+from audioset.frontend.cutting import patches, slabs
+from audioset.frontend.log_mel import log_mel
+from audioset.frontend.published import EFFICIENTAT
 from audioset.networks.mobilenet import mobilenet
 from audioset.networks.ops import trace_shapes
 from audioset.weights.torch_zip import read_torch_zip

@@ -16,10 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import reference_file
-from test_executors import make_runner
+from runners import make_runner
 
 from audioset import LabelSet
-from audioset.frontend import PANNS, PANNS_VARIANTS, log_mel, patch_waveforms, patches, slabs
+from audioset.frontend.cutting import patch_waveforms, patches, slabs
+from audioset.frontend.log_mel import log_mel
+from audioset.frontend.published import PANNS, PANNS_VARIANTS
 from audioset.models.model import Prediction
 from audioset.models.published import UNUSED
 from audioset.networks.ops import input_names, trace_shapes

@@ -10,7 +10,9 @@ import pytest
 
 from audioset import load_model
 from audioset.errors import AudioError, UsageError
-from audioset.frontend import VGGISH, YAMNET, log_mel, patches
+from audioset.frontend.cutting import patches
+from audioset.frontend.log_mel import log_mel
+from audioset.frontend.published import VGGISH, YAMNET
 from audioset.models import reproduction as checks
 
 SYNTHETIC = ("sine1k_3s", "noise_3s", "zeros_2s", "len_15600", "len_31000")

@@ -8,7 +8,9 @@ import exactness
 import numpy as np
 import pytest
 
-from audioset.frontend import YAMNET, log_mel, patches
+from audioset.frontend.cutting import patches
+from audioset.frontend.log_mel import log_mel
+from audioset.frontend.published import YAMNET
 
 SYNTHETIC = ("zeros_3s", "uniform_3s", "sine440_3s", "len_1", "len_15360", "len_15600", "len_15601", "len_23280")
 NATURAL = ("speech_whistling2", "dog_975ms", "tfl_speech", "two_heads", "torchvggish_test")

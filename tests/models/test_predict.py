@@ -334,7 +334,7 @@ def test_a_processor_without_bf16(random_checkpoint, monkeypatch):
         def get_property(self, device, name):
             return ["FP32"] if name == "OPTIMIZATION_CAPABILITIES" else "Pentium"
 
-    monkeypatch.setattr("openvino.Core", OldCore)
+    monkeypatch.setattr("audioset.executors.openvino.openvino_core", OldCore)
     with pytest.raises(EngineError, match=r'this processor \(Pentium\) has no bfloat16.*precision="f32"') as caught:
         load_model("yamnet", weights=random_checkpoint, precision="bf16")
     assert caught.value.code == "precision"

@@ -14,7 +14,10 @@ from sounds import noise, sine
 
 from audioset import AudioSetError, Model
 from audioset.errors import AudioError, UsageError
-from audioset.frontend import YAMNET, FrontendSpec, log_mel, patches, slabs
+from audioset.frontend.cutting import patches, slabs
+from audioset.frontend.log_mel import log_mel
+from audioset.frontend.published import YAMNET
+from audioset.frontend.spec import FrontendSpec
 from audioset.models.model import Prediction, join_predictions
 from audioset.models.stream import Stream
 

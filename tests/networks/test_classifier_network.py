@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from audioset import load_model
-from audioset.models.published import find_model, load_weights, network_shapes, prepare_model
+from audioset.models.cards import network_shapes
+from audioset.models.folders import load_weights, prepare_model
+from audioset.models.published import find_model
 from audioset.networks.classifier import BACKBONES, classifier
 from audioset.networks.ops import trace_shapes
 from audioset.weights.model_folder import ModelCard, write_model_folder

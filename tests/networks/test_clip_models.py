@@ -18,9 +18,11 @@ from sounds import noise
 from audioset import load_model, tag_files
 from audioset.assets import ASSETS
 from audioset.errors import AudioError, EngineError, MissingExtraError, UsageError, WeightsError
-from audioset.frontend import EFFICIENTAT, EFFICIENTAT_VARIANTS, PANNS, PANNS_VARIANTS, YAMNET, patch_waveforms
+from audioset.frontend.cutting import patch_waveforms
+from audioset.frontend.published import EFFICIENTAT, EFFICIENTAT_VARIANTS, PANNS, PANNS_VARIANTS, YAMNET
+from audioset.models.cards import FRONTENDS, NETWORKS, network_shapes
 from audioset.models.model import ENGINE_NAMES, join_predictions
-from audioset.models.published import FRONTENDS, MOBILENETS, MODELS, NETWORKS, PANNS_MODELS, find_model, network_shapes
+from audioset.models.published import MOBILENETS, MODELS, PANNS_MODELS, find_model
 from audioset.weights.model_folder import ModelCard, write_model_folder
 
 RATE = 32_000
@@ -399,9 +401,9 @@ def test_an_exported_graph_has_scores_over_time(engine, over_time, tmp_path):
         session = pytest.importorskip(engine).InferenceSession(tmp_path / "a.onnx", providers=["CPUExecutionProvider"])
         (framewise,) = session.run(["framewise"], {"waveform": waveform})
     else:
-        import openvino
+        from audioset.executors.openvino import openvino_core
 
-        compiled = openvino.Core().compile_model(tmp_path / "a.onnx", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        compiled = openvino_core().compile_model(tmp_path / "a.onnx", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         framewise = compiled(waveform)["framewise"]
     np.testing.assert_allclose(framewise, expected, atol=2e-5)
 

@@ -6,7 +6,8 @@ import itertools
 
 import pytest
 
-from audioset.models.published import FRONTENDS, MODELS, NETWORKS
+from audioset.models.cards import FRONTENDS, NETWORKS
+from audioset.models.published import MODELS
 from audioset.networks.cost import CountingOps, count_multiply_adds
 
 # The paper counts floating-point operations of all of it, and its spectrogram is a convolution.

@@ -19,9 +19,10 @@ from audioset.errors import AssetError, UsageError, WeightsError
 from audioset.executors.onnx import network_to_onnx
 from audioset.executors.onnxruntime import OnnxRuntimeEngine
 from audioset.executors.openvino import OpenVinoEngine
+from audioset.models.cards import NETWORKS
 from audioset.models.head_model import HeadModel, cut_windows
 from audioset.models.postprocess import Postprocessor
-from audioset.models.published import NETWORKS, find_model
+from audioset.models.published import find_model
 from audioset.networks.heads import HEADS, kong
 from audioset.networks.ops import KERAS_NAMES, Outputs, ShapeOps, input_names, trace_shapes
 from audioset.networks.panns import panns_cnn, panns_wavegram_logmel

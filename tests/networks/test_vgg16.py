@@ -15,8 +15,11 @@ from audioset.executors.onnx import network_to_onnx
 from audioset.executors.onnxruntime import OnnxRuntimeEngine
 from audioset.executors.openvino import OpenVinoEngine
 from audioset.executors.torch import network_to_torch
-from audioset.frontend import VGG16, log_mel, mel_weights
-from audioset.models.published import MODELS, NETWORKS
+from audioset.frontend.log_mel import log_mel
+from audioset.frontend.mel import mel_weights
+from audioset.frontend.published import VGG16
+from audioset.models.cards import NETWORKS
+from audioset.models.published import MODELS
 from audioset.networks.ops import trace_shapes
 from audioset.networks.vgg16 import BLOCKS, NORMALISATIONS, vgg16
 from audioset.weights.vgg16_files import KERAS_LAYERS, read_vgg16_keras, read_vgg16_torch

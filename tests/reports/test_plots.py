@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from audioset.errors import MissingExtraError, OutputError, UsageError
-from audioset.frontend import (
+from audioset.frontend.cutting import n_patches, slabs
+from audioset.frontend.log_mel import log_mel
+from audioset.frontend.published import (
     EFFICIENTAT,
     EFFICIENTAT_2S,
     EFFICIENTAT_VARIANTS,
@@ -20,11 +22,8 @@ from audioset.frontend import (
     VGG16,
     VGGISH,
     YAMNET,
-    FrontendSpec,
-    log_mel,
-    n_patches,
-    slabs,
 )
+from audioset.frontend.spec import FrontendSpec
 from audioset.labels.labels import LabelSet
 from audioset.models.model import Prediction, join_predictions, patch_times
 from audioset.reports.plots import MAX_TICKS, N_COLUMNS, _columns, _panels, _reduced, plot_prediction

@@ -15,6 +15,7 @@ from processes import python_that
 from sounds import noise, sine, wav_bytes
 
 from audioset import Limits, Model
+from audioset.audio import child
 from audioset.errors import EngineError, UsageError
 from audioset.models.model import SLAB_PATCHES
 from audioset.runs import batch
@@ -155,7 +156,7 @@ def test_parts_of_a_file_follow_each_other(model: Model, tmp_path: Path) -> None
 
 
 def test_workers_are_renewed(model: Model, recordings: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch, "FILES_PER_WORKER", 2)
+    monkeypatch.setattr(child, "JOBS_PER_PROCESS", 2)
     results = list(tag_files(recordings, model, n_workers=1))
     assert [result.error for result in results] == [None] * len(recordings)
 

@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from audioset import assets, cli
-from audioset.models.published import NETWORKS
+from audioset.models.cards import NETWORKS
 from audioset.networks.ops import trace_shapes
 
 NAME = "yamnet.h5"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from audioset.models.published import network_shapes
+from audioset.models.cards import network_shapes
 from audioset.weights.model_folder import ModelCard, write_model_folder
 
 CARD = ModelCard(

@@ -9,7 +9,7 @@ from sounds import noise, sine, wav_bytes
 
 from audioset import load_model
 from audioset.errors import AssetError
-from audioset.models.published import load_weights
+from audioset.models.folders import load_weights
 from audioset.sounds.reading import read_collection
 from audioset.train.finetune.config import FinetuneConfig
 from audioset.train.finetune.finetune import finetune

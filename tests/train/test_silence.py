@@ -18,7 +18,7 @@ from audioset.calibration.fit import fit as fit_thresholds
 from audioset.dataset.features.clips import FeatureClip
 from audioset.dataset.features.folder import write
 from audioset.errors import AssetError
-from audioset.frontend import EFFICIENTAT, PANNS, VGGISH, YAMNET
+from audioset.frontend.published import EFFICIENTAT, PANNS, VGGISH, YAMNET
 from audioset.labels.labels import LabelSet
 from audioset.sounds.reading import read_collection
 from audioset.train.classifier.fit import Recipe, fit

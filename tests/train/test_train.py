@@ -10,7 +10,7 @@ import pytest
 from sounds import noise
 
 from audioset.errors import AudioError, MissingExtraError, UsageError
-from audioset.frontend import patches
+from audioset.frontend.cutting import patches
 
 torch = pytest.importorskip("torch")
 

@@ -15,7 +15,8 @@ from sounds import noise
 from audioset import load_model
 from audioset.errors import UsageError, WeightsError
 from audioset.files import write_atomically
-from audioset.models.published import MODELS, find_labels
+from audioset.models.cards import find_labels
+from audioset.models.published import MODELS
 from audioset.weights.keras_h5 import read_keras_h5
 from audioset.weights.model_folder import (
     CARD_NAME,

@@ -1,41 +1,41 @@
-"""What the processes that decode have in common: how they start, when they are stalled, a silent output, and limits.
+"""The process that decodes for this one: it may crash, hang or run out of memory, and costs no more than one job.
 
-Both sides are here. The parent starts a ``Child`` or a ``LineChild`` and looks at its ``StallClock``; the child takes
-its output with ``take_output`` and bounds itself with ``limit_memory`` and ``limit_cpu``.
+Both sides are here: the parent has a ``Child``, and the child's ``main`` calls ``serve``. The parent writes lines of
+JSON, first the settings and then one for each job. The child answers each job with messages, the last of which is of
+the kind ``done`` or ``failed``. A message is two lengths, that many bytes of JSON, and that many bytes of samples.
 """
 
 from __future__ import annotations
 
+import atexit
+import json
 import os
-import queue
-import re
 import signal
+import struct
 import subprocess
-import sys
-import sysconfig
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, BinaryIO
+from dataclasses import asdict, dataclass
+from typing import IO, Any
 
-from audioset.errors import EngineError
+import numpy as np
 
-READY = b'{"ready": true}\n'  # the first line of a child that answers in lines
+from audioset.audio.interpreter import child_environment, fill_standard_descriptors, find_interpreter
+from audioset.audio.limits import Limits
+from audioset.errors import AudioError, EngineError
+
+Message = tuple[dict[str, Any], memoryview]
+
+HEADER = struct.Struct("<II")
 START_S = 120.0  # in which a child has loaded its libraries
 N_STARTS = 2
+JOBS_PER_PROCESS = 2_000  # then a fresh process takes over, so that no decoder's leak adds up
 LOOK_EVERY_S = 0.1
 MOST_OF_A_LOOK_S = 1.0  # the parent may have been stopped since it last looked
 # Python 3.10 has no option that keeps the current folder out of sys.path; nothing is imported from it before this line.
 COMMAND = "import sys; sys.path[:] = filter(None, sys.path); from {module} import main; main()"
-INTERPRETER = re.compile(r"(python|pypy)[\d.]*w?t?(\.exe)?", re.IGNORECASE)
-# What makes Python read a file or import a module of its own before the command runs.
-NOT_INHERITED = frozenset(("PYTHONINSPECT", "PYTHONSTARTUP"))
-
-
-# ---- The parent's side
 
 
 @dataclass(frozen=True)
@@ -54,27 +54,157 @@ class Ending:
     is_stalled: bool
 
 
+def death(ending: Ending, limits: Limits) -> AudioError:
+    """What is said of a file whose decoding process ended."""
+    if ending.is_stalled:
+        return AudioError(
+            f"the decoder delivered nothing for {limits.worker_stall_s:g} s (--worker-stall-s) and was stopped. Likely "
+            "cause: a damaged file that sends the decoder round in circles, or a disk that does not answer",
+            code="timeout",
+        )
+    return AudioError(
+        f"the decoder process ended with {ending.cause}. Likely cause: a damaged file that crashes the decoder; all "
+        "other files go on",
+        code="worker_died",
+    )
+
+
 class Child:
-    """A process that runs ``main`` of a module of this package, with a pipe to its input and one from its output.
+    """A process that does one job after the other. It starts when it is first needed, and again after a crash.
+
+    One thread asks; any may close.
 
     Parameters
     ----------
     module : str
-    environment : mapping, optional
-        Variables beside those of this process.
-
-    Attributes
-    ----------
-    results : binary file
-        What the child writes.
-
-    Raises
-    ------
-    EngineError
-        With code ``worker``, if no process can be started.
+        Of this package; its ``main`` calls ``serve``.
+    limits : Limits
+        Memory of the process, and how long it may deliver nothing: see ``StallClock``.
+    settings : dict, optional
+        What it is told first, of JSON's types. Default: the limits.
+    explain : callable
+        What is said of a job whose process ended.
     """
 
-    def __init__(self, module: str, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        module: str,
+        limits: Limits,
+        settings: dict[str, Any] | None = None,
+        explain: Callable[[Ending, Limits], AudioError] = death,
+    ) -> None:
+        self._module = module
+        self._limits = limits
+        first = asdict(limits) if settings is None else settings
+        self._first_line = json.dumps([first, limits.worker_memory_mb, limits.worker_stall_s])
+        self._explain = explain
+        self._process: _Process | None = None
+        self._n_jobs = 0
+        self._is_closed = False
+
+    def ask(self, *job: Any) -> Generator[Message, None, None]:
+        """Give it a job: values of JSON's types, and paths, which it gets as absolute ones.
+
+        Yields
+        ------
+        Message
+            The last one is of the kind ``done``. Whoever does not wait for it ends the process.
+
+        Raises
+        ------
+        AudioError
+            The job failed, or the process ended.
+        EngineError
+            With code ``worker``, if it cannot start, or was closed.
+        """
+        process = self._ready()
+        process.send(json.dumps(job, default=_absolute))
+        is_done = False
+        try:
+            while not is_done:
+                fields, samples = self._next(process)
+                is_done = fields["kind"] in ("done", "failed")
+                if fields["kind"] == "failed":
+                    raise AudioError(fields["message"], code=fields["code"])
+                if fields["kind"] != "alive":
+                    yield fields, samples
+        finally:
+            if not is_done:
+                self._end()
+
+    def close(self) -> None:
+        """End the process now, whoever asks it."""
+        self._is_closed = True
+        self._end()
+
+    def _ready(self) -> _Process:
+        """The process if it can go on, or a new one."""
+        if self._process is not None and (self._n_jobs >= JOBS_PER_PROCESS or not self._process.is_alive):
+            self._end()
+        self._n_jobs += 1
+        return self._process or self._start()
+
+    def _start(self) -> _Process:
+        for _ in range(N_STARTS):
+            if self._is_closed:
+                raise _stopped()
+            process = self._process = _Process(self._module)
+            process.send(self._first_line)
+            if process.receive(START_S) is not None:
+                self._n_jobs = 1
+                return process
+            error = process.start_error()
+            self._end()
+        raise error
+
+    def _next(self, process: _Process) -> Message:
+        message = process.receive(self._limits.worker_stall_s)
+        if message is None:
+            raise _stopped() if self._is_closed else self._explain(process.wait(), self._limits)
+        return message
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.end()
+
+
+def _absolute(path: os.PathLike[str]) -> str:
+    """A process that is kept may have been started in another folder; links stay links."""
+    return os.path.abspath(path)  # noqa: PTH100
+
+
+def _stopped() -> EngineError:
+    return EngineError("the decoding process was stopped", code="worker")
+
+
+_idle: dict[tuple[int, str, Limits], list[Child]] = {}  # by the parent too, for a fork must not share them
+_lock = threading.Lock()
+
+
+@contextmanager
+def kept_child(module: str, limits: Limits) -> Iterator[Child]:
+    """A child that waits for a job, or a new one; it waits for the next job afterwards, until the parent ends."""
+    with _lock:
+        idle = _idle.setdefault((os.getpid(), module, limits), [])
+        child = idle.pop() if idle else Child(module, limits)
+    try:
+        yield child
+    finally:
+        idle.append(child)
+
+
+@atexit.register
+def _end_all() -> None:
+    for (parent, *_), children in list(_idle.items()):
+        while children and parent == os.getpid():
+            children.pop().close()
+
+
+class _Process:
+    """A running child, with a pipe to its input, one from its output, and a thread that stops it once it is stalled."""
+
+    def __init__(self, module: str) -> None:
         fill_standard_descriptors()
         self._interpreter = find_interpreter()
         self._is_stalled = False
@@ -84,19 +214,16 @@ class Child:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,  # for what Python says if it cannot start; take_output closes it
-                env=_child_environment(environment or {}),
+                env=child_environment(),
             )
         except OSError as error:
             raise EngineError(
                 f"the decoding process cannot start: {self._interpreter}: {error.strerror or error}", code="worker"
             ) from error
-        assert self._process.stdout is not None
-        self.results: IO[bytes] = self._process.stdout
-
-    @property
-    def pid(self) -> int:
-        """Its number."""
-        return self._process.pid
+        self._clock: StallClock | None = None  # while a message is awaited
+        self._is_awaited, self._is_ended = threading.Event(), threading.Event()
+        self._watcher = threading.Thread(target=self._watch, daemon=True, name="audioset-watch")
+        self._watcher.start()
 
     @property
     def is_alive(self) -> bool:
@@ -104,16 +231,30 @@ class Child:
         return self._process.poll() is None
 
     def send(self, line: str) -> None:
-        """Write a line to it; of one that is gone, ``results`` says so."""
+        """Write a line to it; of one that is gone, ``receive`` says so."""
         with suppress(OSError, ValueError):
             assert self._process.stdin is not None
             self._process.stdin.write(line.encode() + b"\n")
             self._process.stdin.flush()
 
-    def stop(self) -> None:
-        """End it, because it is stalled."""
-        self._is_stalled = True
-        self._process.kill()
+    def receive(self, stall_s: float) -> Message | None:
+        """Its next message, or None if it is gone; it is stopped if it says nothing for so long."""
+        self._clock = StallClock(self._process.pid, stall_s)
+        self._is_awaited.set()
+        try:
+            return read_message(self._process.stdout)
+        except (OSError, ValueError):  # end() was called
+            return None
+        finally:
+            self._is_awaited.clear()
+            self._clock = None
+
+    def _watch(self) -> None:
+        while self._is_awaited.wait() and not self._is_ended.wait(LOOK_EVERY_S):
+            clock = self._clock
+            if clock is not None and clock.has_run_out() and clock is self._clock:
+                self._is_stalled = True
+                self._process.kill()
 
     def wait(self) -> Ending:
         """Wait for its end, and say how it was."""
@@ -122,7 +263,8 @@ class Child:
         return Ending(f"signal {_signal_name(-status)}" if status < 0 else f"status {status}", is_stalled)
 
     def start_error(self) -> EngineError:
-        """Why it has ended before it was ready."""
+        """Why it was not ready: it has ended, or sends something else."""
+        self._process.kill()
         ending = self.wait()
         said = self._process.stderr.read().decode(errors="replace").strip() if self._process.stderr else ""
         how = f"did not answer within {START_S:g} s" if ending.is_stalled else f"ended with {ending.cause}"
@@ -132,17 +274,17 @@ class Child:
             code="worker",
         )
 
-    def close_pipes(self) -> None:
-        """Close what leads to it and from it."""
+    def end(self) -> None:
+        """End it now, and close what leads to it and from it."""
+        self._process.kill()
+        self._process.wait()
+        self._is_ended.set()
+        self._is_awaited.set()
+        self._watcher.join()
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             with suppress(OSError, ValueError):  # what was not yet written is not wanted any more
                 if pipe:
                     pipe.close()
-
-    def kill(self) -> None:
-        """End it now."""
-        self._process.kill()
-        self._process.wait()
 
 
 def _signal_name(number: int) -> str:
@@ -152,98 +294,26 @@ def _signal_name(number: int) -> str:
         return str(number)
 
 
-class LineChild:
-    """A child that answers each line with a line. It starts when it is first needed, and again after a crash.
-
-    While it works it may send empty lines, as signs of life. One thread asks; any may close.
-
-    Parameters
-    ----------
-    module : str
-        Its ``main`` reads a first line, says ``READY``, and then answers.
-    first_line : str
-    stall_s : float
-        A child that says nothing for so long is stopped: see ``StallClock``.
-    """
-
-    def __init__(self, module: str, first_line: str, stall_s: float) -> None:
-        self._module = module
-        self._first_line = first_line
-        self._stall_s = stall_s
-        self._child: Child | None = None
-        self._is_closed = False
-
-    def ask(self, line: str) -> bytes | Ending:
-        """The answer to a line; or how the child ended, if it gave none.
-
-        Raises
-        ------
-        EngineError
-            With code ``worker``, if it cannot start, or was closed.
-        """
-        child = self._child or self._start()
-        answer = _answer(child, line, self._stall_s)
-        if answer is not None:
-            return answer
-        ending = child.wait()
-        self._end()
-        return ending
-
-    def close(self) -> None:
-        """End the process now, whoever asks it."""
-        self._is_closed = True
-        self._end()
-
-    def _start(self) -> Child:
-        for n_starts in range(1, N_STARTS + 1):
-            if self._is_closed:
-                raise EngineError("the decoding process was stopped", code="worker")
-            child = self._child = Child(self._module)
-            if _answer(child, self._first_line, START_S) == READY:
-                return child
-            child.kill()
-            error = child.start_error()
-            self._end()
-            if n_starts == N_STARTS:
-                raise error
-        raise AssertionError("unreachable")
-
-    def _end(self) -> None:
-        child, self._child = self._child, None
-        if child is not None:
-            child.kill()
-            child.close_pipes()
+def write_message(pipe: IO[bytes], fields: dict[str, Any], samples: Any) -> None:
+    """Send one message; ``samples`` is bytes or a contiguous array."""
+    text = json.dumps(fields).encode()
+    payload = memoryview(samples).cast("B")
+    pipe.write(HEADER.pack(len(text), len(payload)))
+    pipe.write(text)
+    pipe.write(payload)
+    pipe.flush()
 
 
-def _answer(child: Child, line: str, stall_s: float) -> bytes | None:
-    """The next line that is not empty, or None if the child is gone before it is whole."""
-    child.send(line)
-    with watched(child, stall_s) as clock, suppress(OSError, ValueError):  # close() was called
-        while answer := child.results.readline():
-            clock.restart()
-            if answer.strip():
-                return answer if answer.endswith(b"\n") else None
-    return None
-
-
-@contextmanager
-def watched(child: Child, stall_s: float) -> Iterator[StallClock]:
-    """Stop the child once its clock has run out, while the block waits for it."""
-    clock, is_done = StallClock(child.pid, stall_s), threading.Event()
-
-    def watch() -> None:
-        while not is_done.wait(LOOK_EVERY_S):
-            if clock.has_run_out():
-                child.stop()
-                return
-
-    watcher = threading.Thread(target=watch, daemon=True, name="audioset-watch")
-    watcher.start()
-    try:
-        yield clock
-    finally:
-        is_done.set()
-        watcher.join()
+def read_message(pipe: Any) -> Message | None:
+    """Receive one message from a buffered pipe, or None where the other side is gone. Its samples may be written to."""
+    header = pipe.read(HEADER.size)
+    if len(header) < HEADER.size:
+        return None
+    n_text, n_payload = HEADER.unpack(header)
+    text, payload = pipe.read(n_text), np.empty(n_payload, np.uint8).data
+    if len(text) < n_text or pipe.readinto(payload) < n_payload:
+        return None
+    return json.loads(text), payload
 
 
 class StallClock:
@@ -258,27 +328,21 @@ class StallClock:
     pid : int
         Of the child.
     limit_s : float
-        After which it has run out.
+        After which it has run out, from the first look on.
     """
 
     def __init__(self, pid: int, limit_s: float) -> None:
         self._pid = pid
         self._limit_s = limit_s
-        self._is_restarted = True
-        self._stalled_s = self._looked_at = 0.0
+        self._stalled_s = 0.0
+        self._looked_at: float | None = None
         self._waited_s: float | None = None
-
-    def restart(self) -> None:
-        """Begin again: the child has delivered something, or was given work. Any thread may say so."""
-        self._is_restarted = True
 
     def has_run_out(self) -> bool:
         """Look; one thread does so, several times a second."""
         now = time.monotonic()
-        if self._is_restarted:
-            self._is_restarted = False
-            self._stalled_s, self._looked_at, self._waited_s = 0.0, now, None
-            return False
+        if self._looked_at is None:
+            self._looked_at = now
         passed_s = now - self._looked_at
         if passed_s < LOOK_EVERY_S:
             return False
@@ -287,7 +351,7 @@ class StallClock:
         starved_s = waited_s - self._waited_s if waited_s is not None and self._waited_s is not None else 0.0
         self._stalled_s = max(0.0, self._stalled_s + min(passed_s, MOST_OF_A_LOOK_S) - starved_s)
         self._looked_at, self._waited_s = now, waited_s
-        return self._stalled_s >= self._limit_s and not self._is_restarted
+        return self._stalled_s >= self._limit_s
 
 
 def _waited_s(pid: int) -> float | None:
@@ -303,126 +367,3 @@ def _waited_s(pid: int) -> float | None:
 def _read_waited_ns(path: str) -> int:
     with open(path, "rb") as file:  # noqa: PTH123 - as above
         return int(file.read().split()[1])
-
-
-def find_interpreter() -> str:
-    """Python's program: ``sys.executable``, but where an application brings Python and that is the application.
-
-    Raises
-    ------
-    EngineError
-        With code ``worker``, if there is none.
-    """
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    folders = [
-        Path(folder) / name
-        for folder in (sys.prefix, sys.exec_prefix, sys.base_prefix)
-        for name in (("", "Scripts") if sys.platform == "win32" else ("bin",))
-    ]
-    folders.append(Path(sysconfig.get_config_var("BINDIR") or sys.prefix))
-    suffix = ".exe" if sys.platform == "win32" else ""
-    names = [f"{name}{suffix}" for name in (f"python{version}", "python3", "python")]
-    known = [sys.executable, getattr(sys, "_base_executable", None)]
-    candidates: list[str] = [*filter(None, known), *(str(folder / name) for folder in folders for name in names)]
-    for path in candidates:
-        if INTERPRETER.fullmatch(os.path.basename(path)) and os.access(path, os.X_OK):  # noqa: PTH119
-            return path
-    raise EngineError(
-        "decoding needs a process of its own, and there is no Python to start it: sys.executable is "
-        f"{sys.executable!r}, and there is none in {', '.join(dict.fromkeys(map(str, folders)))}. Likely cause: Python "
-        f"runs inside another program. Next step: set sys.executable to the path of Python {version}, or use "
-        "model.predict_file",
-        code="worker",
-    )
-
-
-def _child_environment(extra: Mapping[str, str]) -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
-    return {**inherited, **extra, "PYTHONPATH": os.pathsep.join(_import_path()), "PYTHONSAFEPATH": "1"}
-
-
-def _import_path() -> list[str]:
-    """Where a child imports from: where this process does, but not the current folder nor that of the main script.
-
-    If this package itself is in one of these, that folder comes last, so that no file in it hides a module.
-    """
-    package = str(Path(__file__).parents[2])
-    script = getattr(sys.modules.get("__main__"), "__file__", None)
-    unwanted = {_real(os.path.dirname(script))} if script else set()  # noqa: PTH120
-    with suppress(OSError):  # it was deleted
-        unwanted.add(_real(os.getcwd()))  # noqa: PTH109
-    wanted = [os.path.abspath(path) for path in sys.path if path and _real(path) not in unwanted]  # noqa: PTH100
-    return wanted if package in wanted else [*wanted, package]
-
-
-def _real(path: str) -> str:
-    return os.path.normcase(os.path.realpath(path))
-
-
-def fill_standard_descriptors() -> None:
-    """Open the null device as each of the descriptors 0, 1 and 2 that is closed, for reading: writing still fails.
-
-    Otherwise the next file or pipe would get that number, and whatever prints would write into it.
-    """
-    with suppress(OSError):
-        while (descriptor := os.open(os.devnull, os.O_RDONLY)) <= 2:
-            os.set_inheritable(descriptor, True)
-        os.close(descriptor)
-
-
-# ---- The child's side
-
-
-def take_output() -> BinaryIO:
-    """The pipe to the parent, taken from standard output.
-
-    Standard output and error lead nowhere after that, because native libraries write to both. Ctrl-C is left to
-    the parent.
-    """
-    pipe = os.fdopen(os.dup(1), "wb")
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 1)
-    os.dup2(nothing, 2)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return pipe
-
-
-def parent_lines() -> queue.SimpleQueue[str]:
-    """The parent's lines; the process ends when the parent is gone, whatever it is doing."""
-    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-
-    def read() -> None:
-        for line in sys.stdin:
-            lines.put(line)
-        os._exit(0)
-
-    threading.Thread(target=read, daemon=True).start()
-    return lines
-
-
-def limit_memory(n_mib: int) -> None:
-    """Allow this process so much address space, and no core file. Without effect on Windows."""
-    if sys.platform == "win32":
-        return
-    import resource
-
-    _lower_limit(resource.RLIMIT_CORE, 0)
-    _lower_limit(resource.RLIMIT_AS, n_mib << 20)
-
-
-def limit_cpu(seconds: float) -> None:
-    """Allow this process so much more processor time; the kernel ends it after that. Without effect on Windows."""
-    if sys.platform == "win32":
-        return
-    import resource
-
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    _lower_limit(resource.RLIMIT_CPU, int(usage.ru_utime + usage.ru_stime + seconds) + 1)
-
-
-def _lower_limit(kind: int, value: int) -> None:
-    import resource
-
-    _, hard = resource.getrlimit(kind)
-    with suppress(ValueError, OSError):  # macOS has no limit on address space; the parent's clock still holds
-        resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))

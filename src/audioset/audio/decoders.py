@@ -16,10 +16,9 @@ from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
+from audioset.arrays import Array
 from audioset.audio.containers import OPEN_SIZES, Container, find_tags, wav_format_tag
 from audioset.errors import AudioError
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 BLOCK_FRAMES = 32_768  # smaller blocks pay for more calls, larger ones fall out of the cache
 

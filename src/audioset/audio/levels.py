@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 import numpy as np
 
+from audioset.arrays import Array
 from audioset.errors import AudioWarning
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 FULL_SCALE = {np.dtype(np.int16): 2.0**15, np.dtype(np.int32): 2.0**31}
 

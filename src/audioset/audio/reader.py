@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, Union
 
 import numpy as np
 
+from audioset.arrays import Array
 from audioset.audio.containers import (
     Container,
     FileFrom,
@@ -27,14 +28,7 @@ from audioset.audio.containers import (
     with_open_length,
     with_plain_head,
 )
-from audioset.audio.decoders import (
-    Array,
-    Decoder,
-    FFmpegDecoder,
-    SoundFileDecoder,
-    damage,
-    shortfall,
-)
+from audioset.audio.decoders import Decoder, FFmpegDecoder, SoundFileDecoder, damage, shortfall
 from audioset.audio.limits import Limits
 from audioset.audio.resampling import resample_blocks
 from audioset.errors import AudioError

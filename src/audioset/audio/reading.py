@@ -8,19 +8,17 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
 from audioset.arguments import check_type
-from audioset.audio.decoders import Array
+from audioset.arrays import Array, FloatArray
 from audioset.audio.levels import FULL_SCALE, LevelCheck, warn_of_levels
 from audioset.audio.limits import LIMITS, Limits
 from audioset.audio.reader import AudioReader, AudioSource
 from audioset.audio.resampling import resample_blocks
 from audioset.errors import AudioError, UsageError
-
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
 logger = logging.getLogger(__name__)
 

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import numpy as np
-
 from audioset.arguments import check_number
-
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
+from audioset.arrays import FloatArray
 
 RESAMPLER_QUALITY = "HQ"  # soxr's; scores move with the resampler, so it is pinned
 RATES_HZ = (1, 10_000_000)  # beyond these the resampler takes all memory, or never ends

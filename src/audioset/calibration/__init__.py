@@ -8,13 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from audioset.arrays import Array, FloatArray
 from audioset.calibration.score_maps import ScoreMap, map_from_record
 from audioset.errors import UsageError, WeightsError
 from audioset.labels.events import EventSettings, LabelThreshold
 from audioset.labels.labels import LabelSet
-
-Array = np.ndarray[Any, Any]
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
 VERSION = 1
 FIELDS = {"version", "thresholds", "maps", "made_from"}

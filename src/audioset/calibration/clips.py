@@ -7,18 +7,14 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from audioset.arrays import Array, BoolArray, FloatArray
 from audioset.errors import DataError, UsageError
 from audioset.labels.labels import LabelSet
 from audioset.labels.tables import Table, TableRow, read_table
 from audioset.text import has_bytes, shown
-
-Array = np.ndarray[Any, Any]
-BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
 MIN_OVERLAP = 0.5  # of the patch or of the sound, whichever is shorter
 POOLS: dict[str, Callable[[FloatArray], FloatArray]] = {

@@ -13,15 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from audioset.arrays import Array, BoolArray, FloatArray
 from audioset.calibration import Calibration
 from audioset.calibration.score_maps import FITS, ScoreMap
 from audioset.errors import UsageError
 from audioset.labels.events import EventSettings
 from audioset.labels.labels import LabelSet
-
-Array = np.ndarray[Any, Any]
-BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
 SEED = 0
 N_BINS = 10  # of the expected calibration error

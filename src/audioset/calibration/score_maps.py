@@ -9,10 +9,8 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from audioset.arrays import BoolArray, RealArray
 from audioset.errors import UsageError, WeightsError
-
-FloatArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
-BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 
 SMALLEST = 1e-7  # scores are kept so far from 0 and 1: their logits stay finite; next to 1, float32 has no finer steps
 MAX_STEPS = 100
@@ -27,7 +25,7 @@ class ScoreMap(Protocol):
 
     kind: ClassVar[str]
 
-    def __call__(self, scores: FloatArray) -> FloatArray:
+    def __call__(self, scores: RealArray) -> RealArray:
         """Map scores of any shape; float64."""
         ...
 
@@ -58,7 +56,7 @@ class PlattMap:
         if not (0 < self.slope < math.inf and math.isfinite(self.offset)):
             raise UsageError(f"slope is {self.slope} and offset {self.offset}; expected finite numbers, the slope > 0")
 
-    def __call__(self, scores: FloatArray) -> FloatArray:
+    def __call__(self, scores: RealArray) -> RealArray:
         """Map scores of any shape; float64."""
         return _sigmoid(self.slope * _logit(scores) + self.offset)
 
@@ -98,9 +96,9 @@ class IsotonicMap:
     def __repr__(self) -> str:
         return f"<IsotonicMap of {len(self.scores)} breakpoints>"
 
-    def __call__(self, scores: FloatArray) -> FloatArray:
+    def __call__(self, scores: RealArray) -> RealArray:
         """Map scores of any shape; float64."""
-        mapped: FloatArray = np.interp(scores, self.scores, self.values)
+        mapped: RealArray = np.interp(scores, self.scores, self.values)
         return np.clip(mapped, self.values[0], self.values[-1])  # interpolation may miss the ends by a rounding
 
     def to_record(self) -> dict[str, Any]:
@@ -108,7 +106,7 @@ class IsotonicMap:
         return {"kind": self.kind, "scores": list(self.scores), "values": list(self.values)}
 
 
-def fit_platt(scores: FloatArray, is_positive: BoolArray) -> PlattMap | None:
+def fit_platt(scores: RealArray, is_positive: BoolArray) -> PlattMap | None:
     """Fit a sigmoid by Newton's method, to targets that are drawn a little towards the middle.
 
     Parameters
@@ -155,7 +153,7 @@ def fit_platt(scores: FloatArray, is_positive: BoolArray) -> PlattMap | None:
     raise UsageError(f"Platt's sigmoid is not found in {MAX_STEPS} steps. Next step: --map isotonic, or none")
 
 
-def fit_isotonic(scores: FloatArray, is_positive: BoolArray) -> IsotonicMap | None:
+def fit_isotonic(scores: RealArray, is_positive: BoolArray) -> IsotonicMap | None:
     """Fit the map that never falls and has the lowest squared error, by pooling neighbours.
 
     Parameters
@@ -214,8 +212,8 @@ def map_from_record(record: Any) -> ScoreMap:
 
 
 def _downhill(
-    parameters: FloatArray, step: FloatArray, gradient: FloatArray, features: FloatArray, targets: FloatArray
-) -> FloatArray:
+    parameters: RealArray, step: RealArray, gradient: RealArray, features: RealArray, targets: RealArray
+) -> RealArray:
     """Take Newton's step, halved until the loss falls as much as its slope promises a small part of."""
     loss, size = _loss(parameters, features, targets), 1.0
     most = loss + ROUNDING * max(1.0, loss)
@@ -227,7 +225,7 @@ def _downhill(
     return parameters - step
 
 
-def _loss(parameters: FloatArray, features: FloatArray, targets: FloatArray) -> float:
+def _loss(parameters: RealArray, features: RealArray, targets: RealArray) -> float:
     logits = parameters @ features
     return float((np.logaddexp(0, logits) - targets * logits).sum())
 
@@ -250,15 +248,15 @@ def _thinned(stops: Sequence[int], n_clips: Any) -> list[int]:
     return [stops[index] for index in np.unique(np.searchsorted(n_before, wanted))]
 
 
-def _logit(scores: FloatArray) -> FloatArray:
+def _logit(scores: RealArray) -> RealArray:
     inside = np.clip(np.asarray(scores, np.float64), SMALLEST, 1 - SMALLEST)
-    logits: FloatArray = np.log(inside) - np.log1p(-inside)
+    logits: RealArray = np.log(inside) - np.log1p(-inside)
     return logits
 
 
-def _sigmoid(logits: FloatArray) -> FloatArray:
+def _sigmoid(logits: RealArray) -> RealArray:
     small = np.exp(-np.abs(logits))
-    chances: FloatArray = np.where(logits >= 0, 1, small) / (1 + small)
+    chances: RealArray = np.where(logits >= 0, 1, small) / (1 + small)
     return chances
 
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 import click
 
 from audioset import __version__
-from audioset.audio.child import fill_standard_descriptors
+from audioset.audio.interpreter import fill_standard_descriptors
 from audioset.cli.echo import echo
 from audioset.cli.lazy import LazyGroup
 from audioset.errors import AudioSetError, OutputError, plain

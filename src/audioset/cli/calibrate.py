@@ -95,7 +95,8 @@ def calibrate(labels: Path, **options: Any) -> int:
     from audioset.calibration.clips import gather_clips, read_label_table
     from audioset.calibration.fit import Recipe, fit
     from audioset.files import explain_os_errors
-    from audioset.models.published import copy_model, find_labels, prepare_model
+    from audioset.models.cards import find_labels
+    from audioset.models.folders import copy_model, prepare_model
 
     limits = take_limits(options)
     recipe = Recipe(*(options[name] for name in ("map", "min_precision", "min_positives", "n_folds")))

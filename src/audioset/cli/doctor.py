@@ -53,12 +53,11 @@ def _machine() -> dict[str, Any]:
 
 
 def _engines() -> dict[str, Any]:
-    from audioset.executors.openvino import import_openvino
+    from audioset.executors.openvino import import_openvino, openvino_core
 
-    openvino = import_openvino()
-    core = openvino.Core()
+    core = openvino_core()
     engines = {
-        "openvino": openvino.__version__.split("-")[0],
+        "openvino": import_openvino().__version__.split("-")[0],
         "processor": core.get_property("CPU", "FULL_DEVICE_NAME"),
         "processor features": " ".join(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
     }

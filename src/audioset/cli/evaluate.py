@@ -277,7 +277,8 @@ def _check_source(model: str | None, options: dict[str, Any]) -> str:
 
 def _load(name: str | None, options: dict[str, Any]) -> Model:
     """The model, if it has scores: those that only embed are refused before they are compiled."""
-    from audioset.models.published import find_labels, prepare_model
+    from audioset.models.cards import find_labels
+    from audioset.models.folders import prepare_model
 
     card, _ = prepare_model(str(name), options["weights"])
     if not len(find_labels(card)):

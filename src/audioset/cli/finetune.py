@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 
-from audioset.allocator import keep_freed_memory
 from audioset.cli.echo import echo
 from audioset.cli.options import hold_folder
 from audioset.cli.sound_options import export_given, read_given, with_exports, with_sounds
 from audioset.cli.train_options import given, with_settings
+from audioset.concurrency import keep_freed_memory
 from audioset.train.finetune.config import FinetuneConfig, read_finetune_config
 
 

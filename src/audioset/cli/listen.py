@@ -20,7 +20,7 @@ from audioset.formats.table import clock
 from audioset.stopping import ASKING
 
 if TYPE_CHECKING:
-    from audioset.audio.decoders import Array
+    from audioset.arrays import Array
     from audioset.cli.view import EventFinder, View
     from audioset.models.model import Prediction
     from audioset.models.stream import Stream

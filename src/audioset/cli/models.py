@@ -59,8 +59,9 @@ def info(name: str, as_json: bool) -> None:
 def pull(names: tuple[str, ...]) -> None:
     """Fetch the weights of the models NAMES, if they are not on this machine, and convert them."""
     from audioset.cache import cache_folder
+    from audioset.models.folders import prepare_graph, prepare_model
     from audioset.models.model import make_engine
-    from audioset.models.published import bundled_models, find_model, prepare_graph, prepare_model
+    from audioset.models.published import bundled_models, find_model
 
     for name in names:
         if name not in bundled_models():
@@ -155,7 +156,7 @@ def _verify_bundled(name: str) -> bool:
 
 
 def _bundled_record(name: str, folder: Path) -> dict[str, Any]:
-    from audioset.models.published import FRONTENDS, network_shapes
+    from audioset.models.cards import FRONTENDS, network_shapes
     from audioset.weights.model_folder import WEIGHTS_NAME, read_card
 
     card, path = read_card(folder), folder / WEIGHTS_NAME
@@ -179,7 +180,8 @@ def _bundled_record(name: str, folder: Path) -> dict[str, Any]:
 
 def _record(name: str) -> dict[str, Any]:
     from audioset.assets import ASSETS, find_asset, is_published
-    from audioset.models.published import FRONTENDS, bundled_models, find_model
+    from audioset.models.cards import FRONTENDS
+    from audioset.models.published import bundled_models, find_model
 
     if name in bundled_models():
         return _bundled_record(name, bundled_models()[name])

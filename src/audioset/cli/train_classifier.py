@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from audioset.allocator import keep_freed_memory
 from audioset.cli.echo import echo
 from audioset.cli.options import hold_folder
 from audioset.cli.sound_options import export_given, read_given, with_exports, with_sounds
+from audioset.concurrency import keep_freed_memory
 
 if TYPE_CHECKING:
     from audioset.sounds.collection import Collection

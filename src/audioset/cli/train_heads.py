@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from audioset.allocator import keep_freed_memory
 from audioset.cli.echo import echo
 from audioset.cli.options import hold_folder
 from audioset.cli.train_options import given, with_settings
+from audioset.concurrency import keep_freed_memory
 from audioset.files import is_file
 from audioset.train.heads.config import TrainConfig, read_config
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,18 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from audioset.dataset.download.adopt import NAMES
+from audioset.arrays import Array, BoolArray, FloatArray, IndexArray
 from audioset.dataset.download.clips import Key
+from audioset.dataset.lists.clip_names import OWN_NAME, clip_names
 from audioset.errors import DataError, UsageError
 from audioset.labels.labels import LabelSet
 
-Array = np.ndarray[Any, np.dtype[Any]]
-BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
-IndexArray = np.ndarray[Any, np.dtype[np.intp]]
-
-CLIP_NAME = re.compile(r"(?P<video_id>[\w-]{11})_(?P<start_ms>\d+)_(?P<end_ms>\d+)", re.ASCII)
-SUFFIXES = re.compile(r"(\.[a-z]\w*)+$", re.IGNORECASE)  # of files; the dot in "x_30.000" begins none
 NOT_THERE = -1
 NO_SCORES = "no_scores"
 
@@ -81,10 +74,12 @@ class Targets:
         for name in (clip_id, os.path.normpath(clip_id)):
             if name in self._rows:
                 return self._rows[name]
-        stem = SUFFIXES.sub("", PurePath(clip_id).name)
-        for match in filter(None, (pattern.fullmatch(stem) for pattern in NAMES)):
-            wanted = match.groupdict()
-            rows = [row for key, row in self._rows_of_videos.get(wanted.pop("video_id"), ()) if _fits(key, wanted)]
+        for name_of_clip in clip_names(PurePath(clip_id).name):
+            rows = [
+                row
+                for key, row in self._rows_of_videos.get(name_of_clip.video_id, ())
+                if name_of_clip.start_ms in (None, key.start_ms)
+            ]
             if len(rows) == 1:
                 return rows[0]
         return NOT_THERE
@@ -96,7 +91,7 @@ class Targets:
     @cached_property
     def _rows_of_videos(self) -> Mapping[str, list[tuple[Key, int]]]:
         found = defaultdict(list)
-        for row, match in enumerate(map(CLIP_NAME.fullmatch, self.names)):
+        for row, match in enumerate(map(OWN_NAME.fullmatch, self.names)):
             if match:
                 key = Key(match["video_id"], int(match["start_ms"]), int(match["end_ms"]))
                 found[key.video_id].append((key, row))
@@ -193,15 +188,7 @@ class ScoredClips:
 
 
 def join(scores: Scores, targets: Targets) -> ScoredClips:
-    """Bring scores and labels together.
-
-    Raises
-    ------
-    UsageError
-        No clip, or no label, is in both.
-    DataError
-        A clip has two rows of scores.
-    """
+    """Bring scores and labels together."""
     labels = shared_labels([targets.labels, scores.labels], [targets.source, scores.name])
     rows = locate(scores, targets)
     found = np.flatnonzero(rows != NOT_THERE)
@@ -228,17 +215,7 @@ def join(scores: Scores, targets: Targets) -> ScoredClips:
 
 
 def locate(scores: Scores, targets: Targets) -> IndexArray:
-    """Row in the targets of each clip that has scores, -1 where there is none.
-
-    Returns
-    -------
-    ndarray, shape (n_clips,), intp
-
-    Raises
-    ------
-    DataError
-        Two rows of scores are of one clip.
-    """
+    """Row in the targets of each clip that has scores, -1 where there is none."""
     rows = np.array([targets.find(clip_id) for clip_id in scores.clip_ids], np.intp)
     found = rows[rows != NOT_THERE]
     counts = np.bincount(found, minlength=len(targets.names))
@@ -253,13 +230,7 @@ def locate(scores: Scores, targets: Targets) -> IndexArray:
 
 
 def shared_labels(sets: Sequence[LabelSet], sources: Sequence[str]) -> LabelSet:
-    """The labels that all sets have, in the order of the first.
-
-    Raises
-    ------
-    UsageError
-        If there are none.
-    """
+    """The labels that all sets have, in the order of the first."""
     common = frozenset.intersection(*(frozenset(labels.ids) for labels in sets))
     if not common:
         shown = "; ".join(
@@ -310,9 +281,3 @@ def first_repeated(names: Iterable[str]) -> str | None:
 def _difference(labels: LabelSet, shared: LabelSet) -> tuple[str, ...]:
     has = frozenset(shared.ids)
     return tuple(label_id for label_id in labels.ids if label_id not in has)
-
-
-def _fits(key: Key, wanted: Mapping[str, str]) -> bool:
-    """Whether a clip begins where a name says, if it does."""
-    in_ms = {"start_s": 1000, "start_ms": 1}
-    return all(round(float(wanted[name]) * factor) == key.start_ms for name, factor in in_ms.items() if name in wanted)

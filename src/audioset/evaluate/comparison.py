@@ -10,22 +10,10 @@ from typing import Any
 import numpy as np
 
 from audioset import __version__
+from audioset.arrays import Array, BoolArray, FloatArray, IndexArray
 from audioset.dataset.download.clips import names_digest
 from audioset.errors import UsageError
-from audioset.evaluate.clips import (
-    NOT_THERE,
-    Array,
-    BoolArray,
-    FloatArray,
-    IndexArray,
-    Scores,
-    Targets,
-    columns,
-    locate,
-    no_shared_clips,
-    shared_labels,
-    take,
-)
+from audioset.evaluate.clips import NOT_THERE, Scores, Targets, columns, locate, no_shared_clips, shared_labels, take
 from audioset.evaluate.evaluation import EvaluationSettings
 from audioset.evaluate.storage import ScoreFile
 from audioset.labels.labels import LabelSet

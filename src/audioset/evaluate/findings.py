@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from audioset.evaluate.clips import BoolArray, FloatArray
+from audioset.arrays import BoolArray, FloatArray
 from audioset.labels.labels import LabelSet
 from audioset.labels.ontology import Ontology
 from audioset.metrics import mean_defined
@@ -25,28 +25,17 @@ PARTS = ("holdout", "eval")  # of the clips of a training run that are measured
 
 @dataclass(frozen=True)
 class Confusion:
-    """Clips with one label in which another class, which they do not have, is heard instead.
+    """Clips with one label in which another class, which they do not have, is heard instead."""
 
-    Attributes
-    ----------
-    label_id, label : str
-        What the clips have.
-    other_id, other : str
-        What scores highest among all that they do not have, and higher than the label.
-    n_clips : int
-        How many such clips there are.
-    share : float
-        Of the clips with the label, (0, 1].
-    relation : str
-        ``"above"`` if the other class is above the label in the ontology, ``"below"`` if it is below, else ``""``.
-    """
-
+    # label_id, label: what the clips have
     label_id: str
     label: str
+    # other_id, other: what scores highest among all that they do not have, and higher than the label
     other_id: str
     other: str
-    n_clips: int
-    share: float
+    n_clips: int  # how many such clips there are
+    share: float  # of the clips with the label, (0, 1]
+    # ``"above"`` if the other class is above the label in the ontology, ``"below"`` if it is below, else ``""``
     relation: str
 
 
@@ -54,42 +43,23 @@ class Confusion:
 class Reliability:
     """Whether a score is the share of clips that have the label, over all pairs of clip and class.
 
-    Attributes
-    ----------
-    n_pairs : tuple of int
-        In each of ten bins of equal width, from 0 to 1.
-    mean_scores, shares : tuple of float or None
-        Mean score of a bin, and the share of its pairs in which the clip has the label; None for an empty bin.
-    calibration_error : float
-        ECE: mean distance between the two over all pairs, in [0, 1]. As most scores are near 0, so is this.
-    calibration_error_of_classes : float
-        Mean over the classes with positives of the same distance within the class.
-
     Source: Naeini, Cooper and Hauskrecht, AAAI 2015.
     """
 
-    n_pairs: tuple[int, ...]
+    n_pairs: tuple[int, ...]  # in each of ten bins of equal width, from 0 to 1
+    # mean_scores, shares: mean score of a bin, and the share of its pairs in which the clip has the label; None for an
+    # empty bin
     mean_scores: tuple[float | None, ...]
     shares: tuple[float | None, ...]
+    # ECE: mean distance between the two over all pairs, in [0, 1]. As most scores are near 0, so is this.
     calibration_error: float
-    calibration_error_of_classes: float
+    calibration_error_of_classes: float  # mean over the classes with positives of the same distance within the class
 
 
 def find_confusions(scores: FloatArray, targets: BoolArray, labels: LabelSet) -> list[Confusion]:
     """The most frequent confusions, the most frequent first.
 
     A clip counts for each of its labels that scores lower than the highest class that it does not have.
-
-    Parameters
-    ----------
-    scores : ndarray, shape (n_clips, n_classes), float32
-    targets : ndarray, shape (n_clips, n_classes), bool
-    labels : LabelSet
-
-    Returns
-    -------
-    list of Confusion
-        At most a hundred.
     """
     has_others = np.logical_not(targets.all(axis=1))
     if len(labels) < 2 or not has_others.any():
@@ -114,13 +84,7 @@ def find_confusions(scores: FloatArray, targets: BoolArray, labels: LabelSet) ->
 
 
 def measure_reliability(scores: FloatArray, targets: BoolArray) -> Reliability | None:
-    """How far scores and shares are apart; None for scores that are no probabilities.
-
-    Parameters
-    ----------
-    scores : ndarray, shape (n_clips, n_classes), float32
-    targets : ndarray, shape (n_clips, n_classes), bool
-    """
+    """How far scores and shares are apart; None for scores that are no probabilities."""
     if scores.min() < 0 or scores.max() > 1:
         return None
     n_classes = scores.shape[1]
@@ -143,18 +107,7 @@ def measure_reliability(scores: FloatArray, targets: BoolArray) -> Reliability |
 
 
 def read_curves(folder: Path | None) -> list[dict[str, Any]]:
-    """Measurements of a training run: for each line the iteration and, where they are, loss and mAP of the parts.
-
-    Parameters
-    ----------
-    folder : Path or None
-        Of the model. Lines of ``metrics.jsonl`` that cannot be read are left out.
-
-    Returns
-    -------
-    list of dict
-        With ``iteration`` and any of ``loss``, ``holdout`` and ``eval``.
-    """
+    """Measurements of a training run: for each line the iteration and, where they are, loss and mAP of the parts."""
     path = folder and folder / CURVES_NAME
     if not path or not path.is_file():
         return []

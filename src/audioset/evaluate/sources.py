@@ -10,19 +10,21 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from audioset.arrays import Array, FloatArray
 from audioset.calibration.clips import read_label_table
 from audioset.dataset.download.clips import Key
 from audioset.dataset.download.download import PARTIAL_FOLDER
 from audioset.dataset.download.ledger import LEDGER_NAME
 from audioset.dataset.features.reading import ClipArrays
+from audioset.dataset.lists.clip_names import OWN_NAME
 from audioset.dataset.lists.published import segments_path
 from audioset.dataset.lists.segments import SegmentList, begins_as_list, read_segments
 from audioset.errors import DataError, NoInputError, UsageError
-from audioset.evaluate.clips import CLIP_NAME, NOT_THERE, Array, FloatArray, Scores, Targets
+from audioset.evaluate.clips import NOT_THERE, Scores, Targets
 from audioset.files import is_folder
 from audioset.folders import find_recordings
 from audioset.labels.labels import LabelSet
-from audioset.models.published import digest_weights
+from audioset.models.folders import digest_weights
 from audioset.weights.model_folder import ModelCard
 
 if TYPE_CHECKING:
@@ -221,7 +223,7 @@ def find_audio(folder: str | os.PathLike[str], targets: Targets) -> tuple[dict[s
     folder = Path(folder)
     if not is_folder(folder):
         raise NoInputError(f"{folder} is no folder. Next step: name the one with the recordings")
-    is_table = not all(map(CLIP_NAME.fullmatch, targets.names))
+    is_table = not all(map(OWN_NAME.fullmatch, targets.names))
     by_path = (
         {name: path for name, path in find_recordings(targets.names, folder).items() if path.is_file()}
         if is_table
@@ -238,18 +240,7 @@ def find_audio(folder: str | os.PathLike[str], targets: Targets) -> tuple[dict[s
 
 
 def describe_model(name: str, card: ModelCard, folder: Path, **settings: Any) -> dict[str, Any]:
-    """Where a model comes from and how it ran, for records.
-
-    Parameters
-    ----------
-    name : str
-        As it was asked for.
-    card : ModelCard
-    folder : Path
-        With its weights, whose digest tells one training of a network from another.
-    **settings
-        Such as ``engine`` and ``precision``.
-    """
+    """Where a model comes from and how it ran, for records; the weights' digest tells trainings apart."""
     return {"name": name, **settings, "weights_digest": digest_weights(card, folder), "card": asdict(card)}
 
 
@@ -266,7 +257,7 @@ def count_training_clips(paths: Iterable[str | os.PathLike[str]]) -> dict[str, i
 
 def _files_by_path(folder: Path, targets: Targets) -> dict[str, Path]:
     """Recordings where a table says; none for a list, which names clips."""
-    if all(map(CLIP_NAME.fullmatch, targets.names)):
+    if all(map(OWN_NAME.fullmatch, targets.names)):
         return {}
     return {name: path for name, path in find_recordings(targets.names, folder).items() if path.is_file()}
 

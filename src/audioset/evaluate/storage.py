@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from audioset.arrays import Array
 from audioset.errors import DataError, NoInputError
-from audioset.evaluate.clips import Array, ScoredClips, Scores, Targets
+from audioset.evaluate.clips import ScoredClips, Scores, Targets
 from audioset.evaluate.evaluation import CARD_NAME
 from audioset.files import check_regular, is_file, is_folder, output_file, read_input
 from audioset.labels.labels import NAMES as LABEL_SETS

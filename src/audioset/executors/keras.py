@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
+from audioset.arrays import FloatArray
 from audioset.errors import EngineError, MissingExtraError
 from audioset.networks.ops import (
     AXES,
@@ -31,8 +30,6 @@ except ImportError as error:
         "environment variable KERAS_BACKEND to one that is here (torch, jax, tensorflow)"
     ) from error
 from keras import layers
-
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
 MAPS = "channels_last"
 

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from audioset.arrays import Array, FloatArray
 from audioset.networks.ops import (
     AXES,
     BATCH_NORM_MOMENTUM,
@@ -22,7 +23,6 @@ from audioset.networks.ops import (
     input_names,
 )
 
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 Shape = Sequence[str | int | None]  # of a value: a name or None stands for a size that is free
 
 OPSET = 17
@@ -42,7 +42,7 @@ class OnnxGraph:
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
-        self.constants: dict[str, np.ndarray[Any, Any]] = {}
+        self.constants: dict[str, Array] = {}
         self.uses: Counter[str] = Counter()
 
     def node(self, kind: str, *inputs: str, output: str, **attributes: Any) -> str:
@@ -52,7 +52,7 @@ class OnnxGraph:
         self.nodes.append(helper.make_node(kind, list(inputs), [output], name=output, **attributes))
         return output
 
-    def constant(self, name: str, value: np.ndarray[Any, Any]) -> str:
+    def constant(self, name: str, value: Array) -> str:
         """Add a constant, and return its name."""
         self.constants[name] = value
         return name

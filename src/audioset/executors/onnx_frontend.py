@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from audioset.arrays import FloatArray, RealArray
 from audioset.errors import UsageError
 from audioset.executors.onnx import OnnxGraph, OnnxOps, add_network
-from audioset.frontend import FrontendSpec, constants
+from audioset.frontend.log_mel import constants
+from audioset.frontend.spec import FrontendSpec
 from audioset.labels.labels import LabelSet
 from audioset.networks.ops import Network, input_names
-
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
-RealArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
 
 INPUT = "waveform"
 LOG_MEL = "log_mel"
@@ -162,7 +161,7 @@ class OnnxFrontend:
         return self._gather_runs("patches", log_mel, starts, rows, axis=0)
 
     def waveforms(self, patches: str, *, beside_patches: bool) -> str:
-        """The samples of each patch, as ``frontend.patch_waveforms`` gives them to a network.
+        """The samples of each patch, as ``frontend.cutting.patch_waveforms`` gives them to a network.
 
         Parameters
         ----------
@@ -266,7 +265,7 @@ class OnnxFrontend:
         return LOG_MEL
 
     def _centred_patches(self, waveform: str, n_patches: str) -> str:
-        """One patch of each window of a waveform that has ``min_samples`` or more: see ``frontend.slabs``."""
+        """One patch of each window of a waveform that has ``min_samples`` or more: see ``frontend.cutting.slabs``."""
         frames = self._centred_frames(self._windows(waveform, n_patches))
         log_mel = self.log_mel(self._node("Concat", "frames", *self._split(frames), axis=1))
         patch_shape = self._node("Concat", "patch_shape", n_patches, self._integers(-1, self.spec.n_mels), axis=0)
@@ -356,7 +355,7 @@ class OnnxFrontend:
         return coarse, self._node("Sub", "fine", waveform, coarse)
 
     def _n_patches(self, waveform: str) -> str:
-        """``frontend.n_patches``: 1 at least, as not every runtime can run every network on none."""
+        """``frontend.cutting.n_patches``: 1 at least, as not every runtime can run every network on none."""
         hop_samples = self.hop_frames * self.spec.hop_samples
         extra = 2 * hop_samples - 1 if self.spec.pad == "cover" else hop_samples  # the rest rounds up, or down
         uncounted = self._integers(self.spec.samples(self.spec.patch_frames) - extra)

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from audioset.arrays import FloatArray
 from audioset.cache import Graph
 from audioset.errors import EngineError, MissingExtraError
 from audioset.networks.ops import Outputs
-
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
 
 def import_onnxruntime(purpose: str) -> Any:

@@ -8,12 +8,14 @@ import shutil
 import sys
 import tempfile
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
 from audioset import cache
+from audioset.arrays import FloatArray
 from audioset.cache import Graph
 from audioset.errors import AudioSetError, EngineError
 from audioset.executors.forks import check_not_forked
@@ -26,8 +28,6 @@ TELEMETRY = "openvino_telemetry"
 BLOB_SUFFIX = ".blob"
 MAX_BLOBS = 8  # of one network: they depend on the number of threads, the processor and the version
 NETWORK_NAMES = ("network.xml", "network.bin")  # the graph, and its weights
-
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
 
 class OpenVinoEngine:
@@ -53,7 +53,7 @@ class OpenVinoEngine:
     name = "openvino"
 
     def __init__(self, graph: Graph, precision: str, n_threads: int) -> None:
-        core = import_openvino().Core()
+        core = openvino_core()
         if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise EngineError(
                 f"bf16 is asked for, and this processor ({core.get_property('CPU', 'FULL_DEVICE_NAME')}) has no "
@@ -126,6 +126,26 @@ def import_openvino() -> Any:
         if is_free:
             del sys.modules[TELEMETRY]
     return openvino
+
+
+def openvino_core() -> Any:
+    """The one ``openvino.Core`` of this process, which lasts as long as the process.
+
+    Each one gives its thread an alternate stack for signals. Of several that are deleted in another order than they
+    were made, the thread is left with a stack that is gone, and dies of the next signal, as of Ctrl-C.
+
+    Raises
+    ------
+    EngineError
+        In a fork of a process that used it.
+    """
+    import_openvino()
+    return _make_core()
+
+
+@lru_cache(maxsize=1)
+def _make_core() -> Any:
+    return import_openvino().Core()
 
 
 def _compile(core: Any, graph: Graph, options: dict[str, Any]) -> Any:

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-
+from audioset.arrays import FloatArray
 from audioset.errors import EngineError, MissingExtraError, UsageError
 from audioset.executors.forks import check_not_forked
 from audioset.networks.ops import (
@@ -28,8 +27,6 @@ try:
 except ImportError as error:
     raise MissingExtraError("the PyTorch executor", "torch", "train") from error
 from torch.nn import functional
-
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
 # Of a batch norm: stored with the weights, not trained.
 MOMENTS = ("moving_mean", "moving_variance", "running_mean", "running_var")

@@ -8,7 +8,9 @@ from functools import partial
 import numpy as np
 
 from audioset.errors import AudioError, MissingExtraError, UsageError
-from audioset.frontend import FrontendSpec, mel_weights, n_patches, pad_to_patch
+from audioset.frontend.cutting import n_patches, pad_to_patch
+from audioset.frontend.mel import mel_weights
+from audioset.frontend.spec import FrontendSpec
 from audioset.networks.ops import Outputs
 
 try:
@@ -31,7 +33,7 @@ class TorchFrontend(torch.nn.Module):
     Parameters
     ----------
     spec : FrontendSpec
-        ``spec.pad`` says what happens to audio that does not fill a patch; see ``frontend.PADS``.
+        ``spec.pad`` says what happens to audio that does not fill a patch; see ``frontend.spec.PADS``.
     hop_frames : int, optional
         Frames between patch starts; default ``spec.patch_hop_frames``.
     dtype : torch.dtype
@@ -46,7 +48,7 @@ class TorchFrontend(torch.nn.Module):
         If ``hop_frames`` is less than 1.
 
     Source: ``frontend.log_mel``, which follows the originals; within 5e-7 of it on stored references, tones
-    and noise, and the windows of long audio are those of ``frontend.slabs``.
+    and noise, and the windows of long audio are those of ``frontend.cutting.slabs``.
     """
 
     window: torch.Tensor
@@ -93,7 +95,7 @@ class TorchFrontend(torch.nn.Module):
         return log_mel.unfold(-2, self.spec.patch_frames, self.hop_frames).transpose(-1, -2)
 
     def waveforms(self, waveform: torch.Tensor, *, beside_patches: bool = True) -> torch.Tensor:
-        """The samples of each patch, as ``frontend.patch_waveforms`` gives them to a network.
+        """The samples of each patch, as ``frontend.cutting.patch_waveforms`` gives them to a network.
 
         Parameters
         ----------
@@ -146,7 +148,7 @@ class TorchFrontend(torch.nn.Module):
         return functional.pad(waveform, (0, spec.samples(n_frames) - waveform.shape[-1]))
 
     def _windows(self, waveform: torch.Tensor) -> torch.Tensor:
-        """(..., n_samples) to (..., n_patches, n_samples of a patch), cut as ``frontend.slabs`` does."""
+        """(..., n_samples) to (..., n_patches, n_samples of a patch), cut as ``frontend.cutting.slabs`` does."""
         spec, n_samples = self.spec, waveform.shape[-1]
         size, hop = min(n_samples, spec.samples(spec.patch_frames)), self.hop_frames * spec.hop_samples
         windows = waveform.unfold(-1, size, hop)

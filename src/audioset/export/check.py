@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from audioset.arrays import Array, FloatArray, RealArray
 from audioset.export.clips import CalibrationClip
 from audioset.export.job import Job
 from audioset.export.runner import Arrays, Runner
@@ -18,8 +19,7 @@ from audioset.models.model import Prediction
 from audioset.models.postprocess import EMBEDDING_SIZE
 from audioset.networks.ops import Outputs
 
-FloatArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
-Outcome = Mapping[str, np.ndarray[Any, Any]]
+Outcome = Mapping[str, Array]
 
 DURATIONS_S = (0.3, 0.96, 2.5, 10.0, 12.7)  # shorter than a patch, as long, and longer than a window of ten seconds
 BATCH_S, BATCH_CLIPS = 2.5, 3
@@ -99,7 +99,7 @@ def compare(job: Job, runner: Runner, clips: Sequence[CalibrationClip] = (), *, 
     has_clip_batch : bool
         Whether a waveform may be a batch.
     """
-    differences: dict[str, list[FloatArray]] = {"scores": [], "embeddings": []}
+    differences: dict[str, list[RealArray]] = {"scores": [], "embeddings": []}
     names = []
     for case in _cases(job, clips, has_clip_batch):
         names.append(case.name)
@@ -152,14 +152,14 @@ def measure_accuracy(job: Job, runner: Runner, clips: Sequence[CalibrationClip])
     return Accuracy(right["export"] / n_clips, right["audioset"] / n_clips, n_clips) if n_clips else None
 
 
-def sound(duration_s: float, sample_rate: int, seed: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+def sound(duration_s: float, sample_rate: int, seed: int) -> FloatArray:
     """Something to listen to: a gliding tone with overtones that comes and goes in noise, float32 in [-1, 1]."""
     rng = np.random.default_rng(seed)
     seconds = np.arange(round(duration_s * sample_rate)) / sample_rate
     phase = 2 * np.pi * (200 * (seed + 1) * seconds + 40 * np.sin(3 * seconds))
     tone = sum(np.sin(k * phase) / k for k in (1, 2, 3, 5)) * (0.5 - 0.5 * np.cos(4 * np.pi * seconds))
     noise = np.cumsum(rng.standard_normal(len(seconds))) * 0.01 % 1 - 0.5 + 0.3 * rng.standard_normal(len(seconds))
-    waveform: np.ndarray[Any, np.dtype[np.float32]] = np.clip(0.25 * tone + 0.1 * noise, -1, 1).astype(np.float32)
+    waveform: FloatArray = np.clip(0.25 * tone + 0.1 * noise, -1, 1).astype(np.float32)
     return waveform
 
 
@@ -181,7 +181,7 @@ def _cases(job: Job, clips: Sequence[CalibrationClip], has_clip_batch: bool) -> 
         yield _batch(job, [sound(BATCH_S, rate, seed) for seed in range(BATCH_CLIPS)])
 
 
-def _batch(job: Job, waveforms: Sequence[np.ndarray[Any, Any]]) -> Case:
+def _batch(job: Job, waveforms: Sequence[Array]) -> Case:
     """Several clips at once: stacked, or their patches one after the other."""
     name = f"{len(waveforms)} clips"
     expected = [_expected(job.model.predict(waveform, job.model.frontend.sample_rate)) for waveform in waveforms]
@@ -217,11 +217,11 @@ def _join(outcomes: Sequence[Outcome]) -> Outcome:
     return {name: np.concatenate([outcome[name] for outcome in outcomes]) for name in outcomes[0]}
 
 
-def _difference(values: np.ndarray[Any, Any] | None, expected: np.ndarray[Any, Any]) -> FloatArray:
+def _difference(values: Array | None, expected: Array) -> RealArray:
     """Absolute differences; infinite where there is nothing to compare."""
     if values is None or values.shape != expected.shape:
         return np.array([MISSING])
-    difference: FloatArray = np.abs(values.astype(np.float64) - expected).ravel()
+    difference: RealArray = np.abs(values.astype(np.float64) - expected).ravel()
     return difference
 
 

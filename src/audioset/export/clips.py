@@ -7,14 +7,14 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from audioset.arrays import FloatArray
 from audioset.errors import AudioError, NoInputError
 from audioset.files import is_folder
 from audioset.folders import AUDIO_SUFFIXES, find_files
-from audioset.frontend import FrontendSpec
+from audioset.frontend.spec import FrontendSpec
 from audioset.labels.labels import LabelSet
 from audioset.sounds.audio import read_clip
 from audioset.sounds.collection import Clip
@@ -22,7 +22,6 @@ from audioset.sounds.reading import read_collection
 
 logger = logging.getLogger(__name__)
 
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
 MAX_CALIBRATION = 100  # clips whose ranges are measured
 MAX_MEASURED = 500  # further ones that differences and accuracy are measured on

@@ -8,16 +8,14 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from audioset import __version__
+from audioset.arrays import FloatArray
 from audioset.export.clips import CalibrationClip
-from audioset.frontend import log_mel, slabs
+from audioset.frontend.cutting import slabs
+from audioset.frontend.log_mel import log_mel
+from audioset.models.folders import digest_weights
 from audioset.models.head_model import HeadModel
 from audioset.models.model import Model, slab_patches
-from audioset.models.published import digest_weights
-
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from audioset.arrays import Array
 from audioset.export.job import Job
 from audioset.export.runner import Arrays, Runner, without_advice
 
@@ -62,7 +62,7 @@ def load(path: Path) -> Runner:
         model = keras.models.load_model(path)
     names = [value.name for value in model.inputs]
 
-    def run(inputs: Arrays) -> dict[str, np.ndarray[Any, Any]]:
+    def run(inputs: Arrays) -> dict[str, Array]:
         arrays = [np.ascontiguousarray(values) for values in inputs.values()]
         seen = arrays[0] if len(arrays) == 1 else dict(zip(inputs, arrays, strict=True))
         with without_advice():

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 
+from audioset.arrays import Array
 from audioset.errors import MissingExtraError
 from audioset.executors.onnxruntime import import_onnxruntime
 from audioset.export.job import Job
@@ -54,7 +54,7 @@ def load(path: Path) -> Runner:
     input_names = [value.name for value in session.get_inputs()]
     output_names = [value.name for value in session.get_outputs()]
 
-    def run(inputs: Arrays) -> dict[str, np.ndarray[Any, Any]]:
+    def run(inputs: Arrays) -> dict[str, Array]:
         feeds = dict(zip(input_names, map(np.ascontiguousarray, inputs.values()), strict=True))
         return dict(zip(output_names, session.run(output_names, feeds), strict=True))
 

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from audioset.errors import OutputError
-from audioset.executors.openvino import import_openvino
+from audioset.executors.openvino import import_openvino, openvino_core
 from audioset.export import onnx as onnx_export
 from audioset.export.job import Job
 from audioset.export.runner import load_in_openvino
@@ -31,14 +31,13 @@ def write(job: Job, path: Path) -> None:
     OutputError
         The disk is full.
     """
-    openvino = import_openvino()
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         graph = Path(folder) / "graph.onnx"
         onnx_export.write(job, graph)
-        model = openvino.Core().read_model(str(graph))
+        model = openvino_core().read_model(str(graph))
         for key, value in job.metadata.items():
             model.set_rt_info(value, [SECTION, key])
         try:
-            openvino.save_model(model, str(path), compress_to_fp16=False)
+            import_openvino().save_model(model, str(path), compress_to_fp16=False)
         except RuntimeError as error:  # it says so of a disk that is full
             raise OutputError(f"cannot write {path}: {error}. Next step: free some space there") from error

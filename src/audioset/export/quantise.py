@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from audioset.arrays import Array
 from audioset.errors import UsageError
 from audioset.executors.onnxruntime import import_onnxruntime
 from audioset.export.job import Job
@@ -88,13 +89,13 @@ def _reader(job: Job, input_names: list[str]) -> Any:
         def __init__(self) -> None:
             self._inputs = _inputs(job, input_names)
 
-        def get_next(self) -> dict[str, np.ndarray[Any, Any]] | None:
+        def get_next(self) -> dict[str, Array] | None:
             return next(self._inputs, None)
 
     return Reader()
 
 
-def _inputs(job: Job, input_names: list[str]) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
+def _inputs(job: Job, input_names: list[str]) -> Iterator[dict[str, Array]]:
     for clip in job.calibration:
         for inputs in job.inputs_of(clip.waveform):
             yield dict(zip(input_names, map(np.ascontiguousarray, inputs.values()), strict=True))

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from audioset.executors.openvino import import_openvino
+from audioset.arrays import Array, FloatArray
+from audioset.executors.openvino import import_openvino, openvino_core
 
-Arrays = Mapping[str, np.ndarray[Any, np.dtype[np.float32]]]
+Arrays = Mapping[str, FloatArray]
 Shape = Sequence[str | int | None]
 
 
@@ -33,7 +34,7 @@ class Runner:
         Of inputs and outputs by name; an axis that is free is a name or None. Left out where the file has none.
     """
 
-    run: Callable[[Arrays], Mapping[str, np.ndarray[Any, Any]]]
+    run: Callable[[Arrays], Mapping[str, Array]]
     runtime: str
     input_names: Sequence[str]
     shapes: Mapping[str, Shape] = field(default_factory=dict)
@@ -41,19 +42,18 @@ class Runner:
 
 def load_in_openvino(path: Path) -> Runner:
     """A file of OpenVINO's or ONNX's, compiled for one core in float32."""
-    openvino = import_openvino()
     options = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1}
-    compiled = openvino.Core().compile_model(str(path), "CPU", options)
+    compiled = openvino_core().compile_model(str(path), "CPU", options)
     request = compiled.create_infer_request()
     input_names = [value.any_name for value in compiled.inputs]
     output_names = [value.any_name for value in compiled.outputs]
 
-    def run(inputs: Arrays) -> dict[str, np.ndarray[Any, Any]]:
+    def run(inputs: Arrays) -> dict[str, Array]:
         request.infer(dict(zip(input_names, map(np.ascontiguousarray, inputs.values()), strict=True)))
         return {name: request.get_tensor(name).data.copy() for name in output_names}
 
     shapes = {value.any_name: _shape(value) for value in (*compiled.inputs, *compiled.outputs)}
-    return Runner(run, f"openvino {openvino.__version__.partition('-')[0]}", input_names, shapes)
+    return Runner(run, f"openvino {import_openvino().__version__.partition('-')[0]}", input_names, shapes)
 
 
 def _shape(value: Any) -> list[int | None]:

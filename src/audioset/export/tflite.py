@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from audioset.arrays import Array
 from audioset.errors import EngineError, MissingExtraError
 from audioset.export.job import Job
 from audioset.export.keras import choose_backend
@@ -75,14 +76,14 @@ def load(path: Path) -> Runner:
         for name, details in runner.get_input_details().items()
     }
 
-    def run(inputs: Arrays) -> dict[str, np.ndarray[Any, Any]]:
+    def run(inputs: Arrays) -> dict[str, Array]:
         outputs = runner(**{name: np.ascontiguousarray(values) for name, values in inputs.items()})
         return {name: np.array(values) for name, values in outputs.items()}
 
     return Runner(run, f"tensorflow.lite {tensorflow.__version__}", list(shapes), shapes)
 
 
-def _ranges(job: Job) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
+def _ranges(job: Job) -> Iterator[dict[str, Array]]:
     inputs = (seen for clip in job.calibration for seen in job.inputs_of(clip.waveform))
     for _, seen in zip(range(MAX_RANGES), inputs, strict=False):
         yield dict(seen)

@@ -7,12 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from audioset.arrays import Array
 from audioset.errors import MissingExtraError
 from audioset.export.job import Job
 from audioset.export.runner import Arrays, Runner, without_advice
-from audioset.frontend import FrontendSpec
+from audioset.frontend.spec import FrontendSpec
 
 try:
     import torch
@@ -59,7 +58,7 @@ def load(path: Path) -> Runner:
     with without_advice():
         module = torch.jit.load(str(path), map_location="cpu").eval()
 
-    def run(inputs: Arrays) -> dict[str, np.ndarray[Any, Any]]:
+    def run(inputs: Arrays) -> dict[str, Array]:
         n_threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:

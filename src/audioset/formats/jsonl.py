@@ -11,7 +11,7 @@ from audioset.formats.recognising import has_records
 from audioset.formats.rows import EVENT_CELLS, EmbeddingRow, EventRow, Row, flat_event_cells
 
 if TYPE_CHECKING:
-    from audioset.formats.rows import FloatArray
+    from audioset.arrays import FloatArray
 
 DECIMALS = 6
 FLOAT32_DIGITS = 9  # significant; enough to read the same float32 back

@@ -11,7 +11,7 @@ from audioset.formats.recognising import Recogniser
 from audioset.formats.rows import CELLS, EVENT_CELLS, EmbeddingRow, EventRow, Row, flat_cells, flat_event_cells
 
 if TYPE_CHECKING:
-    from audioset.formats.rows import ByteArray, FloatArray
+    from audioset.arrays import ByteArray, FloatArray
 
 LINES_PER_GROUP = 65_536
 PATCHES_PER_GROUP = 8_192  # 32 MiB of 1024 float32

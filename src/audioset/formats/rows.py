@@ -6,19 +6,15 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from audioset.errors import escaped
 
 if TYPE_CHECKING:
-    import numpy as np
-
+    from audioset.arrays import ByteArray, DoubleArray, FloatArray
     from audioset.errors import AudioSetError
     from audioset.labels.events import Event
 
-    ByteArray = np.ndarray[Any, np.dtype[np.uint8]]
-    FloatArray = np.ndarray[Any, np.dtype[np.float32]]
-    SecondsArray = np.ndarray[Any, np.dtype[np.float64]]
 
 RowT = TypeVar("RowT", contravariant=True)
 Cell = str | float | None
@@ -168,8 +164,8 @@ class EmbeddingRow:
     """
 
     path: str
-    start_s: SecondsArray
-    end_s: SecondsArray
+    start_s: DoubleArray
+    end_s: DoubleArray
     embeddings: FloatArray | ByteArray
     duration_s: float | None
     model: str

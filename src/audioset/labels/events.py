@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from audioset.arguments import is_number, value_text
+from audioset.arrays import Array
 from audioset.errors import DataError, UsageError
 from audioset.labels.labels import LabelSet
 from audioset.text import has_bytes, lines_of, read_text, shown
 
-Array = np.ndarray[Any, Any]
 LabelThreshold = float | tuple[float, float | None] | None
 
 BLOCK_PATCHES = 1_024  # looked at together; more only costs memory

@@ -13,17 +13,13 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from graphlib import CycleError, TopologicalSorter
 from importlib import resources
-from typing import Any
 
 import numpy as np
 
 from audioset.arguments import check_type, value_text
+from audioset.arrays import Array, BoolArray, IndexArray
 from audioset.errors import UsageError
 from audioset.labels.labels import LabelSet, nearest_names
-
-Array = np.ndarray[Any, np.dtype[Any]]
-BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
-IndexArray = np.ndarray[Any, np.dtype[np.intp]]
 
 TABLE = "tables/ontology.tsv"
 N_HINTS = 3

@@ -6,16 +6,12 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any, overload
+from typing import overload
 
 import numpy as np
 
+from audioset.arrays import Array, BoolArray, DoubleArray, IndexArray
 from audioset.errors import UsageError
-
-Array = np.ndarray[Any, np.dtype[Any]]
-FloatArray = np.ndarray[Any, np.dtype[np.float64]]
-BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
-IndexArray = np.ndarray[Any, np.dtype[np.intp]]
 
 BLOCK_CLASSES = 32  # sorted together; more only costs memory
 BLOCK_PAIRS = 4_096  # pairs of clip and label that lwlrap looks at together
@@ -24,20 +20,14 @@ NORMAL = NormalDist()
 
 @dataclass(frozen=True, eq=False)
 class Ranks:
-    """Where the positives of one class stand among all clips, the best first.
-
-    Attributes
-    ----------
-    n_clips : int
-    at_least, above : ndarray, shape (n_positives,), intp
-        For each positive, the number of clips with at least its score, and with a higher one.
-    positives_at_least, positives_above : ndarray, shape (n_positives,), intp
-        The same among the positives.
-    """
+    """Where the positives of one class stand among all clips, the best first."""
 
     n_clips: int
+    # at_least, above: shape (n_positives,), intp; for each positive, the number of clips with at least its score, and
+    # with a higher one
     at_least: IndexArray
     above: IndexArray
+    # positives_at_least, positives_above: shape (n_positives,), intp; the same among the positives
     positives_at_least: IndexArray
     positives_above: IndexArray
 
@@ -77,7 +67,7 @@ def _counts(scores: Array, values: Array) -> tuple[IndexArray, IndexArray]:
     return n - np.searchsorted(scores, values, "left"), n - np.searchsorted(scores, values, "right")
 
 
-def average_precision(scores: Array, targets: Array) -> FloatArray:
+def average_precision(scores: Array, targets: Array) -> DoubleArray:
     """Average precision of each class, without interpolation.
 
     The mean, over the clips with the label, of the precision among all clips with at least the score of that clip.
@@ -106,7 +96,7 @@ def average_precision(scores: Array, targets: Array) -> FloatArray:
     return np.array([ranks.average_precision for ranks in ranks_of_classes(*checked(scores, targets))])
 
 
-def roc_auc(scores: Array, targets: Array) -> FloatArray:
+def roc_auc(scores: Array, targets: Array) -> DoubleArray:
     """Area under the ROC curve of each class.
 
     The probability that a clip with the label scores higher than one without; equal scores count half.
@@ -134,8 +124,8 @@ def roc_auc(scores: Array, targets: Array) -> FloatArray:
 @overload
 def d_prime(auc: float) -> float: ...
 @overload
-def d_prime(auc: FloatArray) -> FloatArray: ...
-def d_prime(auc: float | FloatArray) -> float | FloatArray:
+def d_prime(auc: DoubleArray) -> DoubleArray: ...
+def d_prime(auc: float | DoubleArray) -> float | DoubleArray:
     """Sensitivity index d′ that belongs to an area under the ROC curve: √2 Φ⁻¹(AUC).
 
     How many standard deviations apart the scores of clips with and without the label would be, were both normal
@@ -201,7 +191,7 @@ def lwlrap(scores: Array, targets: Array) -> float:
     return mean_defined(precisions)
 
 
-def lwlrap_of_classes(scores: Array, targets: Array) -> FloatArray:
+def lwlrap_of_classes(scores: Array, targets: Array) -> DoubleArray:
     """The part of each class in ``lwlrap``: the mean over the clips that have the label.
 
     Parameters
@@ -223,13 +213,13 @@ def lwlrap_of_classes(scores: Array, targets: Array) -> FloatArray:
     return means_of_classes(*_label_precisions(scores, targets), targets.shape[1])
 
 
-def lwlrap_both(scores: Array, targets: BoolArray) -> tuple[float, FloatArray]:
+def lwlrap_both(scores: Array, targets: BoolArray) -> tuple[float, DoubleArray]:
     """``lwlrap`` and ``lwlrap_of_classes`` of checked arrays."""
     precisions, classes = _label_precisions(scores, targets)
     return mean_defined(precisions), means_of_classes(precisions, classes, targets.shape[1])
 
 
-def _label_precisions(scores: Array, targets: BoolArray) -> tuple[FloatArray, IndexArray]:
+def _label_precisions(scores: Array, targets: BoolArray) -> tuple[DoubleArray, IndexArray]:
     """For each pair of clip and label: the precision among the classes of at least its score; and its class."""
     clips, classes = np.nonzero(targets)
     precisions = np.empty(len(clips))
@@ -242,7 +232,7 @@ def _label_precisions(scores: Array, targets: BoolArray) -> tuple[FloatArray, In
     return precisions, classes
 
 
-def means_of_classes(values: FloatArray, classes: IndexArray, n_classes: int) -> FloatArray:
+def means_of_classes(values: DoubleArray, classes: IndexArray, n_classes: int) -> DoubleArray:
     """Mean of the values of each class; NaN for a class without values."""
     counts = np.bincount(classes, minlength=n_classes)
     sums = np.bincount(classes, weights=values, minlength=n_classes)
@@ -251,7 +241,7 @@ def means_of_classes(values: FloatArray, classes: IndexArray, n_classes: int) ->
     return means
 
 
-def mean_defined(values: FloatArray) -> float:
+def mean_defined(values: DoubleArray) -> float:
     """Mean of the values that are not NaN, such as the AP of the classes that have any.
 
     Parameters

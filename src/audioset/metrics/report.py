@@ -9,20 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from audioset.arrays import Array, BoolArray, DoubleArray, IndexArray
 from audioset.errors import UsageError
 from audioset.labels.labels import LabelSet
 from audioset.labels.ontology import Ontology
-from audioset.metrics.ranking import (
-    Array,
-    BoolArray,
-    FloatArray,
-    IndexArray,
-    checked,
-    d_prime,
-    lwlrap_both,
-    mean_defined,
-    ranks_of_classes,
-)
+from audioset.metrics.ranking import checked, d_prime, lwlrap_both, mean_defined, ranks_of_classes
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,11 +33,11 @@ class ClassTable:
     """
 
     n_positives: IndexArray
-    prevalence: FloatArray
-    ap: FloatArray
-    auc: FloatArray
-    d_prime: FloatArray
-    lwlrap: FloatArray
+    prevalence: DoubleArray
+    ap: DoubleArray
+    auc: DoubleArray
+    d_prime: DoubleArray
+    lwlrap: DoubleArray
 
     def __len__(self) -> int:
         return len(self.n_positives)

@@ -9,19 +9,10 @@ from itertools import pairwise
 
 import numpy as np
 
+from audioset.arrays import Array, BoolArray, DoubleArray, IndexArray
 from audioset.concurrency import available_cores
 from audioset.errors import UsageError
-from audioset.metrics.ranking import (
-    Array,
-    BoolArray,
-    FloatArray,
-    IndexArray,
-    Ranks,
-    checked,
-    d_prime,
-    mean_defined,
-    ranks_of_classes,
-)
+from audioset.metrics.ranking import Ranks, checked, d_prime, mean_defined, ranks_of_classes
 
 N_RESAMPLES = 1_000
 NAMES = ("mean_ap", "mean_auc", "d_prime", "ap", "auc")
@@ -45,22 +36,22 @@ class Bootstrap:
     differences are then paired: ``np.mean(a.mean_ap > b.mean_ap)`` is the share in which ``a`` is ahead.
     """
 
-    ap: FloatArray
-    auc: FloatArray
-    sample_ap: FloatArray
-    sample_auc: FloatArray
+    ap: DoubleArray
+    auc: DoubleArray
+    sample_ap: DoubleArray
+    sample_auc: DoubleArray
 
     @property
-    def mean_ap(self) -> FloatArray:
+    def mean_ap(self) -> DoubleArray:
         """Mean over the classes that have an AP in the resample, shape (n_resamples,)."""
         return np.array([mean_defined(row) for row in self.ap])
 
     @property
-    def mean_auc(self) -> FloatArray:
+    def mean_auc(self) -> DoubleArray:
         """Mean over the classes that have an AUC in the resample, shape (n_resamples,)."""
         return np.array([mean_defined(row) for row in self.auc])
 
-    def interval(self, name: str = "mean_ap", confidence: float = 0.95, *, is_centred: bool = True) -> FloatArray:
+    def interval(self, name: str = "mean_ap", confidence: float = 0.95, *, is_centred: bool = True) -> DoubleArray:
         """Interval in which the metric of other clips of the same kind, as many, would lie.
 
         Parameters
@@ -154,7 +145,7 @@ def bootstrap(
     return Bootstrap(ap, auc, *np.array(sample).T)
 
 
-def _resample(scores: Array, targets: BoolArray, seed: int, resamples: range) -> tuple[FloatArray, FloatArray]:
+def _resample(scores: Array, targets: BoolArray, seed: int, resamples: range) -> tuple[DoubleArray, DoubleArray]:
     """AP and AUC of some resamples, (n_resamples, n_classes)."""
     weights = draw(len(scores), seed, resamples)
     columns = zip(scores.T, targets.T, strict=True)
@@ -163,19 +154,7 @@ def _resample(scores: Array, targets: BoolArray, seed: int, resamples: range) ->
 
 
 def draw(n_clips: int, seed: int, resamples: range) -> Array:
-    """How often each resample has drawn each clip.
-
-    Parameters
-    ----------
-    n_clips, seed : int
-    resamples : range
-        Their numbers.
-
-    Returns
-    -------
-    ndarray, shape (n_clips, n_resamples), unsigned integers
-        Of a dtype that holds the sum of a column, which is ``n_clips``.
-    """
+    """How often each resample has drawn each clip."""
     weights = np.empty((len(resamples), n_clips), np.min_scalar_type(n_clips))
     for row, number in zip(weights, resamples, strict=True):
         row[:] = np.bincount(np.random.default_rng((seed, number)).integers(n_clips, size=n_clips), minlength=n_clips)
@@ -183,7 +162,7 @@ def draw(n_clips: int, seed: int, resamples: range) -> Array:
     return by_clip
 
 
-def _weighted(scores: Array, is_positive: BoolArray, weights: Array) -> tuple[FloatArray, FloatArray]:
+def _weighted(scores: Array, is_positive: BoolArray, weights: Array) -> tuple[DoubleArray, DoubleArray]:
     """AP and AUC of one class in each resample: those of ``Ranks``, with sums of weights instead of counts."""
     worst_first = np.argsort(scores)
     positives = worst_first[is_positive[worst_first]]
@@ -212,17 +191,17 @@ def _sums_of_first(weights: Array, order: IndexArray, *counts: IndexArray) -> li
     return [sums[np.searchsorted(edges, count)] for count in counts]
 
 
-def _quotient(numerators: Array, denominators: Array) -> FloatArray:
+def _quotient(numerators: Array, denominators: Array) -> DoubleArray:
     """NaN for a denominator of 0."""
     quotients = np.full(denominators.shape, np.nan)
     np.divide(numerators, denominators, out=quotients, where=denominators > 0)
     return quotients
 
 
-def _interval(values: FloatArray, sample: float, ends: tuple[float, float], is_centred: bool) -> FloatArray:
+def _interval(values: DoubleArray, sample: float, ends: tuple[float, float], is_centred: bool) -> DoubleArray:
     defined = values[~np.isnan(values)]
     if not defined.size:
         return np.full(2, np.nan)
     shift = sample - defined.mean() if is_centred else 0.0
-    interval: FloatArray = np.clip(np.quantile(defined, ends) + shift, 0, 1)
+    interval: DoubleArray = np.clip(np.quantile(defined, ends) + shift, 0, 1)
     return interval

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from audioset.arrays import Array, BoolArray, DoubleArray, IndexArray
 from audioset.errors import UsageError
-from audioset.metrics.ranking import Array, BoolArray, FloatArray, IndexArray, Ranks, checked, mean_defined
+from audioset.metrics.ranking import Ranks, checked, mean_defined
 
 TOP_K = 20
 
@@ -119,7 +120,7 @@ def _is_top(scores: Array, n_top: IndexArray) -> BoolArray:
     return is_top
 
 
-def _average_precisions(scores: Array, is_top: BoolArray, is_hit: BoolArray, n_positives: IndexArray) -> FloatArray:
+def _average_precisions(scores: Array, is_top: BoolArray, is_hit: BoolArray, n_positives: IndexArray) -> DoubleArray:
     columns = zip(scores.T, is_top.T, is_hit.T, n_positives, strict=True)
     return np.array([_average_precision(column[top], column[hit], int(n)) for column, top, hit, n in columns])
 

@@ -13,19 +13,19 @@ from typing import Any
 import numpy as np
 
 from audioset.arguments import check_choice
+from audioset.arrays import ByteArray, FloatArray, Int64Array
 from audioset.assets import get_asset
 from audioset.errors import AssetError, UsageError, WeightsError
-from audioset.frontend import FrontendSpec, Slab
+from audioset.frontend.cutting import Slab
+from audioset.frontend.spec import FrontendSpec
+from audioset.models.cards import find_network
+from audioset.models.folders import prepare_model
 from audioset.models.model import Engine, Model, Prediction, check_finite, make_engine, map_in_order
 from audioset.models.postprocess import EMBEDDING_SIZE, Postprocessor
-from audioset.models.published import MODELS, ModelSpec, find_network, prepare_model
+from audioset.models.published import MODELS, ModelSpec
 from audioset.models.stream import Stream
 from audioset.networks.ops import Outputs
 from audioset.weights.model_folder import ModelCard
-
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
-ByteArray = np.ndarray[Any, np.dtype[np.uint8]]
-IntArray = np.ndarray[Any, np.dtype[np.int64]]
 
 BACKBONE = "vggish"  # of a card that names none
 CLIP_SECONDS = 10  # embeddings in a clip of the dataset, and so in a window of a longer recording
@@ -88,7 +88,7 @@ class HeadModel(Model):
             raise WeightsError(f"{self.card.network!r} has no scores; expected a head")
         return scores[0] if embeddings.ndim == 2 else scores
 
-    def classify(self, clips: ByteArray, lengths: IntArray) -> Outputs[FloatArray]:
+    def classify(self, clips: ByteArray, lengths: Int64Array) -> Outputs[FloatArray]:
         """Scores of clips and what the head saw of them: ``predict_embeddings`` for what was checked.
 
         Parameters
@@ -103,7 +103,7 @@ class HeadModel(Model):
             ``embeddings`` (n_clips, embedding_size) and ``scores`` (n_clips, n_classes).
         """
 
-        def run(rows: IntArray) -> Outputs[FloatArray]:
+        def run(rows: Int64Array) -> Outputs[FloatArray]:
             return self.head(*self._padded(clips[rows], lengths[rows]))
 
         scores = np.zeros((len(clips), len(self.labels)), np.float32)
@@ -113,14 +113,14 @@ class HeadModel(Model):
             scores[rows], embeddings[rows] = outputs.scores, outputs.embeddings
         return Outputs(embeddings=embeddings, scores=scores)
 
-    def _batches(self, lengths: IntArray) -> Iterator[IntArray]:
+    def _batches(self, lengths: Int64Array) -> Iterator[Int64Array]:
         """Rows of clips that are computed together; where padding is seen, such as have the same."""
         padded = np.maximum(lengths, CLIP_SECONDS) if self.padding == "zero" else np.zeros_like(lengths)
         for length in np.unique(padded):
             rows = np.flatnonzero(padded == length)
             yield from (rows[start : start + BATCH_CLIPS] for start in range(0, len(rows), BATCH_CLIPS))
 
-    def _padded(self, clips: ByteArray, lengths: IntArray) -> tuple[FloatArray, FloatArray]:
+    def _padded(self, clips: ByteArray, lengths: Int64Array) -> tuple[FloatArray, FloatArray]:
         """What the head sees of clips, and their mask: zeros after each clip, up to ten seconds or the longest."""
         n_seconds = int(max(lengths.max(), CLIP_SECONDS if self.padding == "zero" else 1))
         mask = (np.arange(n_seconds) < lengths[:, np.newaxis]).astype(np.float32)
@@ -254,7 +254,7 @@ class _Chain:
         return engine, postprocessor
 
 
-def cut_windows(embeddings: ByteArray) -> tuple[ByteArray, IntArray]:
+def cut_windows(embeddings: ByteArray) -> tuple[ByteArray, Int64Array]:
     """Windows of ten embeddings that follow each other; zeros fill the last one.
 
     Parameters
@@ -296,7 +296,7 @@ def _argument(card: ModelCard, name: str) -> Any:
     return card.arguments.get(name, inspect.signature(find_network(card)).parameters[name].default)
 
 
-def _checked_lengths(clips: ByteArray, lengths: Any) -> IntArray:
+def _checked_lengths(clips: ByteArray, lengths: Any) -> Int64Array:
     """Seconds of each clip; what cannot be clips or their lengths is refused."""
     if clips.ndim != 3 or clips.shape[2] != EMBEDDING_SIZE or clips.dtype != np.uint8:
         raise UsageError(

@@ -9,6 +9,8 @@ from typing import Any
 
 from audioset.arguments import check_choice, check_count, check_path
 from audioset.concurrency import available_cores
+from audioset.models.cards import sees_embeddings
+from audioset.models.folders import prepare_model
 from audioset.models.head_model import HeadModel
 from audioset.models.model import (
     ENGINE_NAMES,
@@ -16,7 +18,6 @@ from audioset.models.model import (
     Model,
     make_engine,
 )
-from audioset.models.published import prepare_model, sees_embeddings
 
 
 def load_model(

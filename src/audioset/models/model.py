@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from audioset.arguments import check_choice, check_count, check_path
-from audioset.audio.decoders import Array
+from audioset.arrays import Array, DoubleArray, FloatArray
 from audioset.audio.isolation import IsolatedAudio
 from audioset.audio.limits import LIMITS, Limits
 from audioset.audio.reader import AudioSource
@@ -27,27 +27,19 @@ from audioset.errors import AudioError, OutputError, UsageError
 from audioset.executors.onnxruntime import OnnxRuntimeEngine
 from audioset.executors.openvino import OpenVinoEngine
 from audioset.files import write_atomically
-from audioset.frontend import FrontendSpec, Slab, log_mel, patch_waveforms, patches, slabs
+from audioset.frontend.cutting import Slab, patch_waveforms, patches, slabs
+from audioset.frontend.log_mel import log_mel
+from audioset.frontend.spec import FrontendSpec
 from audioset.labels.events import Event, clip_to_audio, scores_to_events
 from audioset.labels.labels import LabelSet
-from audioset.models.published import (
-    find_frontend,
-    find_labels,
-    find_network,
-    input_shape,
-    load_weights,
-    output_shapes,
-    prepare_graph,
-    segment_frames,
-)
+from audioset.models.cards import find_frontend, find_labels, find_network, input_shape, output_shapes, segment_frames
+from audioset.models.folders import load_weights, prepare_graph
 from audioset.models.stream import Stream
 from audioset.networks.ops import Outputs, input_names
 from audioset.weights.model_folder import ModelCard
 
 logger = logging.getLogger(__name__)
 
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
-SecondsArray = np.ndarray[Any, np.dtype[np.float64]]
 Task = TypeVar("Task")
 Value = TypeVar("Value")
 
@@ -112,12 +104,12 @@ class Prediction:
     scores: FloatArray | None
     embeddings: FloatArray
     log_mel: FloatArray
-    start_s: SecondsArray
-    end_s: SecondsArray
+    start_s: DoubleArray
+    end_s: DoubleArray
     duration_s: float
     labels: LabelSet
     calibration: Calibration | None = None
-    frame_start_s: SecondsArray = field(default_factory=lambda: np.zeros(0))
+    frame_start_s: DoubleArray = field(default_factory=lambda: np.zeros(0))
     segment_scores: FloatArray | None = None
     segment_frames: int | None = None
     frontend: FrontendSpec | None = None
@@ -146,7 +138,7 @@ class Prediction:
         segments = np.minimum(np.arange(n_frames) // self.segment_frames, n_segments - 1)
         return self.segment_scores[:, segments].reshape(-1, n_classes)
 
-    def score_track(self, after_s: float = 0.0) -> tuple[FloatArray, SecondsArray, SecondsArray]:
+    def score_track(self, after_s: float = 0.0) -> tuple[FloatArray, DoubleArray, DoubleArray]:
         """The scores of the finest resolution that there is, without padding: what events are found in.
 
         Parameters
@@ -175,7 +167,7 @@ class Prediction:
 
     def _segments(
         self, scores: FloatArray, n_frames: int, after_s: float
-    ) -> tuple[FloatArray, SecondsArray, SecondsArray]:
+    ) -> tuple[FloatArray, DoubleArray, DoubleArray]:
         """Scores, starts and ends of segments that do not overlap; the last one of a patch ends with it."""
         n_patches, n_segments, _ = scores.shape
         starts = self.frame_start_s.reshape(n_patches, -1)[:, ::n_frames][:, :n_segments]
@@ -317,7 +309,7 @@ class Model:
             few models with another). Default: 10, as published. Audio no longer than this is one patch of its own
             length. Models of patches have one length only.
         pad : {"cover", "error", "zero", "repeat"}, optional
-            What happens to audio that does not fill a patch (``frontend.PADS``). Default: as published.
+            What happens to audio that does not fill a patch (``frontend.spec.PADS``). Default: as published.
 
         Returns
         -------
@@ -492,7 +484,7 @@ class Model:
             What the module takes: log-mel patches (n_patches, n_frames, n_mels), or samples (n_samples,) or
             (n_clips, n_samples) at the model's sample rate, from which it computes the features itself, on
             the device where they are. A network that sees samples beside the patches takes those of each patch
-            after them (``frontend.patch_waveforms``).
+            after them (``frontend.cutting.patch_waveforms``).
         hop_s, window_s, pad
             As for ``predict``, for waveforms.
 
@@ -537,8 +529,8 @@ class Model:
             rate, of any length; it computes the features and returns ``embeddings``, ``log_mel`` and, for a
             tagger, ``scores``. Its metadata say rate, hop, padding and labels. ``"patches"``: log-mel
             patches (n_patches, n_frames, n_mels). A network that sees samples beside the patches, or instead, has
-            an input ``waveforms`` for those of each patch (``frontend.patch_waveforms``). A model with scores over
-            time also returns these, as ``framewise`` (n_patches, n_segments, n_classes).
+            an input ``waveforms`` for those of each patch (``frontend.cutting.patch_waveforms``). A model with scores
+            over time also returns these, as ``framewise`` (n_patches, n_segments, n_classes).
         hop_s, window_s, pad
             As for ``predict``, for waveforms. With ``pad="error"``, audio shorter than a patch gives arrays
             without rows: a graph cannot raise.
@@ -704,7 +696,7 @@ def join_predictions(parts: Iterable[Prediction]) -> Prediction:
     return replace(last, **joined)
 
 
-def patch_times(slab: Slab, spec: FrontendSpec, hop_frames: int) -> tuple[SecondsArray, SecondsArray]:
+def patch_times(slab: Slab, spec: FrontendSpec, hop_frames: int) -> tuple[DoubleArray, DoubleArray]:
     """Start and end of a slab's patches, in seconds: by frames, or, of a clip model's window, by its samples."""
     if spec.is_centred:
         end_sample = min(slab.first_sample + spec.samples(spec.patch_frames), slab.end_sample)
@@ -764,6 +756,6 @@ def map_in_order(function: Callable[[Task], Value], tasks: Iterable[Task], n_thr
         pool.shutdown(wait=True)
 
 
-def top_indices(scores: np.ndarray[Any, Any], n: int) -> Sequence[int]:
+def top_indices(scores: Array, n: int) -> Sequence[int]:
     """Indices of the ``n`` highest scores, best first; equal scores in the order of the labels."""
     return [int(index) for index in np.argsort(-scores, kind="stable")[: max(0, n)]]

@@ -14,12 +14,10 @@ from typing import Any
 import numpy as np
 
 from audioset.arguments import check_path
+from audioset.arrays import ByteArray, FloatArray
 from audioset.errors import UsageError, WeightsError
 from audioset.files import check_regular
 from audioset.records import DAMAGE, check_unfolded
-
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
-ByteArray = np.ndarray[Any, np.dtype[np.uint8]]
 
 EMBEDDING_SIZE = 128
 SHAPES = {

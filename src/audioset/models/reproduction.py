@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from audioset.arrays import Array, FloatArray
 from audioset.assets import find_asset
 from audioset.errors import AudioSetError
-from audioset.frontend import log_mel
+from audioset.frontend.log_mel import log_mel
+from audioset.models.folders import prepare_graph
 from audioset.models.model import ENGINES, Model, Prediction
 from audioset.models.postprocess import Postprocessor
-from audioset.models.published import prepare_graph
-
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
 # What the original computes on two of the signals; tools/make_parity_table.py writes it.
 PARITY_TABLE = "tables/yamnet_parity.json"
@@ -123,7 +122,7 @@ def _vggish_checks(model: Model, predictions: Mapping[str, Prediction]) -> Itera
         return
     seconds = np.linspace(0, DURATION_S, DURATION_S * SMOKE_RATE)  # as there: the end is the last sample
     embeddings = model.predict(np.sin(2 * np.pi * 1_000 * seconds), SMOKE_RATE).embeddings
-    values: dict[str, np.ndarray[Any, Any] | None] = {"embedding": embeddings, "postprocessed": None}
+    values: dict[str, Array | None] = {"embedding": embeddings, "postprocessed": None}
     parameters = find_asset("vggish_pca_params.npz")
     if parameters:
         values["postprocessed"] = Postprocessor.load(parameters)(embeddings)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
+from audioset.arrays import Array, FloatArray
 from audioset.audio.levels import LevelCheck, warn_of_levels
 from audioset.audio.reading import waveform_to_mono
 from audioset.audio.resampling import check_rates, make_resampler
 from audioset.errors import AudioError, UsageError
-from audioset.frontend import FrontendSpec, Slab, Windows, log_mel, n_patches, pad_to_patch
+from audioset.frontend.cutting import Slab, Windows, n_patches, pad_to_patch
+from audioset.frontend.log_mel import log_mel
+from audioset.frontend.spec import FrontendSpec
 
-Array = np.ndarray[Any, Any]
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 Part = TypeVar("Part")
 
 LEVEL_S = 10.0  # of sound, after which a stream's level is judged

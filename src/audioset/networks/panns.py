@@ -150,7 +150,7 @@ def panns_wavegram_logmel(
     patches : tensor, shape (n_patches, n_frames, n_mels)
         Log-mel powers of ``frontend.PANNS``, 32 frames at least, twice as many bands as ``WAVE_COLUMNS``.
     waveforms : tensor, shape (n_patches, n_samples)
-        Samples of each patch, as ``frontend.patch_waveforms`` gives them, so that both make as many rows.
+        Samples of each patch, as ``frontend.cutting.patch_waveforms`` gives them, so that both make as many rows.
     channels : sequence of int
         Of Cnn14's blocks; the first of the samples has as many as the first of the patches.
     n_classes : int

@@ -44,20 +44,12 @@ class Headline:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of texts.
+    """Rows of texts."""
 
-    Attributes
-    ----------
-    columns : sequence of str
-        Those whose name begins with ``#`` hold numbers, and are set to the right; the mark is not shown.
-    rows : sequence of sequence of str
-    summary : str
-        If there is one, a page shows it in place of the table, until one opens it.
-    """
-
+    # Those whose name begins with ``#`` hold numbers, and are set to the right; the mark is not shown
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
-    summary: str = ""
+    summary: str = ""  # if there is one, a page shows it in place of the table, until one opens it
 
 
 @dataclass(frozen=True)
@@ -88,14 +80,7 @@ Block: TypeAlias = Heading | Paragraph | Headline | Table | Picture | Warnings |
 
 @dataclass(frozen=True)
 class Document:
-    """A report.
-
-    Attributes
-    ----------
-    title : str
-    subtitle : str
-    blocks : sequence of Block
-    """
+    """A report."""
 
     title: str
     subtitle: str

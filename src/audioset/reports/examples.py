@@ -15,14 +15,16 @@ from typing import Any
 
 import numpy as np
 
+from audioset.arrays import Array
 from audioset.errors import AudioSetError
-from audioset.frontend import FrontendSpec, log_mel, pad_to_patch
+from audioset.frontend.cutting import pad_to_patch
+from audioset.frontend.log_mel import log_mel
+from audioset.frontend.spec import FrontendSpec
 from audioset.sounds.audio import read_clip
 from audioset.sounds.collection import Clip
 
 logger = logging.getLogger(__name__)
 
-Array = np.ndarray[Any, Any]
 
 N_EXAMPLES = 12
 LONGEST_S = 5.0
@@ -33,35 +35,19 @@ COLOURS = np.array([(8, 8, 24), (66, 22, 98), (152, 44, 104), (226, 98, 62), (25
 
 @dataclass(frozen=True)
 class Example:
-    """One clip.
+    """One clip."""
 
-    Attributes
-    ----------
-    title, detail : str
-        What is said of it.
-    picture, sound : str
-        Data URIs of a PNG and of a WAV file; empty where the clip cannot be read any more.
-    shows : str
-        What the picture is of.
-    """
-
+    # title, detail: what is said of it
     title: str
     detail: str
+    # picture, sound: data URIs of a PNG and of a WAV file; empty where the clip cannot be read any more
     picture: str = ""
     sound: str = ""
-    shows: str = ""
+    shows: str = ""  # what the picture is of
 
 
 def hear_examples(record: Mapping[str, Any], spec: FrontendSpec) -> list[Example]:
-    """The clips that the first evaluation of a record gets most wrong.
-
-    Parameters
-    ----------
-    record : mapping
-        As ``Learned.to_record`` makes it.
-    spec : FrontendSpec
-        The model's: pictures show what it saw, and sounds are at its rate.
-    """
+    """The clips that the first evaluation of a record gets most wrong."""
     evaluations = record["evaluations"]
     return [_example(mistake, spec) for mistake in (evaluations[0]["mistakes"][:N_EXAMPLES] if evaluations else ())]
 

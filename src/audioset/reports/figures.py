@@ -24,38 +24,18 @@ LEAST_IN_BIN = 8  # classes
 
 @dataclass(frozen=True)
 class Bar:
-    """One row of a bar chart.
-
-    Attributes
-    ----------
-    name : str
-    value : float
-    detail : str
-        What is written at the right.
-    low, high : float or None
-        Ends of a whisker.
-    """
+    """One row of a bar chart."""
 
     name: str
     value: float
-    detail: str
+    detail: str  # what is written at the right
+    # low, high: ends of a whisker
     low: float | None = None
     high: float | None = None
 
 
 def draw_ap_by_count(points: Sequence[tuple[str, int, float]], x_name: str) -> Svg | None:
     """Average precision of each class against its number of clips, on a logarithmic axis.
-
-    Parameters
-    ----------
-    points : sequence of (label, number of clips, AP)
-        Classes without clips are left out.
-    x_name : str
-
-    Returns
-    -------
-    Svg or None
-        None without points.
 
     Source: after Kong et al. 2020 (arXiv 1912.10211), who draw AP by class in the order of training clips.
     """

@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from audioset.arrays import Array
 from audioset.audio.reading import waveform_to_mono
 from audioset.errors import MissingExtraError, UsageError, one_line
 from audioset.formats.output import open_output
 from audioset.formats.picture import CREATOR, MARKS, check_plot
 from audioset.formats.table import clock
-from audioset.frontend import MEL_SCALES, FrontendSpec
+from audioset.frontend.mel import MEL_SCALES
+from audioset.frontend.spec import FrontendSpec
 from audioset.models.model import Prediction, top_indices
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 SIZE_INCHES = (12, 8)
 DOTS_PER_INCH = 120

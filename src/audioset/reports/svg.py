@@ -18,15 +18,7 @@ DOT = 3.0  # half of what a dot covers
 
 
 class Svg:
-    """A drawing to put marks on, in the order in which they cover each other.
-
-    Parameters
-    ----------
-    width, height : float
-        Its own units; a page scales it to the room that there is.
-    title : str
-        Read to those who cannot see it.
-    """
+    """A drawing to put marks on, in the order in which they cover each other."""
 
     def __init__(self, width: float, height: float, title: str) -> None:
         self.width, self.height = width, height
@@ -79,19 +71,12 @@ class Svg:
 
 @dataclass(frozen=True)
 class Scale:
-    """From values to places.
+    """From values to places."""
 
-    Attributes
-    ----------
-    low, high : float
-        Values at its ends.
-    start, end : float
-        Where these are drawn.
-    is_log : bool
-    """
-
+    # low, high: values at its ends
     low: float
     high: float
+    # start, end: where these are drawn
     start: float
     end: float
     is_log: bool = False
@@ -108,15 +93,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class Panel:
-    """A plot: two scales, and what is written at their sides.
-
-    Attributes
-    ----------
-    x, y : Scale
-    x_name, y_name : str
-    show : function of float
-        A tick's text, for each axis.
-    """
+    """A plot: two scales, and what is written at their sides."""
 
     x: Scale
     y: Scale
@@ -168,21 +145,7 @@ def shortened(text: str, width: float) -> str:
 def place_labels(
     points: Sequence[tuple[float, float, str]], bounds: tuple[float, float], dots: Sequence[tuple[float, float]]
 ) -> list[tuple[float, float, str, str]]:
-    """Where the names of points have room: right or left of them, clear of dots and names before; others are left out.
-
-    Parameters
-    ----------
-    points : sequence of (x, y, name)
-        The most important first.
-    bounds : (float, float)
-        Left and right end of the room.
-    dots : sequence of (x, y)
-        Which no name may cover.
-
-    Returns
-    -------
-    list of (x, y, name, class)
-    """
+    """Where the names of points have room: right or left of them, clear of dots and of names before."""
     boxes = [(x - DOT, y - DOT, x + DOT, y + DOT) for x, y in dots]
     placed = []
     for x, y, name in points:

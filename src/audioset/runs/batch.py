@@ -8,27 +8,26 @@ that fails, crashes its decoder or hangs becomes one error.
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import queue
 import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
-from dataclasses import dataclass, field, replace
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from audioset.allocator import KEPT_MEMORY_ENVIRONMENT
 from audioset.arguments import check_count, check_many, check_path, check_type, value_text
-from audioset.audio.child import N_STARTS, START_S, Child, StallClock
-from audioset.audio.isolation import Message, death, read_message
+from audioset.arrays import FloatArray
+from audioset.audio.child import Child, Message
 from audioset.audio.limits import LIMITS, Limits
 from audioset.concurrency import available_cores
 from audioset.errors import AudioError, AudioSetError, UsageError
-from audioset.frontend import Slab
+from audioset.frontend.cutting import Slab
 from audioset.models.model import (
     NOT_FINITE,
     SLAB_FRAMES,
@@ -42,17 +41,10 @@ from audioset.models.model import (
 from audioset.networks.ops import Outputs
 from audioset.runs.worker import WorkerConfig, slab_from_fields
 
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
-
 BUFFER_BYTES = 48_000_000  # results that wait for an earlier file; beyond, only that file goes on
 MESSAGES_AHEAD = 4  # decoded slabs that wait for the network, for each worker
-FILES_PER_WORKER = 2_000  # then a fresh process takes over, so that no decoder's leak adds up
 WAIT_S = 0.1
-WORKER_ENVIRONMENT = {
-    "OPENBLAS_NUM_THREADS": "1",
-    # Without it, 1,200 page faults, 2 ms of 12 for ten seconds of audio.
-    **KEPT_MEMORY_ENVIRONMENT,
-}
+NO_WORKER = "worker"  # code of an error that is no file's
 
 
 @dataclass(frozen=True)
@@ -209,99 +201,44 @@ def _make_file(path: Any) -> _File:
 
 
 class _Worker:
-    """A decoding process and the thread that listens to it."""
+    """A decoding process, and the thread that listens to it while it decodes a file."""
 
     def __init__(self, config: WorkerConfig, wake: threading.Event) -> None:
         self.file: _File | None = None
-        self.n_files = 0
-        self._config = config
         self._wake = wake
-        self._messages: queue.Queue[Message | None] = queue.Queue(MESSAGES_AHEAD)
-        self._is_closing = False
-        self._n_starts = 0
-        self._begin()
-
-    def _begin(self) -> None:
-        self._n_starts += 1
-        self._is_ready = False
-        self._child = Child("audioset.runs.worker", WORKER_ENVIRONMENT)
-        self._clock = StallClock(self._child.pid, START_S)
-        self._listener = threading.Thread(target=self._listen, daemon=True)
-        self._listener.start()
-        self._child.send(self._config.to_json())
+        self._child = Child("audioset.runs.worker", config.limits, asdict(config))
+        self._messages: queue.Queue[Message] = queue.Queue(MESSAGES_AHEAD)
+        self._listener = threading.Thread()
 
     def start(self, file: _File) -> None:
         """Hand over the next file."""
         self.file = file
-        self.n_files += 1
-        self._clock.restart()
-        self._child.send(self._line(file))
+        self._listener = threading.Thread(target=self._listen, args=(file.path,), daemon=True)
+        self._listener.start()
 
     def next_message(self) -> Message | None:
-        """The next message, or None where there is none yet. A worker that is gone says ``failed``."""
-        try:
-            message = self._messages.get_nowait()
-        except queue.Empty:
-            if self.file is not None and self._clock.has_run_out() and self._messages.empty():
-                self._child.stop()  # the listener will say so
-            return None
-        if message is None:
-            return self._death_message()
-        if message[0]["kind"] == "ready":
-            self._is_ready = True
-            self._clock = StallClock(self._child.pid, self._config.limits.worker_stall_s)
-            return self.next_message()
-        return message
-
-    @property
-    def is_alive(self) -> bool:
-        return not self._is_closing and self._child.is_alive
+        """The next message, or None where there is none yet."""
+        with suppress(queue.Empty):
+            return self._messages.get_nowait()
+        return None
 
     def close(self) -> None:
         """End the process now."""
-        self._is_closing = True
-        self._child.kill()
+        self._child.close()
         while self._listener.is_alive():  # it may wait for room in the queue
-            try:
+            with suppress(queue.Empty):
                 self._messages.get(timeout=0.01)
-            except queue.Empty:
-                continue
-        self._child.close_pipes()
 
-    def _listen(self) -> None:
-        while True:
-            message = read_message(self._child.results)
-            self._clock.restart()
-            self._messages.put(message)
-            self._clock.restart()  # waiting for room in the queue is not the worker's fault
-            self._wake.set()
-            if message is None:
-                return
+    def _listen(self, path: str) -> None:
+        try:
+            for message in self._child.ask(Path(path) if path else path):
+                self._note(message)
+        except AudioSetError as error:
+            self._note(({"kind": "failed", "error": error}, memoryview(b"")))
 
-    def _death_message(self) -> Message | None:
-        ending = self._child.wait()
-        if not self._is_ready:
-            self._begin_again()
-            return None
-        self.close()
-        error = death(ending, self._config.limits)
-        return {"kind": "failed", "code": error.code, "message": str(error)}, memoryview(b"")
-
-    def _begin_again(self) -> None:
-        """Start a worker once more that died while it started, with the file that it was given."""
-        if self._n_starts == N_STARTS:
-            error = self._child.start_error()
-            self.close()
-            raise error
-        self._child.close_pipes()
-        self._begin()
-        if self.file is not None:
-            self._child.send(self._line(self.file))
-
-    @staticmethod
-    def _line(file: _File) -> str:
-        """Where the file is; absolute, for this process may have gone to another folder since the worker started."""
-        return json.dumps(os.path.abspath(file.path) if file.path else "")  # noqa: PTH100 - links stay links
+    def _note(self, message: Message) -> None:
+        self._messages.put(message)
+        self._wake.set()
 
 
 class _Run:
@@ -347,10 +284,6 @@ class _Run:
 
     def _start_files(self) -> None:
         """Give every free worker a file, unless too many results wait already."""
-        for worker in [worker for worker in self._workers if worker.file is None]:
-            if worker.n_files >= FILES_PER_WORKER or not worker.is_alive:
-                worker.close()
-                self._workers.remove(worker)
         free = deque(worker for worker in self._workers if worker.file is None)
         while self._more and (free or len(self._workers) < self._n_workers) and self._n_waiting_bytes < BUFFER_BYTES:
             try:
@@ -396,8 +329,10 @@ class _Run:
         file.is_decoded = True
         if fields["kind"] == "done":
             file.warnings = tuple(fields["warnings"])
+        elif fields["error"].code == NO_WORKER:
+            raise fields["error"]
         else:
-            file.error = file.error or AudioError(fields["message"], code=fields["code"])
+            file.error = file.error or fields["error"]
 
     def _is_batch_full(self) -> bool:
         n_frames = sum(slab.n_frames for _, slab, _ in self._batch)

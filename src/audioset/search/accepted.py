@@ -20,13 +20,7 @@ MOST_DIGITS = 9  # of a number in a list
 
 
 def parse_numbers(text: str, n: int) -> list[int]:
-    """``1,3,5-8`` as [1, 3, 5, 6, 7, 8]; each must be in 1 to ``n``.
-
-    Raises
-    ------
-    UsageError
-        If the text is something else, or a number is not in the list.
-    """
+    """``1,3,5-8`` as [1, 3, 5, 6, 7, 8]; each must be in 1 to ``n``."""
     numbers: dict[int, None] = {}
     for piece in text.split(","):
         first, dash, last = (part.strip() for part in piece.partition("-"))
@@ -41,30 +35,9 @@ def parse_numbers(text: str, n: int) -> list[int]:
 
 
 def append_moments(path: str | os.PathLike[str], moments: Iterable[Span], label: str) -> int:
-    """Add moments to a table of labelled clips, which ``audioset train classifier`` reads.
+    """Add moments to a table of labelled clips, which ``audioset train classifier`` reads: how many lines are new.
 
-    Parameters
-    ----------
-    path : path
-        CSV; made if it is not there. It is replaced whole: what it had stays, whatever happens. Several processes may
-        add to it at once.
-    moments : iterable of Span
-    label : str
-        Name of the class.
-
-    Returns
-    -------
-    int
-        How many lines are new: those that the table has already do not come again.
-
-    Raises
-    ------
-    UsageError
-        If the label is empty.
-    ConflictError
-        If the file is another kind of table.
-    OutputError
-        The disk is full, or the place does not allow it.
+    The table is replaced whole: what it had stays, whatever happens. Several processes may add to it at once.
     """
     if not label.strip():
         raise UsageError("the label is empty; expected the name of a class. Next step: --label NAME")

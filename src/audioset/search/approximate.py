@@ -9,12 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from audioset.arrays import FloatArray, HalfArray, IndexArray
 from audioset.errors import DataError, MissingExtraError
 from audioset.files import output_file
-
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
-HalfArray = np.ndarray[Any, np.dtype[np.float16]]
-RowArray = np.ndarray[Any, np.dtype[np.intp]]
 
 # usearch's own defaults are 16, 128 and 64: too few for 99 of 100 neighbours in a thousand dimensions.
 NEIGHBOURS = 32
@@ -30,15 +27,7 @@ class ApproximateSearch:
 
     @classmethod
     def open(cls, path: Path, n: int, size: int) -> ApproximateSearch:
-        """Open a graph; it stays in its file, of which a search reads what it needs.
-
-        Raises
-        ------
-        DataError
-            If the file is damaged, or is of other vectors.
-        MissingExtraError
-            Without usearch.
-        """
+        """Open a graph; it stays in its file, of which a search reads what it needs."""
         graph = _new_graph(size)
         try:
             graph.view(path)
@@ -66,7 +55,7 @@ class GraphScan:
     graph: Any
     queries: FloatArray
 
-    def nearest(self, n: int) -> tuple[RowArray, FloatArray]:
+    def nearest(self, n: int) -> tuple[IndexArray, FloatArray]:
         """As ``Scan.nearest``, of the neighbours that the graph leads to."""
         n = min(n, len(self.graph))
         if n < 1:
@@ -84,25 +73,7 @@ class GraphScan:
 def build_graph(
     path: Path, blocks: Iterable[HalfArray], size: int, watch: Callable[[int], None] = lambda n_done: None
 ) -> None:
-    """Make the graph of some vectors, and write it.
-
-    Parameters
-    ----------
-    path : Path
-        File to write; it has its name when it is whole.
-    blocks : iterable of ndarray, shape (n, size), float16
-        All vectors in order, of length 1.
-    size : int
-    watch : callable
-        Called with the number of vectors that are done.
-
-    Raises
-    ------
-    OutputError
-        The disk is full, or the place does not allow it.
-    MissingExtraError
-        Without usearch.
-    """
+    """Make the graph of some vectors, and write it."""
     graph = _new_graph(size)
     n_done = 0
     for vectors in blocks:

@@ -36,24 +36,18 @@ Watch = Callable[[Part], None]
 
 @dataclass
 class BuildReport:
-    """What became of the recordings.
+    """What became of the recordings."""
 
-    Attributes
-    ----------
-    n_added, n_changed, n_unchanged, n_dropped : int
-        Recordings: new ones, those whose file is another than before, those as before, those no longer there.
-    n_recordings, n_moments : int
-        In the index now.
-    failures : list of (str, AudioSetError)
-        Files that could not be used. They are tried again by the next run.
-    """
-
+    # n_added, n_changed, n_unchanged, n_dropped: recordings: new ones, those whose file is another than before, those
+    # as before, those no longer there
     n_added: int = 0
     n_changed: int = 0
     n_unchanged: int = 0
     n_dropped: int = 0
+    # n_recordings, n_moments: in the index now
     n_recordings: int = 0
     n_moments: int = 0
+    # Files that could not be used. They are tried again by the next run.
     failures: list[tuple[str, AudioSetError]] = field(default_factory=list)
 
 

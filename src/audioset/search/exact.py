@@ -13,17 +13,12 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from audioset.arrays import FloatArray, HalfArray, IndexArray
 from audioset.concurrency import available_cores
 from audioset.search.dots import Dots, make_dots
-
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
-HalfArray = np.ndarray[Any, np.dtype[np.float16]]
-ByteArray = np.ndarray[Any, np.dtype[np.int8]]
-RowArray = np.ndarray[Any, np.dtype[np.intp]]
 
 LEVELS = 127
 FINE_LEVELS = 254  # a query's second code is of what the first leaves: at most half a step
@@ -37,12 +32,7 @@ ROUNDING = 2e-5  # what float32 may lose in sums of a few thousand products of n
 class ExactSearch:
     """Vectors of length 1, ready to be searched.
 
-    Parameters
-    ----------
-    units : ndarray, shape (n, size), float16
-        Of length 1; kept, not copied. A vector of zeros is like nothing: its similarity is 0.
-    n_threads : int, optional
-        Default: all cores that this process may use.
+    ``units``, (n, size) float16, are kept, not copied. A vector of zeros is like nothing: its similarity is 0.
     """
 
     def __init__(self, units: HalfArray, n_threads: int | None = None) -> None:
@@ -58,17 +48,7 @@ class ExactSearch:
         return len(self._units)
 
     def scan(self, queries: FloatArray) -> Scan:
-        """Bounds of the similarity of every vector with the query that it is nearest to.
-
-        Parameters
-        ----------
-        queries : ndarray, shape (n_queries, size), float32
-            Of length 1.
-
-        Returns
-        -------
-        Scan
-        """
+        """Bounds of the similarity of every vector with the query that it is nearest to."""
         coded = [_Query(query) for query in queries]
         dots = make_dots(np.concatenate([query.codes for query in coded]))
         bounds = np.empty((2, len(self)), np.float32)
@@ -109,30 +89,16 @@ class ExactSearch:
 
 @dataclass(frozen=True)
 class Scan:
-    """What a scan found: bounds of every similarity, from which the nearest follow.
+    """What a scan found: bounds of every similarity, from which the nearest follow."""
 
-    Attributes
-    ----------
-    units : ndarray, shape (n, size), float16
-    queries : ndarray, shape (n_queries, size), float32
-    lower, upper : ndarray, shape (n,), float32
-        The similarity lies between.
-    """
-
-    units: HalfArray
-    queries: FloatArray
+    units: HalfArray  # shape (n, size), float16
+    queries: FloatArray  # shape (n_queries, size), float32
+    # lower, upper: shape (n,), float32; the similarity lies between
     lower: FloatArray
     upper: FloatArray
 
-    def nearest(self, n: int) -> tuple[RowArray, FloatArray]:
-        """The ``n`` vectors nearest to any of the queries.
-
-        Returns
-        -------
-        rows : ndarray, shape (n,), int
-            Best first; of equals, the earlier row. Fewer if there are fewer vectors.
-        similarities : ndarray, shape (n,), float32
-        """
+    def nearest(self, n: int) -> tuple[IndexArray, FloatArray]:
+        """Rows and similarities of the ``n`` vectors nearest to any query, best first; of equals, the earlier row."""
         n = min(n, len(self.lower))
         if n < 1:
             return np.zeros(0, np.intp), np.zeros(0, np.float32)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from audioset.arguments import check_choice
+from audioset.arrays import FloatArray
 from audioset.audio.limits import LIMITS, Limits
 from audioset.errors import AudioError, UsageError
 from audioset.formats.rows import printable
@@ -18,26 +18,16 @@ from audioset.search.manifest import Settings
 from audioset.search.moments import Span
 from audioset.search.shards import to_units
 
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
-
 COMBINATIONS = ("mean", "max")
 NO_LENGTH = 1e-6  # of a mean of vectors of length 1: what rounding leaves of opposites
 
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """A sound to look for.
+    """A sound to look for."""
 
-    Attributes
-    ----------
-    embedding : ndarray, shape (size,), float32
-        Of length 1: of one patch, or the mean of all.
-    span : Span
-        The patch, or the whole recording.
-    """
-
-    embedding: FloatArray
-    span: Span
+    embedding: FloatArray  # shape (size,), float32; of length 1: of one patch, or the mean of all
+    span: Span  # the patch, or the whole recording
 
 
 def embed_example(
@@ -89,24 +79,7 @@ def embed_example(
 
 
 def combine_examples(examples: Sequence[Example], combination: str = "mean") -> FloatArray:
-    """What to search for, given several examples.
-
-    Parameters
-    ----------
-    examples : sequence of Example
-    combination : {"mean", "max"}
-        ``"mean"``: what is like all of them together. ``"max"``: what is like any one of them.
-
-    Returns
-    -------
-    ndarray, shape (n, size), float32
-        For ``Index.search``: one row, or one for each example.
-
-    Raises
-    ------
-    UsageError
-        For a combination that there is not.
-    """
+    """What to search for: what is like all examples together (``"mean"``), or like any one of them (``"max"``)."""
     check_choice("combination", combination, COMBINATIONS)
     embeddings = np.stack([example.embedding for example in examples])
     return embeddings if combination == "max" else _direction(embeddings)[np.newaxis]

@@ -39,29 +39,8 @@ def write_found(
 ) -> None:
     """Write moments to a file, to standard output, or as a file for each recording into a folder.
 
-    Parameters
-    ----------
-    moments : sequence of Moment
-        Best first.
-    target : str or None
-        None or ``"-"``: standard output. A folder, for ``audacity`` and ``raven``: a file for each recording.
-    format_name : str
-        A key of ``FORMATS``.
-    label : str
-        What ``audacity`` and ``raven`` call each moment.
-    model : str
-        For Raven's column of that name.
-    high_hz : float
-        What the model hears at most, for Raven.
-    read : set of (int, int), overwrites : bool
-        As for ``check_output``: which files were read, and whether any others may be replaced.
-
-    Raises
-    ------
-    UsageError
-        If Audacity labels of several recordings would go to one file; if a file is there that is something else.
-    OutputError
-        The disk is full, or the place does not allow it.
+    A ``target`` of None or ``"-"`` is standard output. ``label`` is what ``audacity`` and ``raven`` call each
+    moment; ``read`` and ``overwrites`` are as for ``check_output``.
     """
     if format_name not in EDITORS:
         with open_output(target) as stream:

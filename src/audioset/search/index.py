@@ -10,16 +10,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from audioset import cache
+from audioset.arrays import DoubleArray, FloatArray, IndexArray
 from audioset.errors import DataError, NoInputError, UsageError
 from audioset.search.approximate import ApproximateSearch, build_graph
 from audioset.search.exact import ExactSearch
 from audioset.search.manifest import Manifest, read_manifest
 from audioset.search.moments import Choice, Moment, Span
 from audioset.search.shards import check_length, iterate_units, read_shard, read_times, shard_path
-
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
-RowArray = np.ndarray[Any, np.dtype[np.intp]]
-SecondsArray = np.ndarray[Any, np.dtype[np.float64]]
 
 MOST_EXACT = 2_000_000  # moments; above, a graph answers, if usearch is installed
 GRAPH_SUFFIX = ".usearch"
@@ -30,7 +27,7 @@ ASKED_MORE = 4
 class Nearest(Protocol):
     """Queries that were scanned."""
 
-    def nearest(self, n: int) -> tuple[RowArray, FloatArray]:
+    def nearest(self, n: int) -> tuple[IndexArray, FloatArray]:
         """Rows and similarities of the ``n`` nearest, best first."""
         ...
 
@@ -58,9 +55,9 @@ class Index:
         self,
         manifest: Manifest,
         paths: tuple[str, ...],
-        path_rows: RowArray,
-        start_s: SecondsArray,
-        end_s: SecondsArray,
+        path_rows: IndexArray,
+        start_s: DoubleArray,
+        end_s: DoubleArray,
         searcher: Searcher,
     ) -> None:
         self.manifest = manifest
@@ -224,11 +221,11 @@ class _Table:
     def __init__(self) -> None:
         self.n_rows = 0
         self._paths: list[str] = []
-        self._path_rows: list[RowArray] = []
-        self._starts: list[SecondsArray] = []
-        self._ends: list[SecondsArray] = []
+        self._path_rows: list[IndexArray] = []
+        self._starts: list[DoubleArray] = []
+        self._ends: list[DoubleArray] = []
 
-    def add(self, recordings: list[Any], start_s: SecondsArray, end_s: SecondsArray) -> None:
+    def add(self, recordings: list[Any], start_s: DoubleArray, end_s: DoubleArray) -> None:
         first = len(self._paths)
         self._paths += [recording.path for recording in recordings]
         lengths = [recording.n_moments for recording in recordings]
@@ -239,7 +236,7 @@ class _Table:
         self._ends.append(end_s)
         self.n_rows += len(start_s)
 
-    def columns(self) -> tuple[tuple[str, ...], RowArray, SecondsArray, SecondsArray]:
+    def columns(self) -> tuple[tuple[str, ...], IndexArray, DoubleArray, DoubleArray]:
         times = np.concatenate(self._starts), np.concatenate(self._ends)
         return tuple(self._paths), np.concatenate(self._path_rows), *times
 

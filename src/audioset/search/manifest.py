@@ -10,8 +10,8 @@ from typing import Any
 
 from audioset.errors import ConflictError, DataError, UsageError
 from audioset.files import writing
+from audioset.models.folders import digest_model
 from audioset.models.model import Model
-from audioset.models.published import hash_weights
 from audioset.records import OBJECT, TEXT, WHOLE, check_record, map_of, number, optional, read_json, whole
 from audioset.search.shards import shard_path
 
@@ -40,27 +40,15 @@ SCHEMA = {
 
 @dataclass(frozen=True)
 class Settings:
-    """How the embeddings of an index are made; an example is embedded in the same way.
+    """How the embeddings of an index are made; an example is embedded in the same way."""
 
-    Attributes
-    ----------
-    model : str
-        Name of a published model, or path of a model folder.
-    weights : str or None
-        A checkpoint of one's own.
-    precision : {"f32", "bf16"}
-    hop_s, window_s : float or None
-        Seconds between patches, and of a patch of a model of clips; None: the model's own.
-    pad : str or None
-        What happens to audio that does not fill a patch; None: the model's own.
-    """
-
-    model: str = "yamnet"
-    weights: str | None = None
-    precision: str = "f32"
+    model: str = "yamnet"  # name of a published model, or path of a model folder
+    weights: str | None = None  # A checkpoint of one's own
+    precision: str = "f32"  # {"f32", "bf16"}
+    # hop_s, window_s: seconds between patches, and of a patch of a model of clips; None: the model's own
     hop_s: float | None = None
     window_s: float | None = None
-    pad: str | None = None
+    pad: str | None = None  # what happens to audio that does not fill a patch; None: the model's own
 
     @property
     def embedding_arguments(self) -> dict[str, Any]:
@@ -70,28 +58,14 @@ class Settings:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What ``index.json`` says. Whatever it does not name is not part of the index.
-
-    Attributes
-    ----------
-    settings : Settings
-    model_digest : str
-        SHA-256 of the network's name, its arguments, its frontend and its weights.
-    embedding_size : int
-    shards : dict of str to int
-        Moments in each file of embeddings, by its name.
-    n_recordings : int
-        In all of them.
-    version : str
-        Of the package that wrote it.
-    """
+    """What ``index.json`` says. Whatever it does not name is not part of the index."""
 
     settings: Settings
-    model_digest: str
+    model_digest: str  # SHA-256 of the network's name, its arguments, its frontend and its weights
     embedding_size: int
-    shards: dict[str, int] = field(default_factory=dict)
-    n_recordings: int = 0
-    version: str = ""
+    shards: dict[str, int] = field(default_factory=dict)  # moments in each file of embeddings, by its name
+    n_recordings: int = 0  # in all of them
+    version: str = ""  # of the package that wrote it
     format: int = FORMAT
 
     @property
@@ -117,13 +91,8 @@ class Manifest:
             file.write(json.dumps({**asdict(self), "n_moments": self.n_moments}, indent=2).encode() + b"\n")
 
     def check_model(self, model: Model) -> None:
-        """Refuse a model other than the one that made the embeddings.
-
-        Raises
-        ------
-        UsageError
-        """
-        if digest_model(model) != self.model_digest:
+        """Refuse a model other than the one that made the embeddings."""
+        if digest_model(model.card, model.folder) != self.model_digest:
             raise UsageError(
                 f"the index was made with {self.settings.model} ({self.embedding_size} numbers an embedding), and "
                 f"this is another model ({model.embedding_size} numbers): their embeddings cannot be compared. "
@@ -132,15 +101,7 @@ class Manifest:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read ``index.json``.
-
-    Raises
-    ------
-    UsageError
-        If the folder is no index.
-    DataError
-        If the file is damaged.
-    """
+    """Read ``index.json``."""
     path = folder / NAME
     try:
         record = read_json(path, {"format": WHOLE}, DataError, HINT)
@@ -162,16 +123,10 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def open_or_begin(folder: Path, settings: Settings, model: Model) -> Manifest:
-    """The manifest of a folder, or a new one for a folder that is empty or not there.
-
-    Raises
-    ------
-    ConflictError
-        If the folder holds something else, or an index made in another way.
-    """
+    """The manifest of a folder, or a new one for a folder that is empty or not there."""
     from audioset import __version__
 
-    fresh = Manifest(settings, digest_model(model), model.embedding_size, version=__version__)
+    fresh = Manifest(settings, digest_model(model.card, model.folder), model.embedding_size, version=__version__)
     if not (folder / NAME).exists():
         if folder.exists() and (not folder.is_dir() or any(entry.name[0] != "." for entry in folder.iterdir())):
             raise ConflictError(f"{folder} is not empty, and not an index. Next step: choose another folder")
@@ -189,12 +144,3 @@ def open_or_begin(folder: Path, settings: Settings, model: Model) -> Manifest:
             "Next step: leave these options out, or choose another folder"
         )
     return manifest
-
-
-def digest_model(model: Model) -> str:
-    """SHA-256 of what makes a model's embeddings: network, arguments, frontend, weights."""
-    card = model.card
-    record = [card.network, card.arguments, card.frontend, card.backbone]
-    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
-    hash_weights(digest, card, model.folder)
-    return digest.hexdigest()

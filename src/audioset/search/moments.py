@@ -11,17 +11,10 @@ TOUCH_S = 1e-6
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of a recording, whole seconds or not.
+    """A stretch of a recording, whole seconds or not."""
 
-    Attributes
-    ----------
-    path : str
-        As in the index: absolute.
-    start_s, end_s : float
-        Seconds from the start of the recording.
-    """
-
-    path: str
+    path: str  # as in the index: absolute
+    # start_s, end_s: seconds from the start of the recording
     start_s: float
     end_s: float
 
@@ -32,14 +25,9 @@ class Span:
 
 @dataclass(frozen=True)
 class Moment(Span):
-    """A patch of a recording that was found.
+    """A patch of a recording that was found."""
 
-    Attributes
-    ----------
-    similarity : float
-        Cosine of the angle between its embedding and the example's, in [-1, 1]; 1 is the same direction.
-    """
-
+    # Cosine of the angle between its embedding and the example's, in [-1, 1]; 1 is the same direction
     similarity: float
 
 
@@ -47,12 +35,8 @@ class Moment(Span):
 class Choice:
     """The best moments, one after the other, without those that say the same second again.
 
-    Parameters
-    ----------
-    per_file : int, optional
-        At most so many moments of one recording. Default: any number.
-    exclude : collection of Span
-        Stretches that no moment may overlap, such as the example's own.
+    At most ``per_file`` of one recording, and none that overlaps the stretches of ``exclude``, such as the
+    example's own.
     """
 
     per_file: int | None = None

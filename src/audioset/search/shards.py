@@ -16,13 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from audioset.arrays import DoubleArray, FloatArray, HalfArray
 from audioset.errors import AudioSetError, DataError, MissingExtraError
 from audioset.files import check_regular, confined, output_file
 from audioset.records import DAMAGE, TEXT, WHOLE, check_record, decode_json, whole
-
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
-HalfArray = np.ndarray[Any, np.dtype[np.float16]]
-SecondsArray = np.ndarray[Any, np.dtype[np.float64]]
 
 RECORDINGS_KEY = b"audioset.recordings"
 COLUMNS = ("path", "start_s", "end_s", "embedding", "norm")
@@ -35,44 +32,25 @@ NEXT_STEP = "Next step: delete the index folder, and index the recordings again"
 
 @dataclass(frozen=True)
 class Recording:
-    """One file as it was when it was indexed.
+    """One file as it was when it was indexed."""
 
-    Attributes
-    ----------
-    path : str
-        Absolute.
-    size : int
-        Bytes.
-    modified_ns : int
-        Nanoseconds since 1970.
-    n_moments : int
-    """
-
-    path: str
-    size: int
-    modified_ns: int
+    path: str  # absolute
+    size: int  # bytes
+    modified_ns: int  # nanoseconds since 1970
     n_moments: int = 0
 
 
 @dataclass
 class Shard:
-    """Recordings and their moments: what one file holds.
-
-    Attributes
-    ----------
-    recordings : list of Recording
-    start_s, end_s : ndarray, shape (n_moments,), float64
-        Seconds from the start of the recording; the end is not past the recording's.
-    units : ndarray, shape (n_moments, size), float16
-        Embeddings, of length 1.
-    norms : ndarray, shape (n_moments,), float32
-    """
+    """Recordings and their moments: what one file holds."""
 
     recordings: list[Recording]
-    start_s: SecondsArray
-    end_s: SecondsArray
-    units: HalfArray
-    norms: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))
+    # start_s, end_s: shape (n_moments,), float64; seconds from the start of the recording; the end is not past the
+    # recording's
+    start_s: DoubleArray
+    end_s: DoubleArray
+    units: HalfArray  # shape (n_moments, size), float16; embeddings, of length 1
+    norms: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))  # shape (n_moments,), float32
 
     def __len__(self) -> int:
         return len(self.start_s)
@@ -95,13 +73,7 @@ def to_units(embeddings: FloatArray) -> tuple[HalfArray, FloatArray]:
 
 
 def write_shard(path: Path, shard: Shard) -> None:
-    """Write a file of embeddings; it has its name when it is whole.
-
-    Raises
-    ------
-    OutputError
-        The disk is full, or the place does not allow it.
-    """
+    """Write a file of embeddings; it has its name when it is whole."""
     pyarrow = require_pyarrow()
     paths = [recording.path for recording in shard.recordings for _ in range(recording.n_moments)]
     embedding = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(shard.units.ravel()), shard.units.shape[1])
@@ -128,38 +100,20 @@ def write_shard(path: Path, shard: Shard) -> None:
 
 
 def shard_path(folder: Path, name: str) -> Path:
-    """The file of embeddings that a manifest names, in the folder of its index.
-
-    Raises
-    ------
-    DataError
-        If the name is not one that an index gives, or leads out of the folder.
-    """
+    """The file of embeddings that a manifest names, in the folder of its index."""
     if not SHARD_NAME.fullmatch(name):
         raise DataError(f"{folder} names the file {name!r:.100}; expected embeddings-….parquet. {NEXT_STEP}")
     return confined(folder, name)
 
 
 def read_recordings(path: Path) -> list[Recording]:
-    """The recordings of a file of embeddings, without the embeddings.
-
-    Raises
-    ------
-    DataError
-        If the file is missing or damaged.
-    """
+    """The recordings of a file of embeddings, without the embeddings."""
     with _reading(path) as file:
         return _recordings(file)
 
 
 def read_shard(path: Path, size: int, n_moments: int) -> Shard:
-    """Read a file of embeddings, of which the manifest promises so many moments of such a size.
-
-    Raises
-    ------
-    DataError
-        If the file is missing or damaged, or holds something else.
-    """
+    """Read a file of embeddings, of which the manifest promises so many moments of such a size."""
     with _reading(path) as file:
         recordings = _recordings(file)
         _check_length(path, file, size, n_moments)
@@ -171,12 +125,7 @@ def read_shard(path: Path, size: int, n_moments: int) -> Shard:
 
 
 def check_length(path: Path, size: int, n_moments: int) -> None:
-    """Refuse a file of embeddings that has not as many lines as the manifest promises, without reading them.
-
-    Raises
-    ------
-    DataError
-    """
+    """Refuse a file of embeddings that has not as many lines as the manifest promises, without reading them."""
     with _reading(path) as file:
         _check_length(path, file, size, n_moments)
 
@@ -195,7 +144,7 @@ def iterate_units(folder: Path, shards: dict[str, int], size: int) -> Iterator[H
         yield read_shard(shard_path(folder, name), size, n_moments).units
 
 
-def read_times(path: Path, n_moments: int) -> tuple[list[Recording], SecondsArray, SecondsArray]:
+def read_times(path: Path, n_moments: int) -> tuple[list[Recording], DoubleArray, DoubleArray]:
     """As ``read_shard``, without the embeddings: recordings, starts and ends."""
     with _reading(path) as file:
         table = file.read(columns=["start_s", "end_s"])
@@ -250,7 +199,7 @@ def _recordings(file: Any) -> list[Recording]:
     return [Recording(**{name: record[name] for name in RECORDING}) for record in records]
 
 
-def _seconds(table: Any) -> tuple[SecondsArray, SecondsArray]:
+def _seconds(table: Any) -> tuple[DoubleArray, DoubleArray]:
     starts, ends = (np.asarray(table[name].to_numpy(), np.float64) for name in ("start_s", "end_s"))
     if not (np.isfinite(starts).all() and np.isfinite(ends).all()):
         raise ValueError("some of its times are not finite")

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import numpy as np
 
+from audioset.arrays import FloatArray
 from audioset.audio.isolation import IsolatedAudio
 from audioset.audio.limits import LIMITS, Limits
 from audioset.audio.resampling import check_rates
 from audioset.errors import AudioError
 from audioset.sounds.collection import Clip
-
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
 
 def read_clip(clip: Clip, sample_rate: int, limits: Limits = LIMITS) -> FloatArray:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from audioset.arrays import DoubleArray
 from audioset.audio.limits import LIMITS, Limits
 from audioset.concurrency import available_cores
 from audioset.errors import AudioError, DataError, NoInputError
@@ -28,8 +29,6 @@ from audioset.sounds.measuring import Measured, measure_files
 from audioset.sounds.sound_rules import SOUND_RULES
 from audioset.sounds.split_rules import SPLIT_RULES
 from audioset.sounds.unusable import CLIP_RULES
-
-FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +53,7 @@ class Check:
     collection: Collection
     usable: Collection
     findings: tuple[Finding, ...]
-    durations_s: FloatArray
+    durations_s: DoubleArray
     digests: tuple[str, ...]
 
     @property
@@ -158,7 +157,7 @@ def check_collection(
     )
 
 
-def summarise(durations_s: FloatArray) -> dict[str, float] | None:
+def summarise(durations_s: DoubleArray) -> dict[str, float] | None:
     """Shortest, median and longest of some durations, and their sum, in seconds; None of none."""
     if not len(durations_s):
         return None

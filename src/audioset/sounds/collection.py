@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from audioset.arrays import FloatArray
 from audioset.errors import UsageError
-
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
 SPLITS = ("train", "test")  # that data may give
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from audioset.dataset.download.adopt import NAMES
+from audioset.dataset.lists.clip_names import clip_names
 from audioset.dataset.lists.segments import Segment, read_segments
 from audioset.errors import DataError
 from audioset.labels.labels import LabelSet
 from audioset.sounds.entry import Entry
 from audioset.text import shown
-
-FILE_SUFFIXES = re.compile(r"(\.[a-z]\w*)+$", re.IGNORECASE)  # the dot in "x_30.000" begins none
 
 
 def read_segment_list(path: Path, audio: Path, files: Sequence[Path]) -> list[Entry]:
@@ -62,17 +59,8 @@ def read_segment_list(path: Path, audio: Path, files: Sequence[Path]) -> list[En
 
 def _segment_of(file: Path, segments: dict[str, Segment]) -> Segment | None:
     """The row that a file's name means."""
-    stem = FILE_SUFFIXES.sub("", file.name)
-    for match in filter(None, (pattern.fullmatch(stem) for pattern in NAMES)):
-        times = match.groupdict()
-        segment = segments.get(times.pop("video_id"))
-        if segment and _is_start(times, segment):
+    for name in clip_names(file.name):
+        segment = segments.get(name.video_id)
+        if segment and name.start_ms in (None, round(segment.start_s * 1000)):
             return segment
     return None
-
-
-def _is_start(times: dict[str, str], segment: Segment) -> bool:
-    start_ms = round(segment.start_s * 1000)
-    if "start_ms" in times:
-        return int(times["start_ms"]) == start_ms
-    return "start_s" not in times or round(float(times["start_s"]) * 1000) == start_ms

@@ -7,14 +7,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from audioset.arrays import FloatArray
 from audioset.audio.limits import LIMITS, Limits
 from audioset.audio.reading import mono_blocks, open_audio
 
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 Span = tuple[float, "float | None"]  # seconds; None for the end of the file
 
 FULL_SCALE_PEAK = 0.9995  # samples from here on touch full scale: 32,767 / 32,768 and what dither makes of it

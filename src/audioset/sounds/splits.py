@@ -11,12 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from audioset.arrays import Array, DoubleArray, IndexArray
 from audioset.errors import DataError, UsageError
 from audioset.sounds.collection import Collection
-
-Array = np.ndarray[Any, np.dtype[Any]]
-FloatArray = np.ndarray[Any, np.dtype[np.float64]]
-IntArray = np.ndarray[Any, np.dtype[np.intp]]
 
 UNASSIGNED = -1
 N_SHOWN = 3  # names in messages
@@ -24,7 +21,7 @@ N_SHOWN = 3  # names in messages
 
 def fold_by_file(
     collection: Collection, n_folds: int, seed: int = 0, *, digests: Sequence[str] | None = None
-) -> IntArray:
+) -> IndexArray:
     """Give each clip a fold; all clips of a file, and of files with the same content, have one.
 
     Parameters
@@ -52,7 +49,7 @@ def fold_by_file(
     return _stratified(collection, units, n_folds, seed, "different files")
 
 
-def fold_by_group(collection: Collection, n_folds: int, seed: int = 0) -> IntArray:
+def fold_by_group(collection: Collection, n_folds: int, seed: int = 0) -> IndexArray:
     """Give each clip a fold; all clips of a group have one.
 
     With at most ``n_folds`` groups each is a fold of its own, in the order of their names: leave one group out. Clips
@@ -187,8 +184,8 @@ def _connected(keys: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _stratified(
-    collection: Collection, units: Sequence[str], n_folds: int, seed: int, what: str, fixed: IntArray | None = None
-) -> IntArray:
+    collection: Collection, units: Sequence[str], n_folds: int, seed: int, what: str, fixed: IndexArray | None = None
+) -> IndexArray:
     """Fold of each clip; clips with a fold in ``fixed`` keep it."""
     _check_n_folds(n_folds)
     names, rows = np.unique(np.array(units, object), return_inverse=True)
@@ -203,11 +200,11 @@ def _stratified(
     if fixed is not None:
         folds[rows] = fixed
     _assign(counts, folds, n_folds, np.random.default_rng(seed))
-    found: IntArray = folds[rows]
+    found: IndexArray = folds[rows]
     return found
 
 
-def _assign(counts: FloatArray, folds: IntArray, n_folds: int, rng: np.random.Generator) -> None:
+def _assign(counts: DoubleArray, folds: IndexArray, n_folds: int, rng: np.random.Generator) -> None:
     """Give every unit a fold that has none; ``counts`` is (n_units, n_classes + 1), with clips in the last column."""
     lacks = np.repeat(counts.sum(axis=0, keepdims=True) / n_folds, n_folds, axis=0)
     for unit in np.flatnonzero(folds != UNASSIGNED):
@@ -227,7 +224,7 @@ def _assign(counts: FloatArray, folds: IntArray, n_folds: int, rng: np.random.Ge
             n_left -= 1
 
 
-def _neediest(lacks: FloatArray, column: int, allowed: Array, rng: np.random.Generator) -> int:
+def _neediest(lacks: DoubleArray, column: int, allowed: Array, rng: np.random.Generator) -> int:
     """The fold that lacks a class most; of several, that which lacks most clips; of several, any."""
     for values in (lacks[:, column], lacks[:, -1]):
         most = np.max(values[allowed])

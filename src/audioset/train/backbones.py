@@ -9,17 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from audioset import __version__
+from audioset.arrays import FloatArray
 from audioset.errors import UsageError
-from audioset.models.published import FRONTENDS, digest_weights, load_weights, network_shapes, prepare_model
+from audioset.models.cards import FRONTENDS, network_shapes
+from audioset.models.folders import digest_model, load_weights, prepare_model
 from audioset.networks.classifier import BACKBONES, HIDDEN, LOGITS
 from audioset.weights.model_folder import ModelCard
 
 SHORT, SHORT_S = "_2s", 2.0  # how frontends for short clips are named, and what is short
-
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -58,8 +56,7 @@ class Backbone:
 
     def fingerprint(self) -> str:
         """Identity of the embeddings that it gives."""
-        digest = digest_weights(self.card, self.folder)
-        identity = f"{digest}:{self.network}:{sorted(self.arguments.items())}:{self.card.frontend}:{__version__}"
+        identity = f"{digest_model(self.card, self.folder)}:{__version__}"
         return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
     def with_head(

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from audioset.arrays import FloatArray
 from audioset.dataset.features.framing import frame_record
 from audioset.dataset.features.sequence_example import message, varint
 from audioset.errors import ConflictError, DataError, UsageError
@@ -39,7 +40,6 @@ N_KEPT = 2
 FORMAT = 2  # of checkpoints: another one is of an earlier version
 Weights = dict[str, torch.Tensor]
 Record = dict[str, Any]
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 # TensorBoard: tensorflow/core/util/event.proto and framework/summary.proto. The tags of fields have their wire types:
 # Event.wall_time, Event.step, Summary.Value.simple_value.
 VERSION = b"brain.Event:2"

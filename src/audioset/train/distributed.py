@@ -6,15 +6,12 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
 from torch import distributed
 
+from audioset.arrays import FloatArray, Int64Array
 from audioset.errors import EngineError
-
-IndexArray = np.ndarray[Any, np.dtype[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,7 @@ class Processes:
         """Whether this is the one that writes."""
         return self.rank == 0
 
-    def part(self, positions: IndexArray) -> IndexArray:
+    def part(self, positions: Int64Array) -> Int64Array:
         """What this process does of a batch that all of them know."""
         return positions[self.rank :: self.n_processes]
 
@@ -51,7 +48,7 @@ class Processes:
             self.add_up(listed)
             torch._foreach_div_(listed, float(self.n_processes))
 
-    def total(self, scores: torch.Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
+    def total(self, scores: torch.Tensor) -> FloatArray:
         """The sum over all processes, each of which has put its own clips' scores among zeros."""
         scores = scores.to(self.device)
         self.add_up([scores])

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
+from audioset.arrays import Int64Array
 from audioset.executors.torch import TorchNetwork
 from audioset.stopping import Stopping
 from audioset.train.checkpoint import Record, RunFolder
@@ -19,7 +19,6 @@ from audioset.train.distributed import Processes
 from audioset.train.finite import no_number
 from audioset.train.state import TrainingState, copied
 
-IndexArray = np.ndarray[Any, np.dtype[np.int64]]
 OnLine = Callable[[Record], None]
 Say = Callable[[TrainingState, Record], None]
 
@@ -30,7 +29,7 @@ LEAST_CLIPS = 2  # of a process's part of a batch: batch norms need two values
 class TrainingBatch:
     """What is trained on next, the same in all processes."""
 
-    rows: IndexArray  # of the clips of all processes
+    rows: Int64Array  # of the clips of all processes
     learning_rates: tuple[float, ...]  # of each group of the optimizer
     place: str = ""  # for people, after the number of the iteration
     ends_pass: bool = False
@@ -46,9 +45,9 @@ class TrainingRecipe:
     after a batch. ``names`` says which clips some rows are, for people.
     """
 
-    loss: Callable[[IndexArray, int, np.random.Generator], tuple[torch.Tensor, torch.Tensor]]
+    loss: Callable[[Int64Array, int, np.random.Generator], tuple[torch.Tensor, torch.Tensor]]
     measure: Callable[[TrainingBatch], Iterable[Record]]
-    names: Callable[[IndexArray], list[str]]
+    names: Callable[[Int64Array], list[str]]
     seed: int
     clip_norm: float  # largest norm of the gradient; 0: any
     patience: int  # measurements without a better one before it stops; 0: any

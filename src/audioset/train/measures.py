@@ -9,11 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from audioset.arrays import Array, BoolArray
 from audioset.metrics import average_precision
 from audioset.metrics.resampling import draw
-
-Array = np.ndarray[Any, Any]
-BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 
 N_RESAMPLES = 1_000
 SEED = 0

@@ -12,15 +12,13 @@ from typing import Any
 import numpy as np
 
 from audioset import __version__
+from audioset.arrays import FloatArray, IndexArray
 from audioset.errors import ConflictError, UsageError
 from audioset.files import exists, explain_os_errors, flush, flush_tree, is_folder, partial_folder
-from audioset.models.published import find_frontend
+from audioset.models.cards import find_frontend
 from audioset.sounds.collection import Clip
 from audioset.train.measures import Decision, measure
 from audioset.weights.model_folder import CARD_NAME, WEIGHTS_NAME, ModelCard, write_model_folder
-
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
-IndexArray = np.ndarray[Any, np.dtype[np.intp]]
 
 BY_FILE, BY_GROUP, GIVEN_TEST = "by file", "by group", "given test"
 RESULTS_NAME, PAGE_NAME, TEXT_NAME = "results.json", "report.html", "report.md"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
-import numpy as np
 import torch
 
+from audioset.arrays import Int64Array
 from audioset.executors.torch import TorchNetwork
 from audioset.train.checkpoint import Record, Weights
 
@@ -18,15 +18,15 @@ COUNTERS = ("iteration", "epoch", "batch", "loss_sum", "n_losses", "best_score",
 class Sampler(Protocol):
     """An endless source of batches, determined by its seed and a few counters."""
 
-    def next_batch(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+    def next_batch(self) -> Int64Array:
         """Positions of the next batch's clips, at most as many as a batch has."""
         ...
 
-    def state(self) -> dict[str, np.ndarray[Any, np.dtype[np.int64]]]:
+    def state(self) -> dict[str, Int64Array]:
         """Where it stands, as a few small arrays."""
         ...
 
-    def restore(self, state: Mapping[str, np.ndarray[Any, np.dtype[np.int64]]]) -> None:
+    def restore(self, state: Mapping[str, Int64Array]) -> None:
         """Go to where the sampler stood that ``state`` is from."""
         ...
 

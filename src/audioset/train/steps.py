@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from audioset.arrays import Array, IndexArray
 from audioset.audio.limits import LIMITS, Limits
 from audioset.calibration.fit import fit as fit_thresholds
 from audioset.errors import DataError
@@ -17,8 +18,6 @@ from audioset.sounds.check import Check, check_collection
 from audioset.sounds.collection import Clip, Collection
 from audioset.train.results import BY_GROUP, HeldOut
 
-Array = np.ndarray[Any, Any]
-IndexArray = np.ndarray[Any, np.dtype[np.intp]]
 OnStage = Callable[[str, int, int], None]  # is told the name of a stage, what is done of it, and all of it
 
 N_SHOWN = 3  # groups in the name of a fold

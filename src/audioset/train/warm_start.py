@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
+from audioset.arrays import FloatArray
 from audioset.errors import MissingExtraError, UsageError
 from audioset.executors.torch import TorchNetwork
 from audioset.models.model import Model
@@ -23,7 +23,6 @@ try:
 except ImportError as error:
     raise MissingExtraError("audioset.train", "torch", "train") from error
 
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
 BATCH_SIZE = 64  # of patches that are only computed
 ADAM_EPSILON = 1e-8

@@ -11,10 +11,9 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from audioset.arrays import FloatArray
 from audioset.errors import WeightsError
 from audioset.files import check_regular
-
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
 CHUNK_BYTES = 1 << 21
 DAMAGED = (

@@ -12,12 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from audioset.arrays import FloatArray
 from audioset.errors import WeightsError
 from audioset.files import check_regular
-from audioset.hdf5 import problem_of
-from audioset.records import DAMAGE
-
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
+from audioset.records import DAMAGE, problem_of
 
 # Older and newer savings of the same network differ in the name of its last layer.
 LAYER_ALIASES = {"logits": ("logits", "dense")}

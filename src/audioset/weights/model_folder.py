@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from audioset.arrays import FloatArray
 from audioset.errors import WeightsError
 from audioset.files import check_regular, replacing, write_atomically
 from audioset.records import DAMAGE, Kind, decode_json, read_bounded, shown
-
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
 WEIGHTS_NAME = "model.safetensors"
 CARD_NAME = "model.json"
@@ -54,11 +53,11 @@ class ModelCard:
     Attributes
     ----------
     network : str
-        Name of a network in ``audioset.models.published``.
+        Name of a network in ``audioset.models.cards``.
     arguments : dict
         Its keyword arguments.
     frontend : str
-        Name of a frontend in ``audioset.models.published``.
+        Name of a frontend in ``audioset.models.cards``.
     labels : str or list of str
         Name of a label set, or the model's own labels, which are their own ids.
     licence : str

@@ -19,10 +19,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from operator import attrgetter, itemgetter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from audioset.arrays import Array, FloatArray
 from audioset.errors import WeightsError
 from audioset.weights.checkpoint import (
     CHUNK_BYTES,
@@ -35,8 +35,6 @@ from audioset.weights.checkpoint import (
     take_weights,
 )
 
-Array = np.ndarray[Any, np.dtype[Any]]
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 Shape = tuple[int, ...]
 Place = tuple[slice, ...]
 Extents = tuple[tuple[int, int], ...]  # start and length of a slice on each axis, as they are stored

@@ -26,6 +26,7 @@ from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 
+from audioset.arrays import Array, FloatArray
 from audioset.errors import WeightsError
 from audioset.weights.checkpoint import (
     CHUNK_BYTES,
@@ -39,8 +40,6 @@ from audioset.weights.checkpoint import (
     take_weights,
 )
 
-Array = np.ndarray[Any, np.dtype[Any]]
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 Shape = tuple[int, ...]
 
 FLOAT_TYPES = ("float16", "bfloat16", "float32", "float64")

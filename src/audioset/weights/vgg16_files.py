@@ -9,16 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from audioset.arrays import FloatArray
 from audioset.errors import WeightsError
 from audioset.networks.vgg16 import BLOCKS
 from audioset.weights.keras_h5 import read_keras_h5
 from audioset.weights.torch_zip import read_torch_zip
 
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 Shape = tuple[int, ...]
 
 FIRST_DENSE = "classifier.0.weight"

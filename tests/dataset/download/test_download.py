@@ -25,7 +25,7 @@ from downloads import (
     files_in,
     video_ids,
 )
-from test_failures import RECORDED
+from site_texts import RECORDED
 
 from audioset.dataset.download.clips import Shard
 from audioset.dataset.download.cutter import Cutter

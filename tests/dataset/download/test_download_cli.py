@@ -21,11 +21,10 @@ import pytest
 import soundfile
 from download_server import RATE, Site, media
 from downloads import check_agreement, clips_of, expected_samples, files_in, video_ids
+from films import film
 from sounds import noise
-from test_download_media import film
 
 from audioset.cli import cli
-from audioset.dataset.download.adopt import NAMES
 from audioset.dataset.download.clips import Key
 from audioset.dataset.download.download import PARTIAL_FOLDER
 from audioset.dataset.download.fetch import FetchSettings, YtDlpFetch
@@ -381,11 +380,6 @@ def test_an_hdf5_file_that_points_at_another_is_refused(tmp_path, clip_list):
         file["waveform"] = h5py.ExternalLink("real.h5", "waveform")
     with pytest.raises(DataError, match="points at another file"):
         data("adopt", tmp_path / "set", tmp_path / "eval.h5", clip_list)
-
-
-def test_names_are_read_as_several_things_where_they_may_be(tmp_path):
-    assert sum(bool(pattern.fullmatch("YabcdefghijK")) for pattern in NAMES) == 1
-    assert sum(bool(pattern.fullmatch("--4gqARaEJE_30000")) for pattern in NAMES) == 2
 
 
 # Several machines

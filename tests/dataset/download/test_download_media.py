@@ -8,6 +8,7 @@ import av
 import numpy as np
 import pytest
 import soundfile
+from films import RATE, film
 from sounds import av_bytes, noise, sine, wav_bytes
 
 from audioset.audio.reading import read_audio
@@ -16,7 +17,6 @@ from audioset.dataset.download.media import MediaSettings, check_file, cut_clip,
 from audioset.dataset.download.video import cut_video
 from audioset.errors import AudioError, UsageError
 
-RATE = 48_000
 SOURCES = {
     "a.webm": ("webm", "libopus"),
     "a.m4a": ("ipod", "aac"),
@@ -33,29 +33,6 @@ def source(folder: Path, name: str, seconds: float = 4.0, rate: int = RATE) -> P
     else:
         container, subtype = {"mp3": ("MP3", "MPEG_LAYER_III"), "wav": ("WAV", "PCM_16")}[path.suffix[1:]]
         path.write_bytes(wav_bytes(samples, rate, subtype, container))
-    return path
-
-
-def film(path: Path, seconds: float = 3.0, sound: np.ndarray | None = None, rate: int = 25) -> Path:
-    """Pictures whose brightness is 16 and their number times two; ``sound`` is stereo at 48 kHz."""
-    with av.open(str(path), "w") as output:
-        stream = output.add_stream("mpeg4", rate=rate)
-        stream.width, stream.height, stream.pix_fmt, stream.gop_size = 64, 64, "yuv420p", 12
-        stream.bit_rate = 4_000_000
-        track = None if sound is None else output.add_stream("aac", rate=RATE, layout="stereo")
-        for n in range(round(seconds * rate)):
-            pixels = np.full((96, 64), 128, np.uint8)
-            pixels[:64] = 16 + 2 * n
-            picture = av.VideoFrame.from_ndarray(pixels, format="yuv420p")
-            picture.pts = n
-            output.mux(stream.encode(picture))
-        output.mux(stream.encode(None))
-        if sound is not None:
-            frame = av.AudioFrame.from_ndarray(sound.reshape(1, -1), format="flt", layout="stereo")
-            frame.sample_rate, frame.pts = RATE, 0
-            for part in av.AudioResampler(track.format, track.layout, RATE, 1024).resample(frame):
-                output.mux(track.encode(part))
-            output.mux(track.encode(None))
     return path
 
 

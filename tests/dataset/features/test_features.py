@@ -22,7 +22,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from conftest import ASSETS
-from test_tfrecord import parsed, records
+from feature_clips import CLIPS, clip, key
+from tfrecords import parsed, records
 
 from audioset.cli.data_features import features as command
 from audioset.dataset.features import examples as feature_examples
@@ -76,14 +77,6 @@ def released(archive: Path) -> list[FeatureClip]:
     return list(read(archive))
 
 
-def clip(video_id: str = "--4gqARaEJE", n_seconds: int = 10, subset: str | None = "eval", seed: int = 0) -> FeatureClip:
-    embeddings = np.random.default_rng(seed).integers(0, 256, (n_seconds, 128), np.uint8)
-    return FeatureClip(video_id, 30.0, 30.0 + n_seconds, (0, 74, 526), embeddings, subset)
-
-
-CLIPS = [clip(seed=1), clip("-0abcdefghi", 3, "bal_train", 2), clip("aBcdefghijk", 1, "bal_train", 3)]
-
-
 def needs_extra(kind: str) -> None:
     if kind == "parquet":
         pytest.importorskip("pyarrow")
@@ -91,12 +84,6 @@ def needs_extra(kind: str) -> None:
 
 def same(a: FeatureClip, b: FeatureClip) -> bool:
     return key(a) == key(b)
-
-
-def key(each: FeatureClip) -> tuple[Any, ...]:
-    frames = each.embeddings
-    assert frames.dtype == np.uint8
-    return (each.video_id, each.start_s, each.end_s, each.labels, frames.shape, frames.tobytes(), each.subset)
 
 
 def written(path: Path, clips: list[FeatureClip] = CLIPS) -> Path:

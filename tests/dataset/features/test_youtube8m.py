@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_features import CLIPS, key
-from test_tfrecord import parsed, records
+from feature_clips import CLIPS, key
+from tfrecords import parsed, records
 
 from audioset.dataset.features import youtube8m
 from audioset.dataset.features.framing import frame_record

@@ -16,7 +16,8 @@ import pytest
 from tones import write_tone
 
 from audioset.errors import ConflictError, OutputError, UsageError
-from audioset.frontend import EFFICIENTAT, EFFICIENTAT_2S, MEL_SCALES, PANNS, VGG16, YAMNET
+from audioset.frontend.mel import MEL_SCALES
+from audioset.frontend.published import EFFICIENTAT, EFFICIENTAT_2S, PANNS, VGG16, YAMNET
 from audioset.reports.document import to_html
 from audioset.reports.examples import hear_examples, png, spectrogram_png
 from audioset.reports.learned import describe

@@ -8,7 +8,8 @@ from finetune_runs import PLAIN, RATE
 from sounds import wav_bytes
 
 from audioset.errors import DataError, NoInputError
-from audioset.frontend import EFFICIENTAT, PANNS, VGGISH, YAMNET, log_mel
+from audioset.frontend.log_mel import log_mel
+from audioset.frontend.published import EFFICIENTAT, PANNS, VGGISH, YAMNET
 
 torch = pytest.importorskip("torch")
 

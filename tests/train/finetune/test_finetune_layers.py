@@ -10,8 +10,8 @@ from finetune_runs import RATE, assert_same_weights, run, weights_of
 from sounds import wav_bytes
 
 from audioset.errors import UsageError
-from audioset.frontend import EFFICIENTAT
-from audioset.models.published import NETWORKS
+from audioset.frontend.published import EFFICIENTAT
+from audioset.models.cards import NETWORKS
 from audioset.networks.ops import trace_shapes
 from audioset.sounds.reading import read_collection
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -19,25 +18,11 @@ from audioset.dataset.download.ledger import Ledger
 from audioset.dataset.download.machine import new_owner
 from audioset.dataset.download.media import MediaFile, MediaSettings, check_file, write_clip
 from audioset.dataset.download.serving import put_file
+from audioset.dataset.lists.clip_names import ClipName, clip_names
 from audioset.errors import AudioError, DataError, UsageError
 from audioset.files import check_regular, confined, is_file, is_folder
-from audioset.hdf5 import problem_of
-from audioset.records import DAMAGE
+from audioset.records import DAMAGE, problem_of
 
-VIDEO_ID = r"(?P<video_id>[\w-]{11})"
-# How tools name files. A video's id may hold "_" and begin with "Y", so several may fit; the ledger decides.
-NAMES = tuple(
-    re.compile(pattern, re.ASCII)
-    for pattern in (
-        rf"{VIDEO_ID}_(?P<start_ms>\d+)_(?P<end_ms>\d+)",  # audiosetdl, and this package
-        rf"{VIDEO_ID}_(?P<start_s>\d+(?:\.\d+)?)-(?P<end_s>\d+(?:\.\d+)?)",  # audioset-download
-        rf"{VIDEO_ID}_(?P<start_s>\d+(?:\.\d+)?)",  # audioset-processing; VGGSound
-        rf"{VIDEO_ID}_(?P<start_ms>\d+)",  # ids of the labels with times
-        rf"_?Y{VIDEO_ID}",  # PANNs
-        rf"id_{VIDEO_ID}",  # Fast-Audioset-Download
-        VIDEO_ID,
-    )
-)
 WAYS = ("link", "copy", "register")
 LEASE_S = 600.0
 HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
@@ -45,45 +30,23 @@ HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
 
 @dataclass
 class Adoption:
-    """What became of the files of a folder.
-
-    Attributes
-    ----------
-    n_adopted : int
-    n_cut : int
-        Of these, how many were whole videos, and were cut.
-    n_done_before : int
-        Files of clips that the ledger has as done.
-    n_unknown : int
-        Files whose names belong to no clip of the ledger.
-    n_empty : int
-        Rows of HDF5 files that stand for missing clips.
-    rejected : list of (str, str)
-        Files that are not what their names promise, and why.
-    """
+    """What became of the files of a folder."""
 
     n_adopted: int = 0
-    n_cut: int = 0
-    n_done_before: int = 0
-    n_unknown: int = 0
-    n_empty: int = 0
+    n_cut: int = 0  # of these, how many were whole videos, and were cut
+    n_done_before: int = 0  # files of clips that the ledger has as done
+    n_unknown: int = 0  # files whose names belong to no clip of the ledger
+    n_empty: int = 0  # rows of HDF5 files that stand for missing clips
+    # Files that are not what their names promise, and why
     rejected: list[tuple[str, str]] = field(default_factory=list)
 
 
 class Adopter:
     """Takes over files into a dataset.
 
-    Parameters
-    ----------
-    ledger : Ledger
-        Which clips there are: files of others are left alone.
-    folder : Path
-        Of the dataset.
-    media : MediaSettings
-        How to write what has to be cut or unpacked.
-    way : str
-        ``link``: a second name for the same file, or a copy where that cannot be; ``copy``; or ``register``: the file
-        stays where it is, and the ledger says so.
+    Files of clips that the ledger does not have are left alone. ``way`` is ``link``: a second name for the same
+    file, or a copy where that cannot be; ``copy``; or ``register``: the file stays where it is, and the ledger says
+    so.
     """
 
     def __init__(self, ledger: Ledger, folder: Path, media: MediaSettings, way: str = "link") -> None:
@@ -117,7 +80,7 @@ class Adopter:
         return self.result
 
     def _adopt_file(self, path: Path, cutter: Cutter) -> None:
-        clip, has_times = self._clip_of(path.stem)
+        clip, has_times = self._clip_of(path.name)
         if clip is None or not self._take(clip):
             return
         try:
@@ -147,7 +110,7 @@ class Adopter:
     def _adopt_hdf5(self, path: Path) -> None:
         """Unpack the clips of a file of PANNs. Rows without a name, or of silence only, stand for missing clips."""
         for name, waveform, sample_rate in _hdf5_rows(path):
-            clip, _ = self._clip_of(Path(name).stem)
+            clip, _ = self._clip_of(Path(name).name)
             if clip is None or not self._take(clip):
                 continue
             if waveform is None:
@@ -164,13 +127,12 @@ class Adopter:
                 continue
             self._finish(clip, scratch, media, f"{path.name}: {name}")
 
-    def _clip_of(self, stem: str) -> tuple[Clip | None, bool]:
+    def _clip_of(self, name_of_file: str) -> tuple[Clip | None, bool]:
         """The clip that a file's name means, and whether the name has times."""
-        for match in filter(None, (pattern.fullmatch(stem) for pattern in NAMES)):
-            wanted = match.groupdict()
-            clips = [clip for clip in self._ledger.clips_of(wanted.pop("video_id")) if _fits(clip.key, wanted)]
+        for name in clip_names(name_of_file):
+            clips = [clip for clip in self._ledger.clips_of(name.video_id) if _is_meant(clip.key, name)]
             if len(clips) == 1:
-                return clips[0], bool(wanted)
+                return clips[0], name.start_ms is not None
         self.result.n_unknown += 1
         return None, False
 
@@ -200,11 +162,8 @@ def _files(folder: Path) -> Iterator[Path]:
         yield from (Path(parent, name) for name in sorted(names))
 
 
-def _fits(key: Key, wanted: dict[str, str]) -> bool:
-    values = {name: float(text) * (1000 if name.endswith("_s") else 1) for name, text in wanted.items()}
-    starts = [value for name, value in values.items() if name.startswith("start")]
-    ends = [value for name, value in values.items() if name.startswith("end")]
-    return all(round(value) == key.start_ms for value in starts) and all(round(value) == key.end_ms for value in ends)
+def _is_meant(key: Key, name: ClipName) -> bool:
+    return name.start_ms in (None, key.start_ms) and name.end_ms in (None, key.end_ms)
 
 
 def _link_or_copy(source: Path, target: Path, *, is_link: bool) -> None:

@@ -17,16 +17,10 @@ SUBSET_SUFFIX = re.compile(r"(?:_segments)?(?:\.csv)?(?:\.\d+)?$")
 
 @dataclass(frozen=True, order=True)
 class Key:
-    """Which stretch of which video.
-
-    Attributes
-    ----------
-    video_id : str
-    start_ms, end_ms : int
-        Milliseconds from the start of the video.
-    """
+    """Which stretch of which video."""
 
     video_id: str
+    # start_ms, end_ms: milliseconds from the start of the video
     start_ms: int
     end_ms: int
 
@@ -53,53 +47,28 @@ class Key:
 
 @dataclass(frozen=True)
 class Clip:
-    """One row of a ledger.
-
-    Attributes
-    ----------
-    key : Key
-    subset : str
-    label_ids : tuple of str
-    state : str
-        ``pending``, ``running``, ``done``, or a class of failures.
-    reason : str
-        What was said when it last failed.
-    attempts : int
-        How often it was asked for, with an answer.
-    due_at : float or None
-        Unix time from which it may be asked for; None for never.
-    owner : str or None
-        Who is at it.
-    file, video_file : str or None
-        Path below the dataset's folder with ``/``, or an absolute path.
-    n_bytes, sha256, duration_s, sample_rate, n_channels, codec : or None
-        Of the audio file.
-    source_format : str or None
-        What it was made from.
-    fetched_at : float or None
-        Unix time.
-    host : str or None
-        Where.
-    """
+    """One row of a ledger."""
 
     key: Key
     subset: str
     label_ids: tuple[str, ...]
-    state: str
-    reason: str
-    attempts: int
-    due_at: float | None
-    owner: str | None
+    state: str  # ``pending``, ``running``, ``done``, or a class of failures
+    reason: str  # what was said when it last failed
+    attempts: int  # how often it was asked for, with an answer
+    due_at: float | None  # Unix time from which it may be asked for; None for never
+    owner: str | None  # who is at it
+    # file, video_file: path below the dataset's folder with ``/``, or an absolute path
     file: str | None
+    # n_bytes, sha256, duration_s, sample_rate, n_channels, codec: of the audio file
     n_bytes: int | None
     sha256: str | None
     duration_s: float | None
     sample_rate: int | None
     n_channels: int | None
     codec: str | None
-    source_format: str | None
-    fetched_at: float | None
-    host: str | None
+    source_format: str | None  # what it was made from
+    fetched_at: float | None  # Unix time
+    host: str | None  # where
     video_file: str | None
 
     def path(self, folder: Path) -> Path | None:
@@ -139,10 +108,7 @@ def bucket(video_id: str) -> int:
 def file_path(folder: Path, name: str) -> Path:
     """A file that a ledger names: below the dataset's folder, or, of one that was registered where it is, absolute.
 
-    Raises
-    ------
-    DataError
-        If it is neither. What is absolute is read, and never written or deleted.
+    What is absolute is read, and never written or deleted.
     """
     return Path(name) if Path(name).is_absolute() and "\0" not in name else confined(folder, name)
 
@@ -161,11 +127,6 @@ def place(key: Key, subset: str, suffix: str, kind: str = "audio") -> str:
 
     >>> place(Key("--4gqARaEJE", 0, 10_000), "eval", ".flac")
     'audio/eval/bd/--4gqARaEJE_0_10000.flac'
-
-    Raises
-    ------
-    DataError
-        If the id or the subset is no plain name, but a path.
     """
     digits = f"{bucket(key.video_id) >> (SHARD_BITS - 8):02x}"
     for part in (subset, key.name):

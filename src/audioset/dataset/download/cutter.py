@@ -1,21 +1,17 @@
-"""The process that decodes and encodes: it may crash or hang, and costs no more than one clip.
-
-Parent and child talk in lines of JSON. Native libraries print what they like, so the child's standard output and error
-go nowhere, and its answers come through a pipe of their own.
-"""
+"""The process that decodes and encodes: it may crash or hang, and costs no more than one clip."""
 
 from __future__ import annotations
 
 import errno
-import json
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from audioset.audio.child import READY, Ending, LineChild, limit_memory, take_output
+from audioset.audio.answering import Send, serve
+from audioset.audio.child import Child, Ending
+from audioset.audio.limits import Limits
 from audioset.dataset.download.media import MediaFile, MediaSettings, check_file, cut_clip, duration_of
 from audioset.errors import AudioError, AudioSetError
 
@@ -35,8 +31,8 @@ class Cutter:
     """
 
     def __init__(self, timeout_s: float = CALL_TIMEOUT_S) -> None:
-        self._timeout_s = timeout_s
-        self._child = LineChild("audioset.dataset.download.cutter", "", timeout_s)
+        limits = Limits(worker_memory_mb=MEMORY_MB, worker_stall_s=timeout_s)
+        self._child = Child("audioset.dataset.download.cutter", limits, explain=_crash)
 
     def cut(
         self,
@@ -48,7 +44,7 @@ class Cutter:
         announced_s: float | None,
     ) -> MediaFile:
         """``cut_clip``, there."""
-        return MediaFile(**self._call("cut", str(source), str(target), start_s, end_s, asdict(settings), announced_s))
+        return MediaFile(**self._call("cut", source, target, start_s, end_s, asdict(settings), announced_s))
 
     def check(
         self,
@@ -59,17 +55,17 @@ class Cutter:
         n_channels: int | None = None,
     ) -> MediaFile:
         """``check_file``, there."""
-        return MediaFile(**self._call("check", str(path), expected_s, tolerance_s, sample_rate, n_channels))
+        return MediaFile(**self._call("check", path, expected_s, tolerance_s, sample_rate, n_channels))
 
     def duration_of(self, path: Path) -> float:
         """``duration_of``, there."""
-        return float(self._call("duration", str(path)))
+        return float(self._call("duration", path))
 
     def cut_video(
         self, source: Path, audio: Path | None, target: Path, start_s: float, end_s: float, frame_rate: int | None
     ) -> None:
         """``cut_video``, there."""
-        self._call("video", str(source), audio and str(audio), str(target), start_s, end_s, frame_rate)
+        self._call("video", source, audio, target, start_s, end_s, frame_rate)
 
     def close(self) -> None:
         """End the child."""
@@ -81,52 +77,34 @@ class Cutter:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _call(self, kind: str, *arguments: Any) -> Any:
-        answer = self._ask(json.dumps([kind, *arguments]))
-        if "value" in answer:
-            return answer["value"]
+    def _call(self, *job: Any) -> Any:
+        ((answer, _),) = self._child.ask(*job)
         if answer["errno"]:
             raise OSError(answer["errno"], os.strerror(answer["errno"]))
-        raise AudioError(answer["message"], code=answer["code"])
+        return answer["value"]
 
-    def _ask(self, line: str) -> dict[str, Any]:
-        answer = self._child.ask(line)
-        if not isinstance(answer, Ending):
-            decoded: dict[str, Any] = json.loads(answer)
-            return decoded
-        stopped = f"took more than {self._timeout_s:g} s and was stopped"
-        how = stopped if answer.is_stalled else f"ended with {answer.cause}"
-        message = f"the decoder {how}. Likely cause: a damaged file"
-        return {"message": message, "code": "decoder_crashed", "errno": None}
+
+def _crash(ending: Ending, limits: Limits) -> AudioError:
+    stopped = f"took more than {limits.worker_stall_s:g} s and was stopped"
+    how = stopped if ending.is_stalled else f"ended with {ending.cause}"
+    return AudioError(f"the decoder {how}. Likely cause: a damaged file", code="decoder_crashed")
 
 
 def main() -> None:
     """Serve one parent until it closes the pipe."""
-    answers = take_output()
-    limit_memory(MEMORY_MB)
-    sys.stdin.buffer.readline()
-    answers.write(READY)
-    answers.flush()
-    for line in sys.stdin.buffer:
-        kind, *arguments = json.loads(line)
-        _answer(CALLS[kind], arguments, answers)
+    serve(_answer)
 
 
-def _answer(call: Callable[..., Any], arguments: list[Any], answers: IO[bytes]) -> None:
+def _answer(limits: Limits, send: Send, kind: str, *arguments: Any) -> dict[str, Any]:
     try:
-        answer: dict[str, Any] = {"value": call(*arguments)}
-    except AudioSetError as error:
-        answer = {"message": str(error), "code": error.code, "errno": None}
+        return {"value": CALLS[kind](*arguments), "errno": None}
+    except MemoryError as error:
+        message = f"decoding needs more than {limits.worker_memory_mb:,} MiB. Likely cause: a damaged header"
+        raise AudioError(message, code="out_of_memory") from error
     except OSError as error:
-        answer = {"message": str(error), "code": "output", "errno": error.errno or errno.EIO}
-    except MemoryError:
-        message = f"decoding needs more than {MEMORY_MB:,} MiB. Likely cause: a damaged header"
-        answer = {"message": message, "code": "out_of_memory", "errno": None}
-    except Exception as error:  # the boundary of the process: whatever a codec throws becomes an answer
-        message = f"the codec failed with {type(error).__name__}: {error}"
-        answer = {"message": message, "code": "decode_failed", "errno": None}
-    answers.write(json.dumps(answer).encode() + b"\n")
-    answers.flush()
+        if isinstance(error, AudioSetError):
+            raise
+        return {"errno": error.errno or errno.EIO}
 
 
 def _cut(

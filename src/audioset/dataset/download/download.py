@@ -37,25 +37,7 @@ def _watch_nothing(report: Report) -> None:
 class Downloader:
     """One process of a download.
 
-    Parameters
-    ----------
-    ledger : Ledger
-    folder : Path
-        Of the dataset.
-    make_fetch : callable
-        Makes what a worker fetches with.
-    media : MediaSettings
-    settings : RunSettings
-    watch : callable
-        Told of each clip, in the thread of a worker.
-
-    Attributes
-    ----------
-    stop : threading.Event
-        Set it to end the run.
-    outcome : Outcome
-    owner : str
-        The name of this process in the ledger.
+    ``stop`` ends the run when it is set. ``watch`` is told of each clip, in the thread of a worker.
     """
 
     def __init__(
@@ -115,15 +97,7 @@ class Downloader:
     # For the workers
 
     def take_turn(self) -> None:
-        """Wait for the end of a pause and for the next turn to fetch.
-
-        Raises
-        ------
-        Cancelled
-            The run is to stop, or the pause is longer than it waits.
-        OutputError
-            The disk is nearly full.
-        """
+        """Wait for the end of a pause and for the next turn to fetch; ``Cancelled`` if that takes too long."""
         free, least = shutil.disk_usage(self.folder).free, self.settings.min_free_bytes
         if free < least:
             raise OutputError(

@@ -34,43 +34,23 @@ class Action(Enum):
 
 @dataclass(frozen=True)
 class Policy:
-    """What to do about a class of failures.
-
-    Attributes
-    ----------
-    action : Action
-    wait_s : float
-        Seconds before the next attempt, or of the first pause; doubled each time.
-    max_attempts : int
-        After so many attempts the failure is final.
-    """
+    """What to do about a class of failures."""
 
     action: Action
-    wait_s: float = 0.0
-    max_attempts: int = 1
+    wait_s: float = 0.0  # seconds before the next attempt, or of the first pause; doubled each time
+    max_attempts: int = 1  # after so many attempts the failure is final
 
 
 @dataclass(frozen=True)
 class FailureClass:
-    """One class of failures; its name is the state that the ledger keeps.
-
-    Attributes
-    ----------
-    state : str
-    meaning : str
-        In one sentence, for reports.
-    policy : Policy
-    patterns : tuple of str
-        Regular expressions, in any case, with straight quotes, any of which marks the class.
-    is_suspicious : bool
-        If many clips in a row fail so, something is wrong here rather than with them.
-    """
+    """One class of failures; its name is the state that the ledger keeps."""
 
     state: str
-    meaning: str
+    meaning: str  # in one sentence, for reports
     policy: Policy
+    # Regular expressions, in any case, with straight quotes, any of which marks the class
     patterns: tuple[str, ...] = ()
-    is_suspicious: bool = False
+    is_suspicious: bool = False  # if many clips in a row fail so, something is wrong here rather than with them
 
 
 NEVER = Policy(Action.NEVER)
@@ -265,21 +245,11 @@ PATTERNS = tuple((failure, re.compile("|".join(failure.patterns), re.I)) for fai
 
 @dataclass(frozen=True)
 class Failure:
-    """One failure, recognised.
+    """One failure, recognised."""
 
-    Attributes
-    ----------
-    state : str
-        A key of ``BY_STATE``.
-    reason : str
-        What was said, tidied, at most 500 characters.
-    retry_after_s : float or None
-        How long the server asks to wait.
-    """
-
-    state: str
-    reason: str
-    retry_after_s: float | None = None
+    state: str  # A key of ``BY_STATE``
+    reason: str  # what was said, tidied, at most 500 characters
+    retry_after_s: float | None = None  # how long the server asks to wait
 
     @property
     def policy(self) -> Policy:

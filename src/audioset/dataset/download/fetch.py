@@ -39,47 +39,21 @@ SOCKET_TIMEOUT_S = 20.0
 
 @dataclass(frozen=True)
 class FetchSettings:
-    """How to ask.
+    """How to ask."""
 
-    Attributes
-    ----------
-    url_template : str
-        Address of a video, with ``{video_id}``. Another one than YouTube's must lead to a media file.
-    cookies : Path or None
-        A file of cookies in Netscape's format. It is never written to.
-    cookies_from_browser : str or None
-        ``browser``, or ``browser:profile``.
-    proxy : str or None
-    player_client : tuple of str
-        Which of YouTube's players to pretend to be; yt-dlp's choice where empty.
-    limit_rate : int or None
-        Bytes per second, for each worker.
-    sleep_requests_s : float
-        Seconds between the requests for one video.
-    n_retries : int
-        How often a broken transfer goes on within one attempt.
-    sections : bool
-        Fetch only the section of the clip. Needs ffmpeg.
-    video : str or None
-        As in ``MediaSettings``.
-    timeout_s : float
-        Seconds that one fetch may take.
-    socket_timeout_s : float
-        Seconds without an answer.
-    """
-
+    # Address of a video, with ``{video_id}``. Another one than YouTube's must lead to a media file.
     url_template: str = YOUTUBE
-    cookies: Path | None = None
-    cookies_from_browser: str | None = None
+    cookies: Path | None = None  # A file of cookies in Netscape's format. It is never written to.
+    cookies_from_browser: str | None = None  # ``browser``, or ``browser:profile``
     proxy: str | None = None
-    player_client: tuple[str, ...] = ()
-    limit_rate: int | None = None
-    sleep_requests_s: float = 0.75
-    n_retries: int = 3
-    sections: bool = False
-    video: str | None = None
-    timeout_s: float = 1800.0
-    socket_timeout_s: float = SOCKET_TIMEOUT_S
+    player_client: tuple[str, ...] = ()  # which of YouTube's players to pretend to be; yt-dlp's choice where empty
+    limit_rate: int | None = None  # bytes per second, for each worker
+    sleep_requests_s: float = 0.75  # seconds between the requests for one video
+    n_retries: int = 3  # how often a broken transfer goes on within one attempt
+    sections: bool = False  # fetch only the section of the clip. Needs ffmpeg.
+    video: str | None = None  # as in ``MediaSettings``
+    timeout_s: float = 1800.0  # seconds that one fetch may take
+    socket_timeout_s: float = SOCKET_TIMEOUT_S  # seconds without an answer
 
     def __post_init__(self) -> None:
         if "{video_id}" not in self.url_template:
@@ -106,27 +80,13 @@ class FetchSettings:
 
 @dataclass(frozen=True)
 class Fetched:
-    """What arrived.
+    """What arrived."""
 
-    Attributes
-    ----------
-    audio : Path
-        A file with the sound.
-    video : Path or None
-        A file with the picture, if it was asked for.
-    source_format : str
-        What the site calls it.
-    announced_s : float or None
-        How long the site says it is.
-    offset_s : float
-        Where in the video the file begins.
-    """
-
-    audio: Path
-    video: Path | None = None
-    source_format: str = ""
-    announced_s: float | None = None
-    offset_s: float = 0.0
+    audio: Path  # A file with the sound
+    video: Path | None = None  # A file with the picture, if it was asked for
+    source_format: str = ""  # what the site calls it
+    announced_s: float | None = None  # how long the site says it is
+    offset_s: float = 0.0  # where in the video the file begins
 
 
 class FetchError(Exception):
@@ -146,17 +106,7 @@ class Fetch(Protocol):
 
 
 class YtDlpFetch:
-    """Fetches with yt-dlp. Not safe for several threads; each has its own.
-
-    Parameters
-    ----------
-    settings : FetchSettings
-
-    Raises
-    ------
-    MissingExtraError
-        yt-dlp is not installed.
-    """
+    """Fetches with yt-dlp. Not safe for several threads; each has its own."""
 
     def __init__(self, settings: FetchSettings) -> None:
         check_yt_dlp()
@@ -271,12 +221,7 @@ class YtDlpFetch:
 
 
 def check_yt_dlp() -> None:
-    """Refuse to go on without yt-dlp.
-
-    Raises
-    ------
-    MissingExtraError
-    """
+    """Refuse to go on without yt-dlp."""
     try:
         import yt_dlp  # noqa: F401
     except ImportError as error:

@@ -61,43 +61,18 @@ NO_FILE = ", ".join(f"{name} = NULL" for name in (*MEDIA_COLUMNS, "fetched_at", 
 
 @dataclass(frozen=True)
 class Breaker:
-    """Why nothing may be fetched, and until when.
+    """Why nothing may be fetched, and until when."""
 
-    Attributes
-    ----------
-    until : float
-        Unix time.
-    state : str
-        The class of failures that opened it.
-    reason : str
-    trips : int
-        How often in a row.
-    """
-
-    until: float
-    state: str
+    until: float  # Unix time
+    state: str  # the class of failures that opened it
     reason: str
-    trips: int
+    trips: int  # how often in a row
 
 
 class Ledger(Store):
     """The account of a download. Safe for several threads, and several processes at once.
 
-    Parameters
-    ----------
-    path : Path
-        Made if it is not there.
-    clock : callable
-        Unix time; processes that share a ledger should agree on it to a few seconds.
-
-    Raises
-    ------
-    ConflictError
-        The ledger was written by a newer version, or another process holds it for more than a minute.
-    DataError
-        The file is no ledger, or is damaged.
-    OutputError
-        It cannot be written.
+    ``clock`` gives Unix time; processes that share a ledger should agree on it to a few seconds.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
@@ -209,13 +184,7 @@ class Ledger(Store):
     def finish(
         self, key: Key, owner: str, media: MediaFile, put: Callable[[], None], video_file: str | None = None
     ) -> bool:
-        """Note that a clip is done. ``put`` gives the file its name, with the ledger locked.
-
-        Returns
-        -------
-        bool
-            False, and ``put`` is not called, if the lease was lost meanwhile.
-        """
+        """Note that a clip is done. ``put`` names its file, with the ledger locked. False if the lease was lost."""
         now = self._clock()
         with self._writing() as database:
             if not self._holds(key, owner):
@@ -328,14 +297,7 @@ class Ledger(Store):
         return float(value)
 
     def trip(self, state: str, reason: str, pause_s: Callable[[int], float]) -> Breaker:
-        """Stop everybody. While stopped, another reason to stop does not make it longer.
-
-        Parameters
-        ----------
-        state, reason : str
-        pause_s : callable
-            Seconds of the pause, given how many there were in a row, this one included.
-        """
+        """Stop everybody for ``pause_s`` of the pauses in a row, this one included; a reason meanwhile adds nothing."""
         with self._writing():
             current = self.breaker()
             if current is not None:

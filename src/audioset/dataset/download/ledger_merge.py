@@ -31,23 +31,15 @@ DONE, FINAL, FAILED, PENDING = 3, 2, 1, 0
 
 @dataclass
 class Merge:
-    """What a merge changed.
+    """What a merge changed."""
 
-    Attributes
-    ----------
-    n_new, n_changed, n_same : int
-        Rows that were not there, that are different now, and that stayed.
-    n_lost : int
-        Rows that said done, of whose file there is no trace.
-    n_outside : int
-        Rows that said done, whose file is neither below the dataset nor beside its ledger: such a name is not believed,
-        as it may be that of any file of this machine.
-    """
-
+    # n_new, n_changed, n_same: rows that were not there, that are different now, and that stayed
     n_new: int = 0
     n_changed: int = 0
     n_same: int = 0
-    n_lost: int = 0
+    n_lost: int = 0  # rows that said done, of whose file there is no trace
+    # Rows that said done, whose file is neither below the dataset nor beside its ledger: such a name is not believed,
+    # as it may be that of any file of this machine
     n_outside: int = 0
 
 
@@ -57,15 +49,6 @@ def merge(target: Ledger, folder: Path, sources: Sequence[Path]) -> Merge:
     Of two rows for a clip, the one wins that comes first here: done, with its file in place; failed for good; failed;
     pending. Among equals, the one with more attempts, then the later one, then the one whose text is greater, so that
     neither the order of the ledgers nor that of merges matters. What is in work elsewhere counts as pending.
-
-    Parameters
-    ----------
-    target : Ledger
-        Of the dataset.
-    folder : Path
-        Of the dataset. A file that is not there is looked for beside the other ledger.
-    sources : sequence of Path
-        Other ledgers; they are not changed. Files that one of them only registers, elsewhere, are not taken over.
     """
     result = Merge()
     for source in sources:

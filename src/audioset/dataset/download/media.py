@@ -16,15 +16,14 @@ from typing import Any
 
 import numpy as np
 
+from audioset.arrays import Array, FloatArray
 from audioset.assets import hash_file
 from audioset.audio.containers import sniff_container
-from audioset.audio.decoders import Array, decoding_errors
+from audioset.audio.decoders import decoding_errors
 from audioset.audio.reader import AudioReader
 from audioset.audio.reading import checked_blocks, open_audio
 from audioset.audio.resampling import check_rates, resample_blocks
 from audioset.errors import AudioError, UsageError
-
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
 CONTEXT_S = 1  # whole seconds before and after the clip, so that the resampler starts and ends in sound
 OPUS_RATES = (8_000, 12_000, 16_000, 24_000, 48_000)
@@ -34,20 +33,11 @@ NATIVE_TOLERANCE_S = 2.0  # how much earlier than announced the audio of a whole
 
 @dataclass(frozen=True)
 class Encoding:
-    """A way to write a clip.
-
-    Attributes
-    ----------
-    suffix : str
-    container : str
-        As libsndfile calls it.
-    subtypes : dict of int to str
-        For each bit depth, libsndfile's encoding.
-    """
+    """A way to write a clip."""
 
     suffix: str
-    container: str
-    subtypes: dict[int, str]
+    container: str  # as libsndfile calls it
+    subtypes: dict[int, str]  # for each bit depth, libsndfile's encoding
 
 
 ENCODINGS = {
@@ -59,33 +49,16 @@ ENCODINGS = {
 
 @dataclass(frozen=True)
 class MediaSettings:
-    """What the file of a clip is to be.
+    """What the file of a clip is to be."""
 
-    Attributes
-    ----------
-    format : str
-        ``flac``, ``wav`` or ``opus``.
-    sample_rate : int or None
-        Hz; None keeps the rate of what was fetched. Opus knows five rates, and takes the next higher one.
-    n_channels : int or None
-        1, 2, or None for as many as were fetched.
-    bit_depth : int
-        16 or 24; with WAV also 32, for floating point.
-    tolerance_s : float
-        How much of its end a clip may lack, in seconds.
-    video : str or None
-        None for audio only, ``with-audio`` or ``video-only`` for an MP4 file beside it.
-    frame_rate : int or None
-        Of the video; None keeps its own.
-    """
-
-    format: str = "flac"
+    format: str = "flac"  # ``flac``, ``wav`` or ``opus``
+    # Hz; None keeps the rate of what was fetched. Opus knows five rates, and takes the next higher one.
     sample_rate: int | None = None
-    n_channels: int | None = None
-    bit_depth: int = 16
-    tolerance_s: float = 0.5
-    video: str | None = None
-    frame_rate: int | None = None
+    n_channels: int | None = None  # 1, 2, or None for as many as were fetched
+    bit_depth: int = 16  # 16 or 24; with WAV also 32, for floating point
+    tolerance_s: float = 0.5  # how much of its end a clip may lack, in seconds
+    video: str | None = None  # None for audio only, ``with-audio`` or ``video-only`` for an MP4 file beside it
+    frame_rate: int | None = None  # of the video; None keeps its own
 
     def __post_init__(self) -> None:
         if self.format not in ENCODINGS:
@@ -119,33 +92,16 @@ class MediaSettings:
 
 @dataclass(frozen=True)
 class MediaFile:
-    """A checked file of audio.
+    """A checked file of audio."""
 
-    Attributes
-    ----------
-    file : str
-        Where it belongs.
-    n_bytes : int
-    sha256 : str
-        In hexadecimal.
-    duration_s : float
-    sample_rate : int
-        Hz.
-    n_channels : int
-    codec : str
-        The container as recognised: ``FLAC``, ``WAV``, ``Ogg Opus``.
-    source_format : str
-        What it was made from.
-    """
-
-    file: str
+    file: str  # where it belongs
     n_bytes: int
-    sha256: str
+    sha256: str  # in hexadecimal
     duration_s: float
-    sample_rate: int
+    sample_rate: int  # Hz
     n_channels: int
-    codec: str
-    source_format: str = ""
+    codec: str  # the container as recognised: ``FLAC``, ``WAV``, ``Ogg Opus``
+    source_format: str = ""  # what it was made from
 
 
 def cut_clip(
@@ -155,26 +111,6 @@ def cut_clip(
 
     Sample ``n`` of the clip is the audio at ``start_s + n / sample_rate``; seconds are those of the source's own clock,
     so that sound and pictures fit, or count from the first sample where it has none.
-
-    Parameters
-    ----------
-    source, target : Path
-    start_s, end_s : float
-        Seconds.
-    settings : MediaSettings
-    announced_s : float, optional
-        How long the source should be, as the site says.
-
-    Returns
-    -------
-    MediaFile
-
-    Raises
-    ------
-    AudioError
-        With code ``short`` if the source ends too early, and those of ``open_audio`` if it cannot be decoded.
-    OSError
-        If the target cannot be written.
     """
     with open_audio(source) as reader:
         rate, new_rate = reader.sample_rate, settings.output_rate(reader.sample_rate)
@@ -193,15 +129,7 @@ def cut_clip(
 
 
 def write_clip(target: Path, waveform: FloatArray, sample_rate: int, settings: MediaSettings) -> None:
-    """Encode samples in memory, write them, and wait until they are on the disk. Values beyond ±1 are clipped.
-
-    Raises
-    ------
-    AudioError
-        ``unsupported_format`` if the format does not know the sample rate or the number of channels.
-    OSError
-        If the target cannot be written.
-    """
+    """Encode samples in memory, write them, and wait until they are on the disk. Values beyond ±1 are clipped."""
     import soundfile
 
     subtype = settings.encoding.subtypes[settings.bit_depth]
@@ -227,13 +155,7 @@ def check_file(
     sample_rate: int | None = None,
     n_channels: int | None = None,
 ) -> MediaFile:
-    """Decode a whole file, and compare it with what it should be.
-
-    Raises
-    ------
-    AudioError
-        With code ``wrong_media`` if it is something else, and those of ``open_audio``.
-    """
+    """Decode a whole file, and compare it with what it should be."""
     with open_audio(path) as reader:
         n_samples = sum(len(block) for block in checked_blocks(reader))
         duration_s = n_samples / reader.sample_rate
@@ -285,13 +207,7 @@ class _Stretch:
 def _check_length(
     stretch: _Stretch, last: int, start_s: float, tolerance_s: float, announced_s: float | None, source: Path
 ) -> int:
-    """Samples that the clip lacks at its end.
-
-    Raises
-    ------
-    AudioError
-        ``short`` if they are too many, or ``decode_failed`` if it is the file that was cut, and not the video.
-    """
+    """Samples that the clip lacks at its end; an error if they are too many, or if it is the file that was cut."""
     rate = stretch.reader.sample_rate
     n_lost = max(0, last - stretch.n_seen)
     if n_lost == 0:
@@ -323,13 +239,7 @@ def _header_s(source: Path) -> float:
 
 @contextmanager
 def open_container(source: Path) -> Iterator[Any]:
-    """A file, opened by FFmpeg, which is told what it is; None if it is libsndfile's to read.
-
-    Raises
-    ------
-    AudioError
-        If it cannot be opened.
-    """
+    """A file, opened by FFmpeg, which is told what it is; None if it is libsndfile's to read."""
     import av
 
     options = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}

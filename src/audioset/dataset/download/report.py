@@ -28,20 +28,11 @@ MANIFEST_COLUMNS = (
 
 @dataclass(frozen=True)
 class Subset:
-    """How much of a subset there is.
-
-    Attributes
-    ----------
-    name : str
-    counts : dict of str to int
-        Clips by state, in the order of ``MEANINGS``.
-    digest : str
-        SHA-256 over the sorted names of its done clips, each with a line end.
-    """
+    """How much of a subset there is."""
 
     name: str
-    counts: dict[str, int]
-    digest: str
+    counts: dict[str, int]  # clips by state, in the order of ``MEANINGS``
+    digest: str  # SHA-256 over the sorted names of its done clips, each with a line end
 
     @property
     def n_clips(self) -> int:
@@ -158,13 +149,7 @@ def manifest_lines(ledger: Ledger) -> Iterator[str]:
 
 
 def write_manifest(path: Path, ledger: Ledger) -> None:
-    """Write ``manifest_lines`` to a file that appears when it is whole.
-
-    Raises
-    ------
-    OutputError
-        It cannot be written.
-    """
+    """Write ``manifest_lines`` to a file that appears when it is whole."""
     with writing(path) as file:
         file.writelines(line.encode() for line in manifest_lines(ledger))
 

@@ -15,71 +15,33 @@ from audioset.errors import AudioSetError
 
 @dataclass(frozen=True)
 class RunSettings:
-    """How to go about it.
+    """How to go about it."""
 
-    Attributes
-    ----------
-    n_workers : int
-        Threads; each fetches, and has a process of its own that decodes.
-    interval_s : float
-        Seconds between two fetches, over all processes that share the ledger.
-    shard : Shard or None
-        Only this part of the videos.
-    patience_s : float
-        How long to wait for clips that are due later, and for a pause to end. A run that would wait longer ends.
-    n_attempts : int or None
-        In place of the numbers in the table of failures, for those that are tried again.
-    max_videos : int or None
-        Stop after so many.
-    min_free_bytes : int
-        Stop when the disk has less.
-    lease_s : float
-        Seconds after which others take over from a process that has died.
-    seed : int
-        Of the jitter in back-offs.
-    wait_scale : float
-        Factor on all back-offs and pauses.
-    same_failures : int
-        Stop after so many suspicious failures in a row.
-    sections : bool
-        Fetch each clip by itself.
-    """
-
-    n_workers: int = 1
-    interval_s: float = 15.0
-    shard: Shard | None = None
+    n_workers: int = 1  # threads; each fetches, and has a process of its own that decodes
+    interval_s: float = 15.0  # seconds between two fetches, over all processes that share the ledger
+    shard: Shard | None = None  # only this part of the videos
+    # How long to wait for clips that are due later, and for a pause to end. A run that would wait longer ends.
     patience_s: float = 900.0
-    n_attempts: int | None = None
-    max_videos: int | None = None
-    min_free_bytes: int = 200_000_000
-    lease_s: float = 120.0
-    seed: int = 0
-    wait_scale: float = 1.0
-    same_failures: int = 20
-    sections: bool = False
+    n_attempts: int | None = None  # in place of the numbers in the table of failures, for those that are tried again
+    max_videos: int | None = None  # stop after so many
+    min_free_bytes: int = 200_000_000  # stop when the disk has less
+    lease_s: float = 120.0  # seconds after which others take over from a process that has died
+    seed: int = 0  # of the jitter in back-offs
+    wait_scale: float = 1.0  # factor on all back-offs and pauses
+    same_failures: int = 20  # stop after so many suspicious failures in a row
+    sections: bool = False  # fetch each clip by itself
 
 
 @dataclass
 class Outcome:
-    """What a run came to.
+    """What a run came to."""
 
-    Attributes
-    ----------
-    n_done, n_failed : int
-        Clips that this run finished, and attempts that failed.
-    reason : str
-        Why it ended before all was done; empty if it did not.
-    error : AudioSetError or None
-        What kept this machine from going on.
-    next_at : float or None
-        Unix time from which more can be done.
-    """
-
+    # n_done, n_failed: clips that this run finished, and attempts that failed
     n_done: int = 0
     n_failed: int = 0
-    reason: str = ""
-    error: AudioSetError | None = None
-    next_at: float | None = None
+    reason: str = ""  # why it ended before all was done; empty if it did not
+    error: AudioSetError | None = None  # what kept this machine from going on
+    next_at: float | None = None  # Unix time from which more can be done
 
 
 @dataclass(frozen=True)

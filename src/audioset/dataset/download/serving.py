@@ -24,16 +24,7 @@ VIDEO_SUFFIX = ".mp4"
 
 
 class Server:
-    """What one worker does with one video after the other.
-
-    Parameters
-    ----------
-    run : Run
-        What it belongs to.
-    fetch : Fetch
-    scratch : Path
-        A folder for half-written files.
-    """
+    """What one worker does with one video after the other."""
 
     def __init__(self, run: Run, fetch: Fetch, scratch: Path) -> None:
         self.cutter = Cutter()

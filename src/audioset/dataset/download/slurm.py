@@ -17,28 +17,14 @@ LOGS_FOLDER = "logs"
 
 @dataclass(frozen=True)
 class Job:
-    """What the cluster is asked for.
+    """What the cluster is asked for."""
 
-    Attributes
-    ----------
-    n_tasks : int
-        Parts of the dataset.
-    n_at_once : int
-        How many of them may run.
-    time : str
-        As sbatch reads it: ``7-0`` is seven days.
-    memory : str
-    n_cores : int
-    extra : tuple of str
-        Further options of sbatch, such as ``--partition=cpu``.
-    """
-
-    n_tasks: int = 10
-    n_at_once: int = 4
-    time: str = "7-0"
+    n_tasks: int = 10  # parts of the dataset
+    n_at_once: int = 4  # how many of them may run
+    time: str = "7-0"  # as sbatch reads it: ``7-0`` is seven days
     memory: str = "4G"
     n_cores: int = 2
-    extra: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()  # further options of sbatch, such as ``--partition=cpu``
 
     def __post_init__(self) -> None:
         if not 1 <= self.n_at_once <= self.n_tasks:
@@ -57,17 +43,8 @@ def make_folders(folder: Path) -> None:
 def job_script(folder: Path, segments: Sequence[str], options: Sequence[str], job: Job, rate_per_minute: float) -> str:
     """A script for sbatch.
 
-    Parameters
-    ----------
-    folder : Path
-        Of the dataset, on a disk that all nodes see.
-    segments : sequence of str
-        Lists of clips.
-    options : sequence of str
-        Further options of ``audioset data download``.
-    job : Job
-    rate_per_minute : float
-        Fetches of all tasks together. They share no ledger, so each gets its part.
+    The folder is on a disk that all nodes see; ``options`` are further ones of ``audioset data download``. The rate
+    is that of all tasks together: they share no ledger, so each gets its part.
     """
     root = folder.absolute()
     rate = "none" if rate_per_minute == float("inf") else f"{rate_per_minute / job.n_at_once:.6g}/min"

@@ -25,15 +25,7 @@ AnyStore = TypeVar("AnyStore", bound="Store")
 
 
 class Store:
-    """A file of tables, and of settings by name.
-
-    Parameters
-    ----------
-    path : Path
-        Made if it is not there.
-    schema : sequence of str
-        Statements that make the tables; one of them makes ``settings (name, value)``.
-    """
+    """A file of tables, and of settings by name; one of the schema's statements makes ``settings (name, value)``."""
 
     def __init__(self, path: Path, schema: Sequence[str]) -> None:
         self.path = path

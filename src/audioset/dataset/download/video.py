@@ -23,27 +23,7 @@ DEFAULT_FRAME_RATE = 30
 def cut_video(
     source: Path, audio: Path | None, target: Path, start_s: float, end_s: float, frame_rate: int | None = None
 ) -> None:
-    """Write the pictures from ``start_s`` to ``end_s`` as MP4.
-
-    Parameters
-    ----------
-    source : Path
-        A file with pictures.
-    audio : Path or None
-        The clip's sound, to go with them.
-    target : Path
-    start_s, end_s : float
-        Seconds.
-    frame_rate : int, optional
-        Pictures per second. Default: the source's mean.
-
-    Raises
-    ------
-    AudioError
-        With code ``decode_failed`` if the source has no pictures there, or cannot be decoded.
-    OSError
-        If the target cannot be written.
-    """
+    """Write the pictures from ``start_s`` to ``end_s`` as MP4, with the clip's sound; by default at the mean rate."""
     import av
     import av.error
 

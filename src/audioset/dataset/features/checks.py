@@ -40,61 +40,34 @@ FAULTS = {
 
 @dataclass(frozen=True)
 class Summary:
-    """What is in features.
+    """What is in features."""
 
-    Attributes
-    ----------
-    n_clips, n_seconds : int
-        A second is one embedding.
-    subsets : dict of str to int
-        Clips of each subset.
-    lengths : dict of int to int
-        Clips of each length in seconds.
-    n_labels : int
-        Of all clips together.
-    n_clips_of_class : list of int
-        For each of the 527 classes, the clips that have it.
-    mean, sd : float
-        Of the bytes, 0 to 255.
-    share_0, share_255 : float
-        Bytes that are saturated, 0 to 1.
-    """
-
+    # n_clips, n_seconds: A second is one embedding
     n_clips: int
     n_seconds: int
-    subsets: dict[str, int]
-    lengths: dict[int, int]
-    n_labels: int
-    n_clips_of_class: list[int]
+    subsets: dict[str, int]  # clips of each subset
+    lengths: dict[int, int]  # clips of each length in seconds
+    n_labels: int  # of all clips together
+    n_clips_of_class: list[int]  # for each of the 527 classes, the clips that have it
+    # mean, sd: of the bytes, 0 to 255
     mean: float
     sd: float
+    # share_0, share_255: bytes that are saturated, 0 to 1
     share_0: float
     share_255: float
 
 
 @dataclass
 class Report:
-    """What a check has found.
-
-    Attributes
-    ----------
-    n_clips : int
-    n_listed : int or None
-        Clips of the lists; None without lists.
-    n_short : int
-        Clips that end before the list says, and have as many embeddings fewer. The balanced and evaluation sets
-        have 79, so it is no fault.
-    faults : Counter of str
-        How many of each kind of ``FAULTS``.
-    examples : dict of str to list of str
-        The first 20 of each kind.
-    """
+    """What a check has found."""
 
     n_clips: int = 0
-    n_listed: int | None = None
+    n_listed: int | None = None  # clips of the lists; None without lists
+    # Clips that end before the list says, and have as many embeddings fewer. The balanced and evaluation sets have 79,
+    # so it is no fault.
     n_short: int = 0
-    faults: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, list[str]] = field(default_factory=dict)
+    faults: Counter[str] = field(default_factory=Counter)  # how many of each kind of ``FAULTS``
+    examples: dict[str, list[str]] = field(default_factory=dict)  # the first 20 of each kind
 
     @property
     def is_sound(self) -> bool:
@@ -119,16 +92,7 @@ class _Listed:
 
 
 def summarise(clips: Iterable[FeatureClip]) -> Summary:
-    """Count and average features.
-
-    Parameters
-    ----------
-    clips : iterable of FeatureClip
-
-    Returns
-    -------
-    Summary
-    """
+    """Count and average features."""
     n_of_byte = np.zeros(256, np.int64)
     subsets: Counter[str] = Counter()
     lengths: Counter[int] = Counter()
@@ -161,23 +125,7 @@ def verify(
 ) -> Report:
     """Check features: every checksum, the names of shards, and whether they agree with the published lists of clips.
 
-    Parameters
-    ----------
-    path, subset
-        As for ``features.read``.
-    lists : sequence of path
-        Such as ``eval_segments.csv``. The name says which subset a list is of; one with another name is of all.
-
-    Returns
-    -------
-    Report
-
-    Raises
-    ------
-    UsageError
-        A list of another subset than the one asked for.
-    NoInputError, DataError
-        Nothing to check, or a list that cannot be read.
+    A list's name, such as ``eval_segments.csv``, says which subset it is of; one with another name is of all.
     """
     subset = check_subset(subset)
     report = Report()

@@ -8,13 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from audioset.arrays import Array, BoolArray, ByteArray
 from audioset.dataset.features.problems import Malformed
 from audioset.errors import UsageError
 from audioset.models.postprocess import EMBEDDING_SIZE
-
-ByteArray = np.ndarray[Any, np.dtype[np.uint8]]
-BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
-Array = np.ndarray[Any, np.dtype[Any]]
 
 N_CLASSES = 527
 CLIP_S = 10  # seconds of a clip, and so embeddings
@@ -199,13 +196,7 @@ class ClipArrays:
 def make_clip(
     video_id: str, start_s: float, end_s: float, labels: Sequence[int], embeddings: ByteArray, subset: str | None
 ) -> FeatureClip:
-    """A clip of values that were read from a table.
-
-    Raises
-    ------
-    Malformed
-        If no clip has such values.
-    """
+    """A clip of values that were read from a table."""
     if not 0 < len(video_id.encode("utf-8", "replace")) <= MAX_ID_BYTES or "\0" in video_id:
         raise Malformed(f"the id is {video_id[:20]!r}; expected 1 to {MAX_ID_BYTES} bytes, none of them 0")
     if len(labels) and not 0 <= min(labels) <= max(labels) < N_CLASSES:
@@ -249,12 +240,7 @@ def id_array(ids: Sequence[bytes]) -> Array:
 
 
 def check_subset(name: str | None) -> str | None:
-    """The short name of a subset, for any of its names.
-
-    Raises
-    ------
-    UsageError
-    """
+    """The short name of a subset, for any of its names."""
     if name is not None and name not in ALIASES:
         raise UsageError(f"the subset is {name!r}; expected one of {', '.join(SUBSETS)}")
     return name and ALIASES[name]

@@ -43,23 +43,15 @@ START, END, LABELS = "start_time_seconds", "end_time_seconds", "labels"
 
 @dataclass(frozen=True)
 class Layout:
-    """How records name things.
+    """How records name things."""
 
-    Attributes
-    ----------
-    video_id, embeddings : str
-        Names of the feature and the feature list.
-    has_times : bool
-        Whether a record says its times; one that says neither has NaN. Elsewhere it begins at 0 and has one embedding a
-        second.
-    n_classes : int
-        Labels are below it.
-    """
-
+    # video_id, embeddings: names of the feature and the feature list
     video_id: str
     embeddings: str
+    # Whether a record says its times; one that says neither has NaN. Elsewhere it begins at 0 and has one embedding a
+    # second.
     has_times: bool
-    n_classes: int
+    n_classes: int  # labels are below it
 
 
 AUDIOSET = Layout("video_id", "audio_embedding", True, N_CLASSES)
@@ -81,21 +73,8 @@ def encode_clip(
 ) -> bytes:
     """A clip as a serialised ``tf.train.SequenceExample``, always the same bytes for the same values.
 
-    Parameters
-    ----------
-    video_id : str
-    start_s, end_s : float
-        Seconds; stored as float32. Left out if they are NaN, which means that they are not known. The layout of
-        YouTube-8M has them too, where its readers pass over them.
-    labels : iterable of int
-        Indices of classes, 0 or more.
-    embeddings : iterable of bytes
-        128 for each second.
-    layout : Layout
-
-    Returns
-    -------
-    bytes
+    Times are stored as float32, and left out if they are NaN, which means that they are not known. The layout of
+    YouTube-8M has them too, where its readers pass over them.
     """
     context = {
         layout.video_id: bytes_feature(video_id.encode()),
@@ -112,13 +91,7 @@ def clip_to_example(clip: FeatureClip, layout: Layout = AUDIOSET) -> bytes:
 
 
 def example_to_clip(example: bytes, subset: str | None) -> FeatureClip:
-    """The clip in a serialised ``tf.train.SequenceExample``, of either layout.
-
-    Raises
-    ------
-    Malformed
-        If it is not protobuf, lacks something, or holds values that no clip of AudioSet has.
-    """
+    """The clip in a serialised ``tf.train.SequenceExample``, of either layout."""
     return _usual_clip(example, subset) or parse_clip(example, subset)
 
 

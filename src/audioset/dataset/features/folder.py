@@ -18,10 +18,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from audioset.arrays import Array
 from audioset.dataset.features.clips import (
     CLIP_S,
     N_CLASSES,
-    Array,
     ClipArrays,
     FeatureClip,
     id_array,
@@ -88,13 +88,7 @@ def read(folder: Path, problems: Problems) -> Iterator[FeatureClip]:
 
 
 def open_arrays(folder: Path) -> ClipArrays:
-    """Map the arrays of a folder that ``write`` made.
-
-    Raises
-    ------
-    DataError
-        A file is missing or has another size, shape or type than the card says.
-    """
+    """Map the arrays of a folder that ``write`` made."""
     try:
         card = read_card(folder)
         arrays = MappedArrays(**{name: _load(folder / f"{name}.npy") for name in NAMES})

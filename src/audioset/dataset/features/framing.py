@@ -42,27 +42,9 @@ _length_crc = lru_cache(1 << 12)(masked_crc)  # few lengths are most of them
 def read_records(file: BinaryIO, n_bytes: int, name: str, problems: Problems) -> Iterator[tuple[int, int, bytes]]:
     """Read the records of a TFRecord file, and check both checksums of each.
 
-    Parameters
-    ----------
-    file : binary stream
-        It need not seek.
-    n_bytes : int
-        Size of the file. No more than this, and no more than 64 MiB for a record, is ever asked for.
-    name : str
-        For messages.
-    problems : Problems
-        After a damaged payload the next record is read; after a damaged length nothing can be.
-
-    Yields
-    ------
-    number, offset : int
-        Of the record and of its first byte in the file, both from 0.
-    payload : bytes
-
-    Raises
-    ------
-    DataError
-        If a record is damaged and ``problems`` does not skip; the message has the file, the record and the byte.
+    Yields the number of each record and of its first byte in the file, both from 0, and its payload. The file need
+    not seek; no more than ``n_bytes``, its size, and no more than 64 MiB for a record, is ever asked for. After a
+    damaged payload the next record is read; after a damaged length nothing can be.
     """
     buffer, at = b"", 0  # the next record begins at buffer[at], and in the file at offset
     number = offset = 0

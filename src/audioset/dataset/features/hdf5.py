@@ -29,9 +29,8 @@ from audioset.dataset.features.clips import (
 from audioset.dataset.features.problems import Malformed, Problems
 from audioset.errors import AudioSetError, DataError
 from audioset.files import check_regular, output_file
-from audioset.hdf5 import problem_of
 from audioset.models.postprocess import EMBEDDING_SIZE
-from audioset.records import DAMAGE
+from audioset.records import DAMAGE, problem_of
 
 CLIPS_PER_BLOCK = 1024
 CLIPS_PER_CHUNK = 256

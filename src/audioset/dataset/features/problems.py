@@ -13,26 +13,13 @@ class Malformed(ValueError):  # noqa: N818 - internal: it becomes a DataError, w
 
 
 class Problems:
-    """An account of damaged parts.
-
-    Parameters
-    ----------
-    on_error : {"raise", "skip"}
-        Whether the first one ends the reading.
-
-    Attributes
-    ----------
-    n_skipped : int
-        Damaged parts so far: a record, or the rest of a file that nothing can be read of.
-    kept : list of DataError
-        The first 1,000 of them.
-    """
+    """An account of damaged parts."""
 
     def __init__(self, on_error: str = "raise") -> None:
         if on_error not in ON_ERROR:
             raise UsageError(f"on_error is {on_error!r}; expected one of {', '.join(ON_ERROR)}")
         self._on_error = on_error
-        self.n_skipped = 0
+        self.n_skipped = 0  # damaged parts: a record, or the rest of a file that nothing can be read of
         self.kept: list[DataError] = []
 
     def add(self, place: str, reason: object, hint: str = "") -> None:

@@ -42,19 +42,7 @@ def int64_feature(values: Iterable[int]) -> bytes:
 
 
 def sequence_example(context: Mapping[str, bytes], feature_lists: Mapping[str, Iterable[bytes]]) -> bytes:
-    """A serialised ``tf.train.SequenceExample``, its maps in the order given: the same values, the same bytes.
-
-    Parameters
-    ----------
-    context : mapping of str to bytes
-        Features, as ``bytes_feature`` and its like make them.
-    feature_lists : mapping of str to iterable of bytes
-        Lists of features.
-
-    Returns
-    -------
-    bytes
-    """
+    """A serialised ``tf.train.SequenceExample``, its maps in the order given: the same values, the same bytes."""
     lists = {name: b"".join(message(1, feature) for feature in features) for name, features in feature_lists.items()}
     return message(CONTEXT, _map(context)) + message(FEATURE_LISTS, _map(lists))
 
@@ -82,23 +70,8 @@ def varint(number: int) -> bytes:
 def find_features(example: bytes, part: int, names: Container[str]) -> dict[str, memoryview]:
     """The features of a context, or its feature lists, by name.
 
-    Parameters
-    ----------
-    example : bytes
-        A serialised ``SequenceExample``.
-    part : int
-        ``CONTEXT`` or ``FEATURE_LISTS``.
-    names : container of str
-        Others are passed over.
-
-    Returns
-    -------
-    dict of str to memoryview
-        Each is a serialised ``Feature`` or ``FeatureList``. Of a name that is there twice, the last.
-
-    Raises
-    ------
-    Malformed
+    ``part`` is ``CONTEXT`` or ``FEATURE_LISTS``; each value is a serialised ``Feature`` or ``FeatureList``. Of a
+    name that is there twice, the last.
     """
     found = {}
     for whole in delimited(memoryview(example), part):
@@ -166,13 +139,7 @@ def unpack_varints(data: memoryview) -> Iterator[int]:
 
 
 def fields(data: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
-    """The fields of a message in their order: number, wire type, and a number or bytes.
-
-    Raises
-    ------
-    Malformed
-        If the message ends within a field, or has a wire type that protobuf has given up or never had.
-    """
+    """The fields of a message in their order: number, wire type, and a number or bytes."""
     at, end = 0, len(data)
     while at < end:
         tag, at = _read_varint(data, at)

@@ -32,25 +32,12 @@ DAMAGE = (tarfile.TarError, *records.DAMAGE)
 
 @dataclass(frozen=True)
 class Shard:
-    """A TFRecord file, open for reading until the next one is asked for.
+    """A TFRecord file, open for reading until the next one is asked for."""
 
-    Attributes
-    ----------
-    name : str
-        For messages.
-    stem : str
-        File name without its ending.
-    subset : str or None
-        What its folder or its own name says.
-    file : binary stream
-        It need not seek.
-    n_bytes : int
-    """
-
-    name: str
-    stem: str
-    subset: str | None
-    file: BinaryIO
+    name: str  # for messages
+    stem: str  # file name without its ending
+    subset: str | None  # what its folder or its own name says
+    file: BinaryIO  # it need not seek
     n_bytes: int
 
 

@@ -36,23 +36,12 @@ class Symptom:
 
 @dataclass(frozen=True)
 class Damage:
-    """A line that is no row.
-
-    Attributes
-    ----------
-    path : Path
-    line_number : int
-        From 1, the header included.
-    line : bytes
-        Without its end.
-    is_cut : bool
-        Whether the file ends in it, without the end of a line.
-    """
+    """A line that is no row."""
 
     path: Path
-    line_number: int
-    line: bytes
-    is_cut: bool = False
+    line_number: int  # from 1, the header included
+    line: bytes  # without its end
+    is_cut: bool = False  # whether the file ends in it, without the end of a line
 
 
 def _symptom(pattern: bytes, what: str, cause: str, step: str) -> Symptom:

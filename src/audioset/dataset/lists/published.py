@@ -27,24 +27,7 @@ SUBSET_FILES = {name: file for subset, (others, file) in SUBSETS.items() for nam
 
 
 def published_files(region: str = "us") -> dict[str, tuple[Asset, ...]]:
-    """The published files, by what they are.
-
-    Parameters
-    ----------
-    region : {"us", "eu", "asia"}
-        Which copy of the features, of 2.4 GB; the tables are published once.
-
-    Returns
-    -------
-    dict of str to tuple of Asset
-        ``"segments"``, ``"labels"``, ``"ontology"``, ``"strong"``, ``"qa"``, ``"features"``. The digest is empty where
-        none is known.
-
-    Raises
-    ------
-    UsageError
-        For any other region.
-    """
+    """The published files, by what they are; the digest is empty where none is known. Only the features have copies."""
     if region not in REGIONS:
         raise UsageError(f"region is {region!r}; expected one of {', '.join(REGIONS)}")
     tables, features = BUCKET.format(region="us"), BUCKET.format(region=region)
@@ -72,13 +55,7 @@ def published_files(region: str = "us") -> dict[str, tuple[Asset, ...]]:
 
 
 def get_published(name: str) -> Path:
-    """Path of a published file, fetched into the cache if it is not on this machine.
-
-    Raises
-    ------
-    AssetError
-        If it cannot be fetched; the message says where to put the file by hand.
-    """
+    """Path of a published file, fetched into the cache if it is not on this machine."""
     asset = next(asset for group in published_files().values() for asset in group if asset.name == name)
     return get_file(asset)
 
@@ -86,58 +63,21 @@ def get_published(name: str) -> Path:
 def segments_path(source: str | os.PathLike[str]) -> Path:
     """The file of a list of clips, given its path or the name of a subset.
 
-    Parameters
-    ----------
-    source : path or str
-        ``"eval"``, ``"balanced_train"`` or ``"bal_train"``, ``"unbalanced_train"`` or ``"unbal_train"`` are the
-        published lists. A file of such a name is meant by ``./eval``.
-
-    Raises
-    ------
-    AssetError
-        If a published list is not on this machine and cannot be fetched.
+    ``"eval"`` and the other names of ``SUBSET_FILES`` are the published lists; a file of such a name is meant by
+    ``./eval``.
     """
     name = SUBSET_FILES.get(os.fspath(source))
     return get_published(name) if name else Path(source)
 
 
 def strong_path(source: str | os.PathLike[str]) -> Path:
-    """The file of labels with times, given its path, or ``"train"``, ``"eval"`` or ``"eval_framed"``.
-
-    Raises
-    ------
-    AssetError
-        If a published file is not on this machine and cannot be fetched.
-    """
+    """The file of labels with times, given its path, or ``"train"``, ``"eval"`` or ``"eval_framed"``."""
     name = STRONG_FILES.get(os.fspath(source))
     return get_published(name) if name else Path(source)
 
 
 def fetch_published(asset: Asset, folder: Path) -> tuple[Path, bool]:
-    """Fetch a published file into a folder, unless it is there.
-
-    Parameters
-    ----------
-    asset : Asset
-        Of ``published_files``.
-    folder : Path
-        Made if need be.
-
-    Returns
-    -------
-    path : Path
-    is_new : bool
-        Whether it was fetched now.
-
-    Raises
-    ------
-    ConflictError
-        A file of this name is there and is not the published one; it is left as it is.
-    AssetError
-        No connection, a refusal, or bytes that are not the published ones.
-    OutputError
-        The folder cannot be written, or the disk is full.
-    """
+    """Fetch a published file into a folder, unless it is there: its path, and whether it was fetched now."""
     path = folder / asset.name
     if not path.is_file():
         return fetch(asset, folder), True

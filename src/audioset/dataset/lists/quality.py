@@ -35,22 +35,7 @@ class Quality:
 
 
 def read_quality(path: str | os.PathLike[str]) -> dict[str, Quality]:
-    """Read the published ``qa_true_counts.csv``.
-
-    Parameters
-    ----------
-    path : path
-
-    Returns
-    -------
-    dict of str to Quality
-        By the label's id.
-
-    Raises
-    ------
-    DataError
-        If it cannot be read, or a row is not an id and two counts.
-    """
+    """Read the published ``qa_true_counts.csv``, by the label's id."""
     path = Path(path)
     try:
         check_regular(path)

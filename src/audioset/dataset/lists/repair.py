@@ -26,45 +26,23 @@ ENCODINGS = ((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 @dataclass(frozen=True)
 class Mend:
-    """What was done to one row.
+    """What was done to one row."""
 
-    Attributes
-    ----------
-    line_number : int
-        In the damaged file, from 1.
-    found : str
-        What stood for the id there.
-    video_id : str
-    parts : tuple of {"id", "times", "labels", "form"}
-        What was lost and is taken from the published list; ``"form"``: only quotes, blanks and decimals.
-    """
-
-    line_number: int
-    found: str
+    line_number: int  # in the damaged file, from 1
+    found: str  # what stood for the id there
     video_id: str
+    # What was lost and is taken from the published list; ``"form"``: only quotes, blanks and decimals
     parts: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Repair:
-    """A list that is whole again.
+    """A list that is whole again."""
 
-    Attributes
-    ----------
-    segments : SegmentList
-        All clips of the published list.
-    mends : tuple of Mend
-        One for each row of the damaged list that differed.
-    n_rows : int
-        Rows of the damaged list.
-    n_added : int
-        Rows that it lacked at its end.
-    """
-
-    segments: SegmentList
-    mends: tuple[Mend, ...]
-    n_rows: int
-    n_added: int
+    segments: SegmentList  # all clips of the published list
+    mends: tuple[Mend, ...]  # one for each row of the damaged list that differed
+    n_rows: int  # rows of the damaged list
+    n_added: int  # rows that it lacked at its end
 
     @property
     def counts(self) -> dict[str, int]:

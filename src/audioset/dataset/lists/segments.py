@@ -18,15 +18,12 @@ from typing import Any, BinaryIO, overload
 
 import numpy as np
 
+from audioset.arrays import BoolArray, IndexArray, Int32Array, TextArray
 from audioset.dataset.lists.damage import HEADER_WORDS, SEGMENTS_FORM, explain_count, explain_header, shown
 from audioset.dataset.lists.strict_rows import Cells, strict_rows
 from audioset.errors import DataError, UsageError
 from audioset.files import check_regular, writing
 from audioset.labels.labels import LabelSet
-
-IdArray = np.ndarray[Any, np.dtype[np.bytes_]]
-IntArray = np.ndarray[Any, np.dtype[np.int32]]
-BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 
 ID_LENGTH = 11
 CHUNK_ROWS = 1 << 16
@@ -93,11 +90,11 @@ class SegmentList(Sequence[Segment]):
         What the first line of the file says of its making.
     """
 
-    video_ids: IdArray
-    start_ms: IntArray
-    end_ms: IntArray
+    video_ids: TextArray
+    start_ms: Int32Array
+    end_ms: Int32Array
     label_sets: tuple[tuple[str, ...], ...]
-    set_index: IntArray
+    set_index: Int32Array
     created: str = ""
 
     @classmethod
@@ -169,7 +166,7 @@ class SegmentList(Sequence[Segment]):
         )
 
     @cached_property
-    def set_counts(self) -> np.ndarray[Any, np.dtype[np.intp]]:
+    def set_counts(self) -> IndexArray:
         """How many clips have each of ``label_sets``, shape (n_sets,)."""
         return np.bincount(self.set_index, minlength=len(self.label_sets))
 
@@ -182,13 +179,7 @@ class SegmentList(Sequence[Segment]):
 
 
 def concatenate(lists: Sequence[SegmentList]) -> SegmentList:
-    """The clips of several lists, one list after the other.
-
-    Raises
-    ------
-    UsageError
-        If there are no lists, or two of the clips are of the same video.
-    """
+    """The clips of several lists, one list after the other."""
     if not lists:
         raise UsageError("there are no lists of clips to join; expected one or more")
     offsets = np.cumsum([0, *(len(part.label_sets) for part in lists)])
@@ -309,7 +300,7 @@ def format_row(segment: Segment) -> str:
     return f'{segment.video_id}, {segment.start_s:.3f}, {segment.end_s:.3f}, "{labels}"'
 
 
-def first_repeat(video_ids: IdArray) -> tuple[int, int] | None:
+def first_repeat(video_ids: TextArray) -> tuple[int, int] | None:
     """Rows of the first id that occurs twice, or None."""
     width = video_ids.dtype.itemsize
     # Sorting whole numbers is ten times as fast as sorting texts, and the first eight bytes rarely agree.
@@ -335,7 +326,7 @@ class _Columns:
         self._known = known
         self._codes: dict[bytes, int] = {}
         self._sets: list[tuple[str, ...]] = []
-        self._parts: list[tuple[IdArray, IntArray, IntArray, IntArray]] = []
+        self._parts: list[tuple[TextArray, Int32Array, Int32Array, Int32Array]] = []
 
     def add(self, number: int, rows: list[Cells]) -> None:
         ids, starts, ends, texts = zip(*rows, strict=True)
@@ -420,6 +411,6 @@ def _check_segment(segment: Segment) -> None:
         )
 
 
-def _milliseconds(texts: Sequence[bytes]) -> IntArray:
+def _milliseconds(texts: Sequence[bytes]) -> Int32Array:
     """Of texts with three decimals, exactly."""
     return np.round(np.array(texts).astype(np.float64) * 1000).astype(np.int32)

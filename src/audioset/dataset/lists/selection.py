@@ -8,20 +8,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from audioset.arrays import BoolArray, IndexArray, UInt64Array
+from audioset.dataset.lists.clip_names import clip_names
 from audioset.dataset.lists.segments import SegmentList
 from audioset.errors import DataError, UsageError
 from audioset.files import read_input
 from audioset.labels.ontology import Ontology
 
-BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
-RowArray = np.ndarray[Any, np.dtype[np.intp]]
-
-# An id, or a name made of one: "ID_30.000_40.000.wav" (DCASE), "ID_30000" (labels with times), "YID.wav" (PANNs).
-NAME = re.compile(r"Y??([A-Za-z0-9_-]{11})(?:_\d+(?:\.\d+)?){0,2}(?:\.[A-Za-z]\w*)?")
 FIRST_CELL = re.compile(r'[^\s,;"]+')
 HEADINGS = frozenset(("audio_name", "file", "filename", "id", "name", "segment_id", "video_id", "youtube_id", "ytid"))
 
@@ -100,27 +96,16 @@ def select(segments: SegmentList, selection: Selection) -> SegmentList:
 
 
 def labels_below(label: str, *, is_exact: bool = False) -> frozenset[str]:
-    """Ids of a class and, unless ``is_exact``, of all classes below it.
-
-    Raises
-    ------
-    UsageError
-        If the ontology has no such class.
-    """
+    """Ids of a class and, unless ``is_exact``, of all classes below it."""
     ontology = Ontology.load()
     return frozenset((ontology.find(label), *(() if is_exact else ontology.descendants(label))))
 
 
-def random_ranks(segments: SegmentList, seed: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
+def random_ranks(segments: SegmentList, seed: int) -> UInt64Array:
     """A number for each clip that looks random, and depends on nothing but the seed and the clip's id.
 
     So the same clips are chosen on every machine and from a list in any order, and 100 are among the 1,000 of the
-    same seed.
-
-    Returns
-    -------
-    ndarray, shape (n_segments,), uint64
-        The first eight bytes, the highest first, of BLAKE2b keyed with the seed in decimal digits, of the id.
+    same seed. It is the first eight bytes, the highest first, of BLAKE2b of the id, keyed with the seed in decimals.
     """
     state = blake2b(digest_size=8, key=str(seed).encode())
 
@@ -134,25 +119,12 @@ def random_ranks(segments: SegmentList, seed: int) -> np.ndarray[Any, np.dtype[n
 
 def balanced_rows(
     segments: SegmentList, n_per_class: int, seed: int = 0, label_ids: Iterable[str] | None = None
-) -> RowArray:
+) -> IndexArray:
     """Rows of clips such that each class has at least ``n_per_class`` of them, or all it has.
 
     Classes take their turns from the rarest to the most frequent, those of equal number by id. Each counts the clips
     that earlier ones have chosen and that have its label, too, and then takes more, in the order of
     ``random_ranks``, until it has enough. So a frequent class may get more clips, along with rarer ones.
-
-    Parameters
-    ----------
-    segments : SegmentList
-    n_per_class : int
-    seed : int
-    label_ids : iterable of str, optional
-        The classes. Default: all labels that occur.
-
-    Returns
-    -------
-    ndarray, shape (n_chosen,), intp
-        Ascending.
     """
     order = np.argsort(random_ranks(segments, seed), kind="stable")
     index = segments.set_index[order]
@@ -175,9 +147,9 @@ def balanced_rows(
 def read_video_ids(path: str | os.PathLike[str]) -> frozenset[str]:
     """Read a file of ids: one on each line, alone or in the first of several columns.
 
-    A name that is made of an id counts as one: ``ID_30.000_40.000.wav`` as in the lists of DCASE, ``ID_30000`` as in
-    the labels with times, ``YID.wav`` as in PANNs. Lines that begin with ``#`` and empty ones count as nothing, and
-    so does a first line with the name of the column.
+    A name that is made of an id counts as one, in any of the forms that ``clip_names`` reads: ``ID_30.000_40.000.wav``
+    as in the lists of DCASE, ``ID_30000`` as in the labels with times, ``YID.wav`` as in PANNs. Lines that begin with
+    ``#`` and empty ones count as nothing, and so does a first line with the name of the column.
 
     Parameters
     ----------
@@ -203,9 +175,8 @@ def read_video_ids(path: str | os.PathLike[str]) -> frozenset[str]:
         cell = FIRST_CELL.search(line)
         if cell is None or (line.startswith("#") and not line.startswith("#NAME?")):
             continue
-        name = NAME.fullmatch(cell[0])
-        if name:
-            found.add(name[1])
+        if name := next(clip_names(cell[0]), None):
+            found.add(name.video_id)
         elif number > 1 or cell[0].casefold() not in HEADINGS:
             raise DataError(
                 f"{path}, line {number}: {line[:80]!r} has no id of a video; expected 11 letters, digits, '-' and '_'. "

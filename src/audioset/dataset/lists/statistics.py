@@ -17,72 +17,35 @@ CLIP_MS = 10_000
 
 @dataclass(frozen=True)
 class ClassCount:
-    """How many clips a class has.
-
-    Attributes
-    ----------
-    label_id, label : str
-    n_clips : int
-        With this label.
-    n_clips_below : int
-        With this label or one below it in the ontology, each clip once.
-    """
+    """How many clips a class has."""
 
     label_id: str
     label: str
-    n_clips: int
-    n_clips_below: int
+    n_clips: int  # with this label
+    n_clips_below: int  # with this label or one below it in the ontology, each clip once
 
 
 @dataclass(frozen=True)
 class Closure:
-    """How far the labels of a clip have those above them beside them.
+    """How far the labels of a clip have those above them beside them."""
 
-    Attributes
-    ----------
-    n_labels : int
-        Labels with a parent among the labels that may occur.
-    n_closed : int
-        Those with one of their parents in the same clip.
-    n_open_clips : int
-        Clips with a label that has parents, but none of them in the clip.
-    """
-
-    n_labels: int
-    n_closed: int
-    n_open_clips: int
+    n_labels: int  # labels with a parent among the labels that may occur
+    n_closed: int  # those with one of their parents in the same clip
+    n_open_clips: int  # clips with a label that has parents, but none of them in the clip
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """What a list of clips holds.
-
-    Attributes
-    ----------
-    n_clips : int
-    duration_s : float
-        Of all clips.
-    n_labels : int
-        Positive labels of all clips.
-    labels_per_clip : dict of int to int
-        Number of labels → clips with so many.
-    n_short : int
-        Clips of less than ten seconds.
-    n_dash_ids : int
-        Clips whose id begins with ``-``.
-    closure : Closure
-    classes : tuple of ClassCount
-        Of labels and all that is above them in the ontology, the most clips first.
-    """
+    """What a list of clips holds."""
 
     n_clips: int
-    duration_s: float
-    n_labels: int
-    labels_per_clip: dict[int, int]
-    n_short: int
-    n_dash_ids: int
+    duration_s: float  # of all clips
+    n_labels: int  # positive labels of all clips
+    labels_per_clip: dict[int, int]  # number of labels → clips with so many
+    n_short: int  # clips of less than ten seconds
+    n_dash_ids: int  # clips whose id begins with ``-``
     closure: Closure
-    classes: tuple[ClassCount, ...]
+    classes: tuple[ClassCount, ...]  # of labels and all that is above them in the ontology, the most clips first
 
 
 def count_segments(segments: SegmentList, labels: LabelSet | None = None) -> Statistics:

@@ -21,30 +21,6 @@ def strict_rows(
     """Rows of a file, many at a time.
 
     One search over some megabytes is faster than a call for each line, and a row that it skips shows in the count.
-
-    Parameters
-    ----------
-    path : Path
-        For messages.
-    file : binary file
-        After its header.
-    pattern : re.Pattern
-        Of a whole line, from ``^`` to ``$``, with several groups.
-    form : Form
-        What the rows should look like, for messages.
-    n_header_lines : int
-
-    Yields
-    ------
-    line_number : int
-        Of the first of the rows, from 1.
-    rows : list of tuple of bytes
-        The groups of each.
-
-    Raises
-    ------
-    DataError
-        For a line that does not match.
     """
     number = n_header_lines + 1
     while chunk := file.read(CHUNK_BYTES):

@@ -17,6 +17,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from audioset.arrays import BoolArray, DoubleArray, IndexArray, Int32Array
 from audioset.dataset.lists.damage import FRAMED_FORM, STRONG_FORM, Form, shown
 from audioset.dataset.lists.segments import Segment, SegmentList
 from audioset.dataset.lists.strict_rows import Cells, strict_rows
@@ -24,10 +25,6 @@ from audioset.errors import DataError, UsageError
 from audioset.files import check_regular, read_input, writing
 from audioset.labels.events import Event
 from audioset.labels.labels import LabelSet
-
-IntArray = np.ndarray[Any, np.dtype[np.int32]]
-BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
-SecondsArray = np.ndarray[Any, np.dtype[np.float64]]
 
 CLIP_S = 10.0
 TOLERANCE_S = 1e-6
@@ -47,61 +44,32 @@ LAYOUTS: dict[str, tuple[re.Pattern[bytes], Form]] = {
 
 @dataclass(frozen=True)
 class StrongLabel:
-    """One row: a label with its times, or one frame of it.
+    """One row: a label with its times, or one frame of it."""
 
-    Attributes
-    ----------
-    segment_id : str
-        The video's id, ``_``, and the clip's start in the video in milliseconds.
-    start_s, end_s : float
-        Seconds from the start of the clip.
-    label_id : str
-    is_present : bool
-        False: somebody has listened, and does not hear it. Only frames say so.
-    """
-
-    segment_id: str
+    segment_id: str  # the video's id, ``_``, and the clip's start in the video in milliseconds
+    # start_s, end_s: seconds from the start of the clip
     start_s: float
     end_s: float
     label_id: str
-    is_present: bool = True
+    is_present: bool = True  # False: somebody has listened, and does not hear it. Only frames say so.
 
 
 @dataclass(frozen=True, eq=False)
 class StrongTable(Sequence[StrongLabel]):
-    """Labels with times, as columns, in the order of their file.
+    """Labels with times, as columns, in the order of their file."""
 
-    Attributes
-    ----------
-    segment_ids : tuple of str
-        The clips, in the order of their first rows.
-    labels : LabelSet
-    clip_index : ndarray, shape (n_rows,), int32
-        Which of the clips a row is of.
-    start_s, end_s : ndarray, shape (n_rows,), float64
-        Seconds from the start of the clip.
-    label_index : ndarray, shape (n_rows,), int32
-    is_present : ndarray, shape (n_rows,), bool, or None
-        Only of frames.
-    """
-
-    segment_ids: tuple[str, ...]
+    segment_ids: tuple[str, ...]  # the clips, in the order of their first rows
     labels: LabelSet
-    clip_index: IntArray
-    start_s: SecondsArray
-    end_s: SecondsArray
-    label_index: IntArray
-    is_present: BoolArray | None = None
+    clip_index: Int32Array  # shape (n_rows,), int32; which of the clips a row is of
+    # start_s, end_s: shape (n_rows,), float64; seconds from the start of the clip
+    start_s: DoubleArray
+    end_s: DoubleArray
+    label_index: Int32Array  # shape (n_rows,), int32
+    is_present: BoolArray | None = None  # shape (n_rows,), bool, or None; only of frames
 
     @classmethod
     def of(cls, rows: Iterable[StrongLabel], labels: LabelSet | None = None, *, is_framed: bool = False) -> StrongTable:
-        """A table of these rows.
-
-        Raises
-        ------
-        UsageError
-            For a label that is not among the labels, or a segment's id that is none.
-        """
+        """A table of these rows."""
         labels = labels or LabelSet.load("audioset-strong")
         chosen = list(rows)
         for segment_id in dict.fromkeys(row.segment_id for row in chosen):
@@ -154,13 +122,7 @@ class StrongTable(Sequence[StrongLabel]):
         )
 
     def clip(self, segment_id: str) -> StrongTable:
-        """The rows of one clip.
-
-        Raises
-        ------
-        UsageError
-            If there is no such clip.
-        """
+        """The rows of one clip."""
         if segment_id not in self._places:
             raise UsageError(
                 f"there is no clip {segment_id!r} among these {len(self.segment_ids):,}; expected a video's id, '_' "
@@ -175,7 +137,7 @@ class StrongTable(Sequence[StrongLabel]):
         return {segment_id: place for place, segment_id in enumerate(self.segment_ids)}
 
     @cached_property
-    def _rows_by_clip(self) -> tuple[np.ndarray[Any, np.dtype[np.intp]], np.ndarray[Any, np.dtype[np.intp]]]:
+    def _rows_by_clip(self) -> tuple[IndexArray, IndexArray]:
         """All rows, clip by clip, and where each clip's begin."""
         order = np.argsort(self.clip_index, kind="stable")
         return order, np.cumsum([0, *np.bincount(self.clip_index, minlength=len(self.segment_ids))])
@@ -185,16 +147,6 @@ def split_segment_id(segment_id: str) -> tuple[str, float]:
     """The video's id and the clip's start in the video in seconds.
 
     An id may contain ``_`` itself: one of seven does. The last one counts.
-
-    Raises
-    ------
-    UsageError
-        If it is none.
-
-    Examples
-    --------
-    >>> split_segment_id("_b-7bsDz1U_30000")
-    ('_b-7bsDz1U', 30.0)
     """
     video_id, _, start_ms = segment_id.rpartition("_")
     if not re.fullmatch(r"[A-Za-z0-9_-]{11}", video_id) or not re.fullmatch(r"[0-9]{1,9}", start_ms):
@@ -238,13 +190,7 @@ def read_strong(path: str | os.PathLike[str], labels: LabelSet | None = None) ->
 
 
 def write_strong(path: str | os.PathLike[str], table: StrongTable) -> None:
-    """Write labels with times in the published form, with three decimals; nobody ever sees a part of it.
-
-    Raises
-    ------
-    OutputError
-        If it cannot be written.
-    """
+    """Write labels with times in the published form, with three decimals; nobody ever sees a part of it."""
     header = COLUMNS if table.is_present is None else f"{COLUMNS}\tpresent"
     with writing(Path(path)) as file:
         file.write(f"{header}\n".encode())
@@ -254,13 +200,7 @@ def write_strong(path: str | os.PathLike[str], table: StrongTable) -> None:
 
 
 def read_display_names(path: str | os.PathLike[str]) -> LabelSet:
-    """Read the published ``mid_to_display_name.tsv``: ids and names with a tab between them, and no header.
-
-    Raises
-    ------
-    DataError
-        If it cannot be read, or a line has another form.
-    """
+    """Read the published ``mid_to_display_name.tsv``: ids and names with a tab between them, and no header."""
     path = Path(path)
     try:
         lines = read_input(path).decode().splitlines()
@@ -277,19 +217,7 @@ def read_display_names(path: str | os.PathLike[str]) -> LabelSet:
 
 
 def strong_to_segments(table: StrongTable, clips: SegmentList | None = None) -> SegmentList:
-    """Clips with the labels that are heard in them at any time.
-
-    Parameters
-    ----------
-    table : StrongTable
-    clips : SegmentList, optional
-        Says where the clips end. Without it, or if it lacks a clip, ten seconds after their start.
-
-    Returns
-    -------
-    SegmentList
-        In the order of the table, each with its labels by id; clips in which nothing is heard are left out.
-    """
+    """Clips with the labels that are heard in them at any time; they end as ``clips`` says, or after ten seconds."""
     ends = {segment.name: segment.end_s for segment in clips or ()}
     is_heard = slice(None) if table.is_present is None else table.is_present
     pairs = np.unique(np.stack([table.clip_index[is_heard], table.label_index[is_heard]], axis=1), axis=0)
@@ -302,20 +230,7 @@ def strong_to_segments(table: StrongTable, clips: SegmentList | None = None) -> 
 
 
 def strong_events(table: StrongTable, *, is_absolute: bool = False) -> Iterator[tuple[str, tuple[Event, ...]]]:
-    """Events of each clip, by onset; frames that touch become one.
-
-    Parameters
-    ----------
-    table : StrongTable
-    is_absolute : bool
-        Times from the start of the video, not of the clip.
-
-    Yields
-    ------
-    segment_id : str
-    events : tuple of Event
-        With score 1.
-    """
+    """Events of each clip, by onset; frames that touch become one."""
     for segment_id in table.segment_ids:
         offset_s = split_segment_id(segment_id)[1] if is_absolute else 0.0
         spans = sorted((row.start_s, row.end_s, row.label_id) for row in table.clip(segment_id) if row.is_present)

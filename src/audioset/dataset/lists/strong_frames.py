@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
+from audioset.arrays import BoolArray, Int8Array
 from audioset.dataset.lists.strong import CLIP_S, StrongLabel, StrongTable
 from audioset.errors import UsageError
 from audioset.labels.labels import LabelSet
-
-BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
-PresenceArray = np.ndarray[Any, np.dtype[np.int8]]
 
 FRAME_S = 0.96
 TOLERANCE_S = 0.005  # published times have three decimals, some perhaps two
@@ -73,7 +71,7 @@ def events_to_frames(
     return is_heard
 
 
-def strong_to_frames(table: StrongTable, segment_id: str, *, hop_s: float = FRAME_S) -> PresenceArray:
+def strong_to_frames(table: StrongTable, segment_id: str, *, hop_s: float = FRAME_S) -> Int8Array:
     """The frames of one clip of the framed file.
 
     Parameters
@@ -106,31 +104,18 @@ def strong_to_frames(table: StrongTable, segment_id: str, *, hop_s: float = FRAM
             f"{segment_id} has a row from {row.start_s:g} to {row.end_s:g} s, which is no frame of {hop_s:g} s. "
             "Likely cause: frames of another length. Next step: give their hop_s"
         )
-    frames: PresenceArray = np.zeros((int(index.max()) + 1, len(table.labels)), np.int8)
+    frames: Int8Array = np.zeros((int(index.max()) + 1, len(table.labels)), np.int8)
     frames[index, rows.label_index] = np.where(rows.is_present, 1, -1)
     return frames
 
 
 def frames_to_strong(
-    clips: Mapping[str, PresenceArray], labels: LabelSet, *, hop_s: float = FRAME_S, duration_s: float = math.inf
+    clips: Mapping[str, Int8Array], labels: LabelSet, *, hop_s: float = FRAME_S, duration_s: float = math.inf
 ) -> StrongTable:
     """A framed table of clips, ready for ``write_strong``.
 
-    Parameters
-    ----------
-    clips : mapping of str to ndarray, shape (n_frames, n_labels), int8
-        By segment id: 1 heard, -1 not heard, 0 nobody says.
-    labels : LabelSet
-        What the columns mean.
-    hop_s : float
-        Length of a frame in seconds.
-    duration_s : float
-        Where the last frame ends at the latest.
-
-    Raises
-    ------
-    UsageError
-        For another number of columns, or values.
+    Of each clip, by segment id, (n_frames, n_labels) int8: 1 heard, -1 not heard, 0 nobody says. The last frame
+    ends at ``duration_s`` at the latest.
     """
     rows = []
     for segment_id, frames in clips.items():

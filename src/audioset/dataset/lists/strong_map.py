@@ -13,28 +13,17 @@ Relation = Literal["same", "renamed", "ontology", "none"]
 
 @dataclass(frozen=True)
 class StrongClass:
-    """One of the strong labels.
+    """One of the strong labels."""
 
-    Attributes
-    ----------
-    label_id, label : str
-        ``label`` is the name that the strong labels have for it.
-    relation : {"same", "renamed", "ontology", "none"}
-        Among the 527 with the same name; among them with another; only in the ontology; in neither.
-    label_index : int or None
-        Its column among the 527.
-    other_name : str or None
-        The name among the 527, or in the ontology.
-    above : tuple of str
-        If it is only in the ontology: ids of the nearest of the 527 above it. A clip with the label may count for
-        these.
-    """
-
+    # label_id, label: ``label`` is the name that the strong labels have for it
     label_id: str
     label: str
+    # {"same", "renamed", "ontology", "none"}; among the 527 with the same name; among them with another; only in the
+    # ontology; in neither
     relation: Relation
-    label_index: int | None
-    other_name: str | None
+    label_index: int | None  # its column among the 527
+    other_name: str | None  # the name among the 527, or in the ontology
+    # If it is only in the ontology: ids of the nearest of the 527 above it. A clip with the label may count for these.
     above: tuple[str, ...]
 
 

@@ -9,15 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from audioset.arrays import Array, IndexArray
 from audioset.concurrency import available_cores
 from audioset.train.classifier.embeddings import ClipEmbeddings
 from audioset.train.classifier.fit import Recipe, fit, log_losses
 from audioset.train.measures import Decision, clip_balanced_accuracy
 from audioset.train.results import CurvePoint
 from audioset.train.steps import can_be_judged
-
-Array = np.ndarray[Any, Any]
-IndexArray = np.ndarray[Any, np.dtype[np.intp]]
 
 CURVE_SIZES = (2, 5, 10, 20, 50, 100, 200, 500, 1000)  # clips of a class
 CURVE_FOLDS = 3  # that a point of the curve is a mean over

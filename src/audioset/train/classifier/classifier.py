@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from audioset import __version__
+from audioset.arrays import FloatArray, IndexArray
 from audioset.audio.limits import LIMITS, Limits
 from audioset.errors import UsageError
 from audioset.sounds.check import Check
@@ -29,7 +30,6 @@ from audioset.train.classifier.gaps import find_named_groups, gap_warning, is_ga
 from audioset.train.measures import Decision, measure
 from audioset.train.results import BY_FILE, BY_GROUP, GIVEN_TEST, CurvePoint, HeldOut, Learned, decide, write_result
 from audioset.train.steps import (
-    IndexArray,
     OnStage,
     check_sounds,
     digests_of,
@@ -39,8 +39,6 @@ from audioset.train.steps import (
     timed,
 )
 from audioset.weights.model_folder import ModelCard
-
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
 FEW_CLIPS = 10  # a class, on average: with fewer, each file is held out by itself
 MOST_FOLDS = 60  # when each file is a fold

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import numpy as np
 
+from audioset.arrays import FloatArray, IndexArray
 from audioset.assets import hash_file
 from audioset.audio.limits import LIMITS, Limits
 from audioset.cache import EMBEDDINGS, cache_folder, delete, drop_lone_checksums, is_whole, seal
@@ -29,8 +29,6 @@ from audioset.train.backbones import Backbone, find_backbone
 
 logger = logging.getLogger(__name__)
 
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
-IndexArray = np.ndarray[Any, np.dtype[np.intp]]
 Progress = Callable[[int, int], None]  # clips done and in all
 
 MAX_PATCHES = 64  # of a clip that are kept, evenly over its length; its mean is over all

@@ -5,15 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
+from audioset.arrays import Array, RealArray
 from audioset.errors import UsageError
 from audioset.train.backbones import Head, hidden_head, linear_head
 
-Array = np.ndarray[Any, Any]
-RealArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
 Objective = Callable[[RealArray], tuple[RealArray, RealArray]]
 
 L2_GRID = (3.0, 30.0, 100.0, 300.0)

@@ -8,11 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from audioset.sounds.collection import Collection
-
-Array = np.ndarray[Any, Any]
 
 LARGE = 0.1  # gap
 N_VALUES = (2, 30)  # fewest and most different values of a group in names

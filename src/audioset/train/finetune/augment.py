@@ -7,16 +7,16 @@ bands, and playing a clip faster moves its frames together and its bands up. The
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional
 
-from audioset.frontend import FrontendSpec, hz_to_mel, hz_to_slaney_mel, slaney_mel_to_hz
+from audioset.arrays import Array
+from audioset.frontend.mel import hz_to_mel, hz_to_slaney_mel, slaney_mel_to_hz
+from audioset.frontend.spec import FrontendSpec
 from audioset.train.finetune.config import FinetuneConfig
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Noise = Callable[[int, np.random.Generator], torch.Tensor]  # energies (n_frames, n_mels)
 
 N_POINTS = 7  # of a random filter's curve

@@ -8,15 +8,17 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
+from audioset.arrays import Array, Int64Array
 from audioset.assets import hash_file
 from audioset.errors import AudioError, DataError, NoInputError
 from audioset.folders import AUDIO_SUFFIXES, find_files
-from audioset.frontend import FrontendSpec, log_mel, patches, slabs
+from audioset.frontend.cutting import patches, slabs
+from audioset.frontend.log_mel import log_mel
+from audioset.frontend.spec import FrontendSpec
 from audioset.sounds.audio import read_clip
 from audioset.sounds.collection import Clip, Collection
 from audioset.train.finetune.augment import MelScale, Noise
@@ -24,8 +26,6 @@ from audioset.train.finetune.config import FinetuneConfig
 
 logger = logging.getLogger(__name__)
 
-Array = np.ndarray[Any, np.dtype[Any]]
-IndexArray = np.ndarray[Any, np.dtype[np.int64]]
 Progress = Callable[[int, int], None]
 
 BYTES_PER_MB = 1e6
@@ -120,8 +120,8 @@ def read_spectrograms(
 
 
 def make_batches(
-    rows: IndexArray, lengths: Array, batch_size: int, rng: np.random.Generator, least: int = 1
-) -> list[IndexArray]:
+    rows: Int64Array, lengths: Array, batch_size: int, rng: np.random.Generator, least: int = 1
+) -> list[Int64Array]:
     """All rows in batches of equal size and of clips of roughly equal lengths, in random order.
 
     None if they are fewer than ``least``.

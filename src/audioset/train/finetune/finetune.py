@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from audioset.arrays import FloatArray, IndexArray
 from audioset.errors import MissingExtraError, UsageError
 
 try:
@@ -24,7 +25,8 @@ except ImportError as error:
     raise MissingExtraError("fine-tuning", "torch", "train") from error
 
 from audioset import __version__
-from audioset.models.published import FRONTENDS, find_frontend, prepare_model
+from audioset.models.cards import FRONTENDS, find_frontend
+from audioset.models.folders import prepare_model
 from audioset.sounds.check import Check
 from audioset.sounds.collection import Clip, Collection
 from audioset.sounds.splits import fold_by_file, fold_by_group
@@ -33,7 +35,7 @@ from audioset.train.checkpoint import Record, Weights, as_arrays, read_measureme
 from audioset.train.distributed import Processes, join_processes
 from audioset.train.finetune.augment import Augmentation
 from audioset.train.finetune.config import FinetuneConfig
-from audioset.train.finetune.data import IndexArray, noise_source, read_spectrograms
+from audioset.train.finetune.data import noise_source, read_spectrograms
 from audioset.train.finetune.scratch import DRAWN, prepare_or_draw
 from audioset.train.finetune.training import Task, make_module, predict, train, with_new_layers
 from audioset.train.finite import named
@@ -61,7 +63,6 @@ from audioset.train.steps import (
 )
 from audioset.weights.model_folder import ModelCard
 
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 Fit = Callable[[IndexArray, IndexArray, Path], Weights]  # clips to learn, clips to measure on, folder
 Score = Callable[[IndexArray, Weights], FloatArray]
 

@@ -10,15 +10,17 @@ from typing import Any
 
 import numpy as np
 
+from audioset.arrays import FloatArray
 from audioset.cache import MODELS, is_whole, seal, writable_folder
 from audioset.errors import AssetError
 from audioset.files import explain_os_errors
-from audioset.models.published import NO_LABELS, find_model, network_shapes, prepare_model
+from audioset.models.cards import NO_LABELS, network_shapes
+from audioset.models.folders import prepare_model
+from audioset.models.published import find_model
 from audioset.weights.model_folder import CARD_NAME, WEIGHTS_NAME, ModelCard, write_model_folder
 
 logger = logging.getLogger(__name__)
 
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
 DRAWN = ("vgg16", "vgg16_keras")  # published for photographs: their weights are a help for sounds, not the point
 

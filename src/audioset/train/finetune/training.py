@@ -14,9 +14,11 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from audioset.arrays import FloatArray, IndexArray
 from audioset.errors import UsageError
 from audioset.executors.torch import TorchNetwork, network_to_torch
-from audioset.models.published import find_network, load_weights, network_shapes, output_shapes
+from audioset.models.cards import find_network, network_shapes, output_shapes
+from audioset.models.folders import load_weights
 from audioset.networks.classifier import HIDDEN, LOGITS
 from audioset.sounds.collection import Collection
 from audioset.train.backbones import Backbone, Head
@@ -24,7 +26,7 @@ from audioset.train.checkpoint import Record, RunFolder, Weights
 from audioset.train.distributed import Processes
 from audioset.train.finetune.augment import Augmentation
 from audioset.train.finetune.config import FinetuneConfig
-from audioset.train.finetune.data import IndexArray, Spectrograms, data_digest, make_batches, stacked
+from audioset.train.finetune.data import Spectrograms, data_digest, make_batches, stacked
 from audioset.train.finetune.layers import find_stages, learning_rate, make_optimizer, prepare_epoch
 from audioset.train.loop import (
     LEAST_CLIPS,
@@ -39,8 +41,6 @@ from audioset.train.loop import (
 from audioset.train.measures import Decision, clip_balanced_accuracy
 from audioset.train.state import TrainingState, copied
 from audioset.weights.model_folder import ModelCard
-
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
 FRAMES_AT_ONCE = 20_000  # of patches that are only measured
 BATCHES_TO_MEASURE, BATCHES_TO_FINISH = 4, 20  # that the moments are of

@@ -6,10 +6,10 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from audioset.arrays import Array, ByteArray, FloatArray, Int64Array
 from audioset.dataset.features import folder as feature_folder
 from audioset.dataset.features.clips import SUBSETS, ClipArrays, subset_code
 from audioset.dataset.features.reading import read_arrays
@@ -18,11 +18,6 @@ from audioset.files import check_regular
 from audioset.train.heads.config import TrainConfig
 from audioset.train.heads.samplers import split
 from audioset.train.heads.sparse_labels import SparseLabels
-
-Array = np.ndarray[Any, np.dtype[Any]]
-IndexArray = np.ndarray[Any, np.dtype[np.int64]]
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
-ByteArray = np.ndarray[Any, np.dtype[np.uint8]]
 
 N_CLASSES = 527
 SEVERAL = {"train": ("bal_train", "unbal_train"), "all": None, "": None}  # names for more than one subset
@@ -42,33 +37,33 @@ class Examples:
     """Clips of the features, chosen but not copied."""
 
     arrays: ClipArrays  # all of the features, perhaps mapped
-    rows: IndexArray  # which of them
+    rows: Int64Array  # which of them
     labels: SparseLabels
     digest: str  # of the features and the choice
     soft: Array | None = None  # soft targets (n_soft, n_classes), perhaps mapped
-    soft_rows: IndexArray | None = None  # of each clip
+    soft_rows: Int64Array | None = None  # of each clip
     soft_share: float = 1.0  # what they count against labels
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def take(self, positions: IndexArray) -> Examples:
+    def take(self, positions: Int64Array) -> Examples:
         """Some of these clips."""
         soft_rows = None if self.soft_rows is None else self.soft_rows[positions]
         return replace(self, rows=self.rows[positions], labels=self.labels.take(positions), soft_rows=soft_rows)
 
-    def batch(self, positions: IndexArray) -> Batch:
+    def batch(self, positions: Int64Array) -> Batch:
         """Some of these clips, read."""
         rows = self.rows[positions]
         embeddings = np.asarray(self.arrays.embeddings[rows])
         mask = np.arange(embeddings.shape[1]) < np.asarray(self.arrays.lengths[rows])[:, None]
         return Batch(embeddings, mask.astype(np.float32), self._targets(positions))
 
-    def names(self, positions: IndexArray) -> list[str]:
+    def names(self, positions: Int64Array) -> list[str]:
         """YouTube's names of some of these clips."""
         return [video_id.decode() for video_id in np.asarray(self.arrays.video_ids[self.rows[positions]]).tolist()]
 
-    def _targets(self, positions: IndexArray) -> FloatArray:
+    def _targets(self, positions: Int64Array) -> FloatArray:
         targets = self.labels.targets(positions)
         if self.soft is None or self.soft_rows is None:
             return targets
@@ -174,7 +169,7 @@ def _with_soft_targets(examples: Examples, config: TrainConfig) -> Examples:
     return replace(examples, soft=soft, soft_rows=np.arange(len(examples)), soft_share=config.target_share)
 
 
-def _digest(path: Path, arrays: ClipArrays, rows: IndexArray, is_mapped: bool) -> str:
+def _digest(path: Path, arrays: ClipArrays, rows: Int64Array, is_mapped: bool) -> str:
     """Identity of the clips. A folder of arrays says the digests of its files, so that they need not be read."""
     digest = hashlib.sha256(rows.tobytes())
     if is_mapped:

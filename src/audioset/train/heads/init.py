@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from audioset.arrays import FloatArray
 from audioset.errors import UsageError
 from audioset.models.postprocess import EMBEDDING_SIZE
 from audioset.networks.heads import HEADS
 from audioset.networks.ops import Network, trace_shapes
 
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 Draw = Callable[[np.random.Generator, tuple[int, ...]], Any]
 
 

@@ -10,15 +10,14 @@ EfficientAT, datasets/audioset.py (weighted).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 
+from audioset.arrays import Array, DoubleArray, Int64Array
 from audioset.train.heads.sparse_labels import SparseLabels
 from audioset.train.state import Sampler
 
-IndexArray = np.ndarray[Any, np.dtype[np.int64]]
-State = dict[str, IndexArray]
+State = dict[str, Int64Array]
 
 WEIGHT_OFFSET, WEIGHT_SCALE = 100, 1000  # EfficientAT: a class with n clips adds 1000 / (100 + n) to a clip's weight
 PASSES_OVER_ALL = 20  # EfficientAT draws 100,000 of two million clips
@@ -28,11 +27,11 @@ QUEUE = -1  # stands where the number of a class does, for the order of the clas
 class PassSampler:
     """Passes over clips in an order that depends on the pass; its last batch may be short."""
 
-    def __init__(self, order: Callable[[int], IndexArray], batch_size: int) -> None:
+    def __init__(self, order: Callable[[int], Int64Array], batch_size: int) -> None:
         self._order_of, self._batch_size = order, batch_size
         self.restore({"counters": np.zeros(2, np.int64)})
 
-    def next_batch(self) -> IndexArray:
+    def next_batch(self) -> Int64Array:
         """Positions of the next batch's clips."""
         if self._place >= len(self._order):
             self.restore({"counters": np.array([self._pass + 1, 0])})
@@ -44,7 +43,7 @@ class PassSampler:
         """The number of the pass, and the place in it."""
         return {"counters": np.array([self._pass, self._place])}
 
-    def restore(self, state: Mapping[str, IndexArray]) -> None:
+    def restore(self, state: Mapping[str, Int64Array]) -> None:
         """Go to where the sampler stood that ``state`` is from."""
         self._pass, self._place = map(int, state["counters"])
         self._order = self._order_of(self._pass)
@@ -66,7 +65,7 @@ class BalancedSampler:
         self._batch_size, self._seed = batch_size, seed
         self.restore({name: np.zeros(labels.n_classes + 1, np.int64) for name in ("passes", "places")})
 
-    def next_batch(self) -> IndexArray:
+    def next_batch(self) -> Int64Array:
         """Positions of the next batch's clips."""
         turns = np.bincount(np.concatenate(self._next_classes()), minlength=len(self._clips_of))
         return np.concatenate([self._next_clips(int(k), int(turns[k])) for k in np.flatnonzero(turns)])
@@ -75,22 +74,22 @@ class BalancedSampler:
         """For each class, and last for the queue, how often it was shuffled and where it stands."""
         return {"passes": self._passes.copy(), "places": self._places.copy()}
 
-    def restore(self, state: Mapping[str, IndexArray]) -> None:
+    def restore(self, state: Mapping[str, Int64Array]) -> None:
         """Go to where the sampler stood that ``state`` is from."""
         self._passes, self._places = state["passes"].copy(), state["places"].copy()
-        self._orders: dict[int, IndexArray] = {}
+        self._orders: dict[int, Int64Array] = {}
 
-    def _next_classes(self) -> list[IndexArray]:
+    def _next_classes(self) -> list[Int64Array]:
         turns, n_missing = [], self._batch_size
         while n_missing:
             turns.append(self._slice(QUEUE, self._classes, n_missing))
             n_missing -= len(turns[-1])
         return turns
 
-    def _next_clips(self, k: int, n_clips: int) -> IndexArray:
+    def _next_clips(self, k: int, n_clips: int) -> Int64Array:
         return self._slice(k, self._clips_of[k], n_clips)
 
-    def _slice(self, k: int, items: np.ndarray[Any, Any], n_items: int) -> IndexArray:
+    def _slice(self, k: int, items: Array, n_items: int) -> Int64Array:
         """The next items of a list, or fewer at its end."""
         if k not in self._orders:
             self._orders[k] = _generator(self._seed, k + 1, int(self._passes[k])).permutation(items)
@@ -115,12 +114,12 @@ def make_sampler(name: str, labels: SparseLabels, batch_size: int, seed: int, dr
     return PassSampler(lambda number: weighted_draw(weights, n_draws, _generator(seed, number)), batch_size)
 
 
-def clip_weights(labels: SparseLabels) -> np.ndarray[Any, np.dtype[np.float64]]:
+def clip_weights(labels: SparseLabels) -> DoubleArray:
     """The sum of 1000 / (100 + n) over the classes of each clip, where n clips have the class; shape (n_clips,)."""
     return labels.sums(WEIGHT_SCALE / (WEIGHT_OFFSET + labels.counts))
 
 
-def weighted_draw(weights: np.ndarray[Any, np.dtype[np.float64]], n_draws: int, rng: np.random.Generator) -> IndexArray:
+def weighted_draw(weights: DoubleArray, n_draws: int, rng: np.random.Generator) -> Int64Array:
     """Draw without replacement, each time by weight among what is left.
 
     The waiting times of independent events come in this order (Efraimidis & Spirakis 2006), so one sort does it. Clips
@@ -132,7 +131,7 @@ def weighted_draw(weights: np.ndarray[Any, np.dtype[np.float64]], n_draws: int, 
     return first[np.argsort(times[first], kind="stable")]
 
 
-def split(labels: SparseLabels, share: float, seed: int) -> tuple[IndexArray, IndexArray]:
+def split(labels: SparseLabels, share: float, seed: int) -> tuple[Int64Array, Int64Array]:
     """Keep a share of the clips from training, and of every class as nearly the same share as can be.
 
     Classes choose in turn, the rarest first, among their clips that no rarer class has settled. Returns the positions

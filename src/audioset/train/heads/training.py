@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from audioset.arrays import FloatArray, IndexArray
 from audioset.errors import MissingExtraError, UsageError
 
 try:
@@ -30,7 +30,6 @@ from audioset.train.heads.samplers import make_sampler
 from audioset.train.heads.sparse_labels import SparseLabels
 from audioset.train.loop import (
     LEAST_CLIPS,
-    IndexArray,
     OnLine,
     TrainingBatch,
     TrainingRecipe,
@@ -41,8 +40,6 @@ from audioset.train.loop import (
 )
 from audioset.train.state import Sampler, TrainingState
 from audioset.weights.model_folder import ModelCard
-
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
 CLIPS_AT_ONCE = 1000  # that are only measured
 MOST_SHORT_BATCHES = 100  # in a row, that are passed over
