@@ -1,6 +1,6 @@
 """What exports differ by, cost and weigh: every model in every format that can be made here.
 
-    python benchmarks/bench_export.py [MODEL ...] [--int8 CLIPS] [--to FORMAT,FORMAT]
+    python benchmarks/bench_export.py [MODEL ...] [--int8 CLIPS] [--format FORMAT,FORMAT]
 
 MODEL is a published name or a model folder; by default yamnet, mn04 and a classifier with generated last layers.
 With clips, int8 is measured too; if they are folders by class that the model knows, so is its accuracy.
@@ -63,7 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("models", nargs="*")
     parser.add_argument("--int8", metavar="CLIPS")
-    parser.add_argument("--to", default=",".join(FORMATS))
+    parser.add_argument("--format", dest="to", default=",".join(FORMATS))
     arguments = parser.parse_args()
     results = []
     with tempfile.TemporaryDirectory() as folder:

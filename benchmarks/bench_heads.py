@@ -8,7 +8,7 @@ measured on the evaluation clips.
     python benchmarks/bench_heads.py FEATURES --variants           # what helps, on the held-out clips alone
     python benchmarks/bench_heads.py FEATURES --quick              # held-out clips alone, a quarter of the iterations
 
-FEATURES is a folder that ``audioset data features convert --to arrays`` made.
+FEATURES is a folder that ``audioset data features convert --format arrays`` made.
 """
 
 from __future__ import annotations

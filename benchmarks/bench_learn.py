@@ -1,6 +1,6 @@
 """Learn spoken digits from embeddings: how often right, against plain logistic regression, and how long it takes.
 
-    python benchmarks/bench_learn.py [--backbone NAME]
+    python benchmarks/bench_learn.py [--model NAME]
 
 The four speakers of ``spoken_digits.tar.gz`` are the groups.
 """
@@ -36,7 +36,7 @@ FIRST_S, AGAIN_S = 60.0, 10.0
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", choices=BOUNDS, action="append")
+    parser.add_argument("--model", dest="backbone", choices=BOUNDS, action="append")
     arguments = parser.parse_args()
     with unpacked() as digits:
         for backbone in arguments.backbone or BOUNDS:
@@ -47,8 +47,8 @@ def main() -> None:
 def measure(digits: Path, backbone: str, folder: Path) -> None:
     print(f"{backbone}, {sum(1 for _ in digits.rglob('*.wav')):,} clips")
     os.environ["AUDIOSET_CACHE"] = str(folder / "cache")
-    record, first_s = learn(digits, folder / "first", "--backbone", backbone, "--group", GROUP)
-    _, again_s = learn(digits, folder / "again", "--backbone", backbone, "--hidden", "32")
+    record, first_s = learn(digits, folder / "first", "--model", backbone, "--group", GROUP)
+    _, again_s = learn(digits, folder / "again", "--model", backbone, "--hidden", "32")
     print_bound("first run, embeddings to report", first_s, at_most=FIRST_S, unit="s")
     print_bound("again, with another head", again_s, at_most=AGAIN_S, unit="s")
     found = {each["name"]: each for each in record["evaluations"]}

@@ -5,7 +5,7 @@ frames as the channels of a map, convolutions of 1 by 1, batch norms, PyTorch's 
 
     python benchmarks/bench_train.py [--features FOLDER] [--only curves --seeds 3]
 
-With --features, a folder that ``audioset data features convert --to arrays`` made, it trains on the balanced clips
+With --features, a folder that ``audioset data features convert --format arrays`` made, it trains on the balanced clips
 too: it prints the mAP on the evaluation clips over time, for both, and compares the course of our trainings with that
 of the original's.
 """

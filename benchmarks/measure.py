@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from audioset.models.model import map_in_order
+from audioset.concurrency import map_in_order
 
 DURATION_S = 600
 SAMPLE_RATE = 44_100

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import re
 import socket
 import subprocess
@@ -20,8 +21,7 @@ import numpy as np
 import pytest
 from asset_server import CONTENT, Handler, Server
 
-from audioset import assets
-from audioset.assets import ASSETS, Asset, fetch, find_asset, get_asset, hash_file
+from audioset.assets import ASSETS, Asset, fetch, find_asset, get_asset, hash_file, transfer
 from audioset.cache import cache_folder, writable_folder
 from audioset.errors import AssetError, OutputError, UsageError
 
@@ -57,7 +57,7 @@ def asset(server):
 def pauses(monkeypatch):
     """Waits between attempts, noted instead of waited for."""
     noted = []
-    monkeypatch.setattr(assets, "time", SimpleNamespace(sleep=noted.append, monotonic=time.monotonic))
+    monkeypatch.setattr(transfer, "time", SimpleNamespace(sleep=noted.append, monotonic=time.monotonic))
     return noted
 
 
@@ -217,7 +217,7 @@ def test_retry_after_is_bounded(server, asset, tmp_path, pauses):
 
 
 def test_a_server_that_stalls(server, asset, tmp_path, pauses, monkeypatch):
-    monkeypatch.setattr(assets, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(transfer, "TIMEOUT_S", 0.2)
     server.script = [("stall",), ("good",)]
     assert fetch(asset, tmp_path).read_bytes() == CONTENT
     assert server.ranges == [None, "bytes=1000-"]
@@ -357,8 +357,8 @@ def test_an_empty_answer(server, asset, tmp_path):
 
 
 def test_a_trickle_is_a_broken_connection(server, asset, tmp_path, pauses, monkeypatch):
-    monkeypatch.setattr(assets, "PACE_S", -1.0)
-    monkeypatch.setattr(assets, "PACE_BYTES", 10**9)
+    monkeypatch.setattr(transfer, "PACE_S", -1.0)
+    monkeypatch.setattr(transfer, "PACE_BYTES", 10**9)
     check_refused(asset, tmp_path, r"fewer than 1,000,000,000 bytes came in -1 s \(5 attempts\)")
     assert len(server.ranges) == 5
 
@@ -402,8 +402,8 @@ def test_a_server_that_leads_in_a_circle(server, asset, tmp_path, pauses):
 
 def test_https_never_becomes_http():
     request = urllib.request.Request("https://127.0.0.1/thing.bin")
-    with pytest.raises(assets._RefusedRedirect, match="is not followed; expected https"):
-        assets._Redirects().redirect_request(request, None, 302, "Found", {}, "http://127.0.0.1/thing.bin")
+    with pytest.raises(transfer._RefusedRedirect, match="is not followed; expected https"):
+        transfer._Redirects().redirect_request(request, None, 302, "Found", {}, "http://127.0.0.1/thing.bin")
 
 
 @pytest.mark.parametrize("url", ["file:///etc/hostname", "ftp://127.0.0.1/x"])
@@ -492,7 +492,7 @@ def test_the_order_of_places(server, asset, tmp_path, empty_cache, monkeypatch):
     first, second = tmp_path / "first", tmp_path / "second"
     for folder in (first, second):
         folder.mkdir()
-    monkeypatch.setenv("AUDIOSET_ASSETS", f"{first}{assets.os.pathsep}{assets.os.pathsep}{second}")
+    monkeypatch.setenv("AUDIOSET_ASSETS", f"{first}{os.pathsep}{os.pathsep}{second}")
     assert get_asset(asset.name) == fetched  # neither folder has it
     (second / "thing.bin").write_bytes(b"the user's own, used as it is")
     assert get_asset(asset.name) == second / "thing.bin"

@@ -32,7 +32,7 @@ from audioset.errors import AudioSetError, DataError, UsageError, WeightsError, 
 from audioset.evaluate.evaluation import read_evaluation
 from audioset.evaluate.storage import read_scores
 from audioset.files import confined, is_plain_name
-from audioset.labels.events import read_thresholds
+from audioset.labels.thresholds import read_thresholds
 from audioset.models.cards import network_shapes
 from audioset.models.postprocess import Postprocessor
 from audioset.records import NUMBER, TEXT, WHOLE, map_of, number, optional, read_json, whole

@@ -3,7 +3,7 @@
 ``src/audioset/bundled/vggish-audioset527`` gets the weights in float16, ``model.json`` and ``CARD.md``. Every figure is
 computed from these weights, loaded as a user loads them, on all evaluation clips.
 
-    audioset data features convert features.tar.gz features/ --to arrays
+    audioset data features convert features.tar.gz features/ --format arrays
     python tools/make_bundled_classifier.py features/ [--run FOLDER]
 
 A run that is stopped goes on if --run is given, and a run that is finished is not trained again. The same version of
@@ -61,7 +61,7 @@ def main() -> None:
     """Train, measure and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "features", help="Folder of audioset data features convert --to arrays, with bal_train and eval."
+        "features", help="Folder of audioset data features convert --format arrays, with bal_train and eval."
     )
     parser.add_argument("--run", help="Folder of the training run. Default: one that is deleted.")
     parser.add_argument("--target", type=Path, default=TARGET, help="Where the model goes. Default: the source tree.")

@@ -14,7 +14,7 @@ import numpy as np
 
 from audioset.assets import hash_file
 from audioset.labels.labels import LabelSet
-from audioset.models.model import top_indices
+from audioset.models.prediction import top_indices
 from audioset.models.reproduction import PARITY_FRAME, PARITY_TABLE
 
 CASES = {"silence": "zeros_3s", "tone": "sine440_3s"}

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from audioset.labels.ontology import Ontology as Ontology
     from audioset.models.loading import load_model as load_model
     from audioset.models.model import Model as Model
-    from audioset.models.model import Prediction as Prediction
     from audioset.models.postprocess import Postprocessor as Postprocessor
     from audioset.models.postprocess import dequantize as dequantize
+    from audioset.models.prediction import Prediction as Prediction
     from audioset.runs.batch import Result as Result
     from audioset.runs.batch import tag_files as tag_files
 
@@ -50,7 +50,7 @@ _HOME = {
     "Postprocessor": "models.postprocess",
     "dequantize": "models.postprocess",
     "Model": "models.model",
-    "Prediction": "models.model",
+    "Prediction": "models.prediction",
     "load_model": "models.loading",
 }
 

@@ -14,7 +14,6 @@ import os
 import re
 import shutil
 import stat
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
 
+from audioset.concurrency import IS_WINDOWS, NO_LINKS, holding
 from audioset.errors import AudioSetError, ConflictError, DataError, OutputError, UsageError
 
 logger = logging.getLogger(__name__)
@@ -46,10 +46,7 @@ RUN = "run"  # in the name of a folder's lock
 OURS = re.compile(rf"\.(?P<name>.+)\.(?:{PARTIAL}|{LOCK})", re.DOTALL)
 MAX_NAME_BYTES = 255  # of nearly every file system
 TEMPORARY = re.compile("audioset-[0-9a-f]{12}")
-NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
-NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # of network file systems
 NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF}  # likewise
-IS_WINDOWS = sys.platform == "win32"
 KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
 
@@ -86,7 +83,7 @@ def locked(path: Path, *, waits: bool = False) -> Iterator[bool]:
     ConflictError
         Another process is writing it.
     """
-    with _holding(_beside(path, LOCK), path, waits=waits) as is_sure:
+    with holding(_beside(path, LOCK), path, waits=waits) as is_sure:
         yield is_sure
 
 
@@ -111,7 +108,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
             folder.mkdir(parents=True, exist_ok=True)
             if is_new:
                 stack.callback(_remove_if_empty, folder)
-            if stack.enter_context(_holding(folder / f".{RUN}.{LOCK}", folder, waits=False)):
+            if stack.enter_context(holding(folder / f".{RUN}.{LOCK}", folder, waits=False)):
                 sweep(folder)
         yield
 
@@ -275,19 +272,8 @@ def read_input(path: Path) -> bytes:
         return file.read()
 
 
-def exists(path: str | os.PathLike[str]) -> bool:
-    """Whether there is a file or folder. None has a name that no disk takes, of which pathlib raises OSError."""
-    return os.path.exists(path)  # noqa: PTH110
-
-
-def is_file(path: str | os.PathLike[str]) -> bool:
-    """Whether it is a file; likewise."""
-    return os.path.isfile(path)  # noqa: PTH113
-
-
-def is_folder(path: str | os.PathLike[str]) -> bool:
-    """Whether it is a folder; likewise."""
-    return os.path.isdir(path)  # noqa: PTH112
+# Whether there is such a file or folder. None has a name that no disk takes, of which pathlib raises OSError.
+exists, is_file, is_folder = os.path.exists, os.path.isfile, os.path.isdir
 
 
 def read_blocks(path: Path) -> Iterator[bytes]:
@@ -459,78 +445,3 @@ def _check_free(path: Path) -> None:
 def _remove_if_empty(folder: Path) -> None:
     with suppress(OSError):
         folder.rmdir()
-
-
-@contextmanager
-def _holding(lock: Path, place: Path, *, waits: bool) -> Iterator[bool]:
-    """Hold the lock of a file, which is made, and deleted at the end."""
-    file, is_sure = _open_locked(lock, place, waits=waits)
-    try:
-        yield is_sure
-    finally:
-        with suppress(OSError):  # another user's, in a folder where only owners delete
-            if not os.fstat(file).st_size:
-                lock.unlink()
-        os.close(file)
-
-
-def _open_locked(lock: Path, place: Path, *, waits: bool) -> tuple[int, bool]:
-    while True:
-        file = _open(lock)
-        try:
-            is_sure = _acquire(file, place, waits=waits)
-            if _is_there(lock, file):
-                return file, is_sure
-        except BaseException:
-            os.close(file)
-            raise
-        os.close(file)  # whoever held it has deleted it since: the next one makes another
-
-
-def _open(lock: Path) -> int:
-    """The file of a lock; never a link's target. Another user's may only be readable, which is enough."""
-    flags = NO_LINKS | getattr(os, "O_NONBLOCK", 0)
-    try:
-        return os.open(lock, os.O_RDWR | os.O_CREAT | flags, 0o666)
-    except PermissionError:
-        if not lock.exists():
-            raise
-        return os.open(lock, os.O_RDONLY | flags)
-
-
-def _is_there(lock: Path, file: int) -> bool:
-    try:
-        return IS_WINDOWS or os.path.samestat(os.fstat(file), lock.lstat())
-    except FileNotFoundError:
-        return False
-
-
-def _acquire(file: int, place: Path, *, waits: bool) -> bool:
-    """Lock an open file; whether its file system keeps locks."""
-    try:
-        _lock(file, waits=waits)
-    except (BlockingIOError, PermissionError) as error:
-        raise ConflictError(
-            f"another run is writing {place}. Next step: wait for it, or choose another name"
-        ) from error
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise
-        logger.warning("the disk of %s keeps no locks: two runs that write it at once would not be noticed", place)
-        return False
-    return True
-
-
-if sys.platform == "win32":
-
-    def _lock(file: int, *, waits: bool) -> None:
-        import msvcrt
-
-        msvcrt.locking(file, msvcrt.LK_LOCK if waits else msvcrt.LK_NBLCK, 1)
-
-else:
-
-    def _lock(file: int, *, waits: bool) -> None:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -43,7 +43,7 @@ def run(*arguments):
 
 
 def test_a_folder_becomes_a_model(data, backbone, tmp_path):
-    result = run(data, "--backbone", backbone, "--output", tmp_path / "model", "--group", "_([a-z]+)_")
+    result = run(data, "--model", backbone, "--output", tmp_path / "model", "--group", "_([a-z]+)_")
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert lines[0].split() == ["class", "clips", "precision", "recall", "F1"]
@@ -59,7 +59,7 @@ def test_a_folder_becomes_a_model(data, backbone, tmp_path):
 
 
 def test_json_is_what_results_json_says(data, backbone, tmp_path):
-    result = run(data, "--backbone", backbone, "-o", tmp_path / "model", "--hidden", 4, "--json", "--quiet")
+    result = run(data, "--model", backbone, "-o", tmp_path / "model", "--hidden", 4, "--json", "--quiet")
     assert result.exit_code == 0, result.output
     record = json.loads(result.stdout)
     assert record == json.loads((tmp_path / "model" / "results.json").read_text())
@@ -67,7 +67,7 @@ def test_json_is_what_results_json_says(data, backbone, tmp_path):
 
 
 def test_exports_are_beside_the_model_and_go_with_it(data, backbone, tmp_path):
-    arguments = (data, "--backbone", backbone, "--output", tmp_path / "model")
+    arguments = (data, "--model", backbone, "--output", tmp_path / "model")
     result = run(*arguments, "--export", "onnx", "--export", "openvino")
     assert result.exit_code == 0, result.output
     exports = {path.name for path in (tmp_path / "model" / "exports").iterdir()}
@@ -90,32 +90,32 @@ def test_accepted_moments_are_learned(backbone, tmp_path):
     rows = [f"long.wav,{'low' if i % 2 else 'high'},{i},{i + 1}" for i in range(8)]
     moments = tmp_path / "moments.csv"
     moments.write_text("\n".join(["path,label,start_s,end_s", *rows]) + "\n")
-    result = run("--from-search", moments, "--backbone", backbone, "--output", tmp_path / "model")
+    result = run("--from-search", moments, "--model", backbone, "--output", tmp_path / "model")
     assert result.exit_code == 0, result.output
     record = json.loads((tmp_path / "model" / "results.json").read_text())
     assert record["n_clips_of_classes"] == {"high": 4, "low": 4}
 
 
 def test_a_file_may_be_given_with_an_equals_sign(backbone, tmp_path):
-    result = run("--from-search=gone.csv", "--backbone", backbone, "--output", tmp_path / "model")
+    result = run("--from-search=gone.csv", "--model", backbone, "--output", tmp_path / "model")
     assert "gone.csv" in str(result.exception) + result.output
 
 
 def test_one_class_is_an_error_that_says_what_to_do(data, backbone, tmp_path):
-    result = run(data, "--classes", "low", "--backbone", backbone, "--output", tmp_path / "model")
+    result = run(data, "--classes", "low", "--model", backbone, "--output", tmp_path / "model")
     assert result.exit_code != 0
     assert not (tmp_path / "model").exists()
 
 
 def test_a_folder_of_others_is_refused_before_any_work(data, backbone, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    result = run(data, "--backbone", backbone, "--output", tmp_path)
+    result = run(data, "--model", backbone, "--output", tmp_path)
     assert result.exit_code == 6 or "holds notes.txt" in str(result.exception)
 
 
 def test_the_backbone_is_not_overwritten(data, backbone, tmp_path):
-    run(data, "--backbone", backbone, "--output", tmp_path / "model", "-q")
-    result = run(data, "--backbone", tmp_path / "model", "--output", tmp_path / "model")
+    run(data, "--model", backbone, "--output", tmp_path / "model", "-q")
+    result = run(data, "--model", tmp_path / "model", "--output", tmp_path / "model")
     assert result.exit_code != 0
     assert (tmp_path / "model" / "model.json").is_file()
 

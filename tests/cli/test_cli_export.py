@@ -41,7 +41,7 @@ def test_the_table_and_the_next_step_that_runs(folder: Path, tmp_path: Path) -> 
 
 
 def test_json(folder: Path, tmp_path: Path) -> None:
-    result = run(folder, "--to", "openvino", "--output", tmp_path, "--input", "log-mel", "--json")
+    result = run(folder, "--format", "openvino", "--output", tmp_path, "--input", "log-mel", "--json")
     record = json.loads(result.stdout)
     assert record["input"] == "patches"
     assert record["parity"]["scores"] < 1e-4
@@ -56,7 +56,7 @@ def test_json(folder: Path, tmp_path: Path) -> None:
         (["--output", "x.onnx", "--int8"], 2, "--int8 and --calibration CLIPS belong together"),
         (["--output", "x.onnx", "--calibration", "clips"], 2, "--int8 and --calibration CLIPS belong together"),
         (["--output", "x.zip"], 2, "names no format"),
-        (["--to", "onnx"], 2, "Missing option '--output'"),
+        (["--format", "onnx"], 2, "Missing option '--output'"),
         (["--output", "/dev/null/x.xml"], 7, "cannot write /dev/null/x.xml"),
     ],
 )

@@ -70,7 +70,7 @@ def test_accepted_moments_go_to_a_table(index: Path, recordings: Path, tmp_path:
     where = ("search", index, "--like", recordings / "-0.wav", "-n", "3")
     listed = list(csv.DictReader(io.StringIO(run(*where, "--format", "csv").stdout.decode())))
     table = tmp_path / "moments.csv"
-    done = run(*where, "--accept", "1,3", "--label", "dog", "--to", table)
+    done = run(*where, "--accept", "1,3", "--label", "dog", "--output", table)
     assert done.returncode == 0
     assert b"2 moments of dog added to" in done.stderr
     rows = list(csv.DictReader(io.StringIO(table.read_text(encoding="utf-8"))))
@@ -113,7 +113,7 @@ def test_a_folder_without_audio_is_exit_code_4(tmp_path: Path) -> None:
         (["--like", "{0}", "--at", "1", "--at", "2"], 2, b"--at is given 2 times, and --like 1 times"),
         (["--like", "{0}", "--accept", "1"], 2, b"Next step: --label NAME"),
         (["--like", "{0}", "--accept", "99", "--label", "x"], 2, b"expected numbers of the list"),
-        (["--like", "{0}", "--to", "x.csv"], 2, b"--to is for accepted moments"),
+        (["--like", "{0}", "--accept", "1", "--label", "x", "-o", "-"], 2, b"--accept adds to a table"),
         (["--like", "missing.wav"], 3, b"the example missing.wav: "),
     ],
 )

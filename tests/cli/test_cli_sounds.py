@@ -16,7 +16,8 @@ from labelled import RATE, table_of, write_folders, write_sound
 from sounds import wav_bytes
 
 from audioset.cli import cli
-from audioset.cli.sound_options import read_given, with_sounds
+from audioset.cli.options import takes
+from audioset.cli.sound_options import SoundOptions
 from audioset.errors import DataError, UsageError
 
 
@@ -138,14 +139,15 @@ def test_a_damaged_table_is_refused(tmp_path: Path) -> None:
 
 def test_a_command_of_ones_own_reads_what_is_given(good: Path) -> None:
     @click.command()
-    @with_sounds
+    @click.argument("data", type=Path)
+    @takes(sounds=SoundOptions)
     @click.option("--epochs", type=int)
-    def learn(data: Path, **options: object) -> None:
-        collection = read_given(data, options)
-        click.echo(f"{len(collection)} {collection.classes} {options}")
+    def learn(data: Path, sounds: SoundOptions, epochs: int) -> None:
+        collection = sounds.read(data)
+        click.echo(f"{len(collection)} {collection.classes} {epochs}")
 
     result = CliRunner().invoke(learn, [str(good), "--classes", "dog", "--epochs", "3"])
-    assert result.output == "6 ('dog',) {'epochs': 3}\n"
+    assert result.output == "6 ('dog',) 3\n"
 
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names are Unicode here")

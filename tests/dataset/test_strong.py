@@ -332,7 +332,7 @@ def test_the_map_can_be_printed() -> None:
 
 
 def test_convert_writes_dcase_events(timed: Path, tmp_path: Path) -> None:
-    result = run("convert", timed, "--to", "dcase", "--suffix", ".wav", "--output", tmp_path / "out.tsv")
+    result = run("convert", timed, "--format", "dcase", "--suffix", ".wav", "--output", tmp_path / "out.tsv")
     assert result.returncode == 0, result.stderr.decode()
     assert (tmp_path / "out.tsv").read_text().splitlines() == [
         "filename\tonset\toffset\tevent_label",
@@ -343,21 +343,21 @@ def test_convert_writes_dcase_events(timed: Path, tmp_path: Path) -> None:
 
 
 def test_convert_writes_one_clip_for_audacity(timed: Path) -> None:
-    result = run("convert", timed, "--to", "audacity", "--clip=s9d-2nhuJCQ_30000", "--absolute")
+    result = run("convert", timed, "--format", "audacity", "--clip=s9d-2nhuJCQ_30000", "--absolute")
     assert result.stdout.decode().splitlines()[1].split("\t")[:2] == ["32.627000", "37.237000"]
-    refused = run("convert", timed, "--to", "audacity")
+    refused = run("convert", timed, "--format", "audacity")
     assert refused.returncode == 2
     assert b"describes one recording, and the table has 2 clips" in refused.stderr
 
 
 def test_convert_writes_a_list_of_clips_with_the_527(timed: Path, tmp_path: Path) -> None:
-    run("convert", timed, "--to", "segments", "--labels", "audioset-527", "--output", tmp_path / "clips.csv")
+    run("convert", timed, "--format", "segments", "--labels", "audioset-527", "--output", tmp_path / "clips.csv")
     assert list(read_segments(tmp_path / "clips.csv")) == [Segment("s9d-2nhuJCQ", 30, 40, (CHEERING, SPEECH))]
 
 
 def test_convert_to_its_own_format_changes_no_event(timed: Path, tmp_path: Path) -> None:
-    run("convert", timed, "--to", "audioset-strong", "--output", tmp_path / "again.tsv")
+    run("convert", timed, "--format", "audioset-strong", "--output", tmp_path / "again.tsv")
     again = read_strong(tmp_path / "again.tsv")
     assert {*again} == {*read_strong(timed)}
-    picked = run("convert", timed, "--to", "audioset-strong", "--clip", "-_b-7bsDz1U_0")
+    picked = run("convert", timed, "--format", "audioset-strong", "--clip", "-_b-7bsDz1U_0")
     assert picked.stdout.decode().count("\n") == 2

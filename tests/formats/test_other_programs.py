@@ -253,8 +253,8 @@ def test_kongs_programs_read_hdf5(tmp_path: Path) -> None:
             r"its readers could not tell\. Next step: a name that ends in \.parquet, such as out\.parquet",
         ),
         ("out", "hdf5", r"Next step: a name that ends in \.h5, \.hdf5, such as out\.h5"),
-        ("out.parquet", "hdf5", r"--to hdf5 does not fit the name .*out\.parquet"),
-        ("out.h5", "tfrecord", r"--to tfrecord does not fit the name"),
+        ("out.parquet", "hdf5", r"--format hdf5 does not fit the name .*out\.parquet"),
+        ("out.h5", "tfrecord", r"--format tfrecord does not fit the name"),
         ("out.tfrecord", "arrays", r"Next step: a folder"),
     ],
 )

@@ -52,16 +52,16 @@ def whole_log_mel(waveform, spec, hop_frames):
 
 def slab_parts(waveform, cuts, spec, hop_frames, slab_patches):
     """Features and patches of the clip's slabs, and the slabs."""
-    pieces = list(slabs(np.split(waveform, cuts), spec, hop_frames, slab_patches))
+    pieces = list(slabs(np.split(waveform, cuts), replace(spec, patch_hop_frames=hop_frames), slab_patches))
     features = [log_mel(slab.waveform, spec) for slab in pieces]
-    examples = [patches(part, spec, hop_frames) for part in features]
+    examples = [patches(part[slab.n_skipped :], spec, hop_frames) for part, slab in zip(features, pieces, strict=True)]
     return features, examples, pieces
 
 
 def check_slabs_equal_whole(waveform, cuts, spec, hop_frames, slab_patches):
     features, examples, pieces = slab_parts(waveform, cuts, spec, hop_frames, slab_patches)
     whole = whole_log_mel(waveform, spec, hop_frames)
-    joined = np.concatenate([part[: slab.n_frames] for part, slab in zip(features, pieces, strict=True)])
+    joined = np.concatenate([part[len(part) - slab.n_frames :] for part, slab in zip(features, pieces, strict=True)])
     np.testing.assert_array_equal(joined, whole)
     np.testing.assert_array_equal(np.concatenate(examples), patches(whole, spec, hop_frames))
     assert [slab.n_patches for slab in pieces] == [len(part) for part in examples]
@@ -180,7 +180,7 @@ def test_slabs_do_not_depend_on_the_blocks(n_samples, cuts, hop_frames, slab_pat
 @pytest.mark.parametrize("n_samples", [1, 400, 15_599])
 def test_audio_shorter_than_a_patch_is_an_error_where_the_specification_says_so(n_samples):
     with pytest.raises(AudioError, match=r"samples at 16,000 Hz; vggish needs 15,600 \(0\.975 s\)") as caught:
-        list(slabs([noise(n_samples)], VGGISH, 96, 64))
+        list(slabs([noise(n_samples)], VGGISH, 64))
     assert caught.value.code == "too_short"
 
 
@@ -192,7 +192,7 @@ def test_pads_by_name():
 
 
 def test_slabs_of_an_empty_stream_hold_one_patch_of_padding():
-    (slab,) = slabs([], YAMNET, 48, 64)
+    (slab,) = slabs([], YAMNET, 64)
     assert (slab.n_patches, slab.n_frames, slab.end_sample) == (1, 96, 0)
     assert not slab.waveform.any()
 
@@ -431,7 +431,7 @@ def windows_by_hand(n_samples, hop, pad):
 @pytest.mark.parametrize("n_samples", [514, 515, 3_000, 6_399, 6_400])
 def test_a_clip_no_longer_than_the_window_is_one_patch_of_its_own_length(n_samples):
     waveform = noise(n_samples)
-    (slab,) = slabs(np.array_split(waveform, 4), SHORT, 20, 64)
+    (slab,) = slabs(np.array_split(waveform, 4), SHORT, 64)
     np.testing.assert_array_equal(slab.waveform, waveform)
     features = log_mel(slab.waveform, SHORT)
     assert features.shape == (-(-n_samples // 320), 128) == (slab.n_frames, 128)
@@ -451,7 +451,11 @@ def test_a_clip_no_longer_than_the_window_is_one_patch_of_its_own_length(n_sampl
 def test_windows_of_a_centred_frontend(n_samples, cuts, hop_frames, pad):
     waveform = noise(n_samples)
     pieces = list(
-        slabs(np.split(waveform, sorted(int(cut * n_samples) for cut in cuts)), SHORT.with_pad(pad), hop_frames, 8)
+        slabs(
+            np.split(waveform, sorted(int(cut * n_samples) for cut in cuts)),
+            replace(SHORT, pad=pad, patch_hop_frames=hop_frames),
+            8,
+        )
     )
     expected = windows_by_hand(n_samples, 320 * hop_frames, pad)
     assert [(slab.first_sample, slab.first_sample + len(slab.waveform)) for slab in pieces] == expected
@@ -465,7 +469,7 @@ def test_windows_of_a_centred_frontend(n_samples, cuts, hop_frames, pad):
 @pytest.mark.parametrize("n_samples", [0, 1, 513])
 def test_clips_too_short_to_reflect_are_padded_as_little_as_can_be(n_samples):
     waveform = noise(n_samples)
-    (slab,) = slabs([waveform], SHORT, 20, 64)
+    (slab,) = slabs([waveform], SHORT, 64)
     np.testing.assert_array_equal(slab.waveform, np.pad(waveform, (0, 514 - n_samples)))
     assert slab.end_sample == n_samples
     with pytest.raises(
@@ -477,9 +481,9 @@ def test_clips_too_short_to_reflect_are_padded_as_little_as_can_be(n_samples):
 
 def test_a_centred_frontend_fills_a_window_or_refuses_where_it_is_told_to():
     waveform = noise(3_000)
-    (zero,) = slabs([waveform], SHORT.with_pad("zero"), 20, 64)
-    (repeated,) = slabs([waveform], SHORT.with_pad("repeat"), 20, 64)
+    (zero,) = slabs([waveform], SHORT.with_pad("zero"), 64)
+    (repeated,) = slabs([waveform], SHORT.with_pad("repeat"), 64)
     np.testing.assert_array_equal(zero.waveform, np.pad(waveform, (0, 3_400)))
     np.testing.assert_array_equal(repeated.waveform, np.resize(waveform, 6_400))
     with pytest.raises(AudioError, match="3,000 samples at 32,000 Hz; efficientat needs 6,400"):
-        list(slabs([waveform], SHORT.with_pad("error"), 20, 64))
+        list(slabs([waveform], SHORT.with_pad("error"), 64))

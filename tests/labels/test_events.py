@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from audioset import Event, LabelSet
 from audioset.errors import UsageError
-from audioset.labels.events import EventDetector, EventSettings, clip_to_audio, read_thresholds, scores_to_events
+from audioset.labels.events import EventDetector, EventSettings, clip_to_audio, scores_to_events
+from audioset.labels.thresholds import read_thresholds
 
 LABELS = LabelSet(("/m/a", "/m/b", "/m/c"), ("A", "B", "C"))
 LEVELS = [0.0, 0.2, 0.4, 0.5, 0.7, 1.0]

@@ -13,9 +13,9 @@ from audioset.cli.inputs import open_inputs
 from audioset.errors import DataError, UsageError
 from audioset.evaluate.sources import find_audio, read_targets
 from audioset.folders import AUDIO_SUFFIXES, find_files, find_recordings, scan_folder
-from audioset.labels.events import read_thresholds
 from audioset.labels.labels import LabelSet
 from audioset.labels.tables import TableRow, plain_name, read_table
+from audioset.labels.thresholds import read_thresholds
 from audioset.sounds.collection import Clip
 from audioset.sounds.reading import read_collection
 

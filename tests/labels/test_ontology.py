@@ -16,11 +16,11 @@ from hypothesis.extra import numpy as hnp
 
 from audioset import LabelSet, Ontology, assets
 from audioset.cli import cli
-from audioset.cli.tag import _Choice
-from audioset.cli.view import View
 from audioset.errors import AssetError, UsageError
 from audioset.labels.labels import NAMES
 from audioset.labels.ontology import OntologyClass
+from audioset.runs.rows import TagChoice
+from audioset.runs.view import View
 
 ONTOLOGY = Ontology.load()
 HISS = "/m/07rjwbb"
@@ -546,6 +546,6 @@ def test_a_view_keeps_everything_but_scores_and_labels(yamnet, dog):
 
 def test_leaves_are_chosen_among_the_top():
     labels = LabelSet(("/m/0jbk", "/m/0bt9lr", "/m/09x0r"), ("Animal", "Dog", "Speech"))
-    choose = _Choice(SimpleNamespace(labels=labels), top=2, threshold=0.2, leaf_only=True)
+    choose = TagChoice(SimpleNamespace(labels=labels), top=2, threshold=0.2, leaf_only=True)
     shown = [[label.label for label in choose.tags(np.array(row))] for row in ([0.9, 0.8, 0.1], [0.9, 0.3, 0.8])]
     assert shown == [["Dog"], ["Animal", "Speech"]]

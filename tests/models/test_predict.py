@@ -6,6 +6,7 @@ import logging
 import sys
 import threading
 import time
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -14,9 +15,14 @@ import pytest
 from sounds import noise, sine, wav_bytes, write_format
 
 from audioset import LabelSet, Limits, Model, load_model, read_audio
+from audioset.audio.reading import mono_blocks
 from audioset.cache import Graph
+from audioset.concurrency import map_in_order
 from audioset.errors import AudioError, EngineError, MissingExtraError, UsageError, WeightsError
-from audioset.models.model import ENGINES, SLAB_PATCHES, join_predictions, map_in_order, slab_patches, top_indices
+from audioset.frontend.cutting import SLAB_PATCHES, slab_patches
+from audioset.frontend.published import YAMNET
+from audioset.models.engines import ENGINES
+from audioset.models.prediction import join_predictions, top_indices
 
 RATE = 16_000
 LONG = noise(RATE * 100)  # four slabs, the last of them short
@@ -209,8 +215,39 @@ def test_threads_may_share_a_model(model):
 def test_the_engine_is_set_up_in_one_thread(model):
     """Threads that set it up together could wait for each other for ever."""
     callers = []
-    Model(model.card, model.folder, lambda patches: callers.append((threading.get_ident(), patches.shape)))
+    Model(model.card, model.folder, lambda patches: callers.append((threading.get_ident(), patches.shape))).ready()
     assert callers == [(threading.get_ident(), (1, 96, 64))]
+
+
+class Spy:
+    """Notes the functions of this package that are under way when it is called, and the thread."""
+
+    def __init__(self, function):
+        self._function, self.calls = function, []
+        self.name, self.n_threads = "spy", 2
+
+    def __call__(self, *args, **kwargs):
+        frames = [frame for frame, _ in traceback.walk_stack(sys._getframe(1))]
+        ours = [frame.f_code.co_name for frame in frames if frame.f_globals["__name__"].startswith("audioset.")]
+        self.calls.append((ours, threading.get_ident()))
+        return self._function(*args, **kwargs)
+
+
+def test_four_calls_lead_from_a_file_to_the_transform_and_to_the_network(model, monkeypatch):
+    """In this thread, where one piece is enough; that of ``predict_file`` itself is not counted."""
+    transform, network = Spy(np.fft.rfft), Spy(model.engine)
+    monkeypatch.setattr(np.fft, "rfft", transform)
+    monkeypatch.setattr(model, "engine", network)
+    model.predict_file(wav_bytes(noise(RATE * 10)))
+    for spy in (transform, network):
+        assert {thread for _, thread in spy.calls} == {threading.get_ident()}
+        for functions, _ in spy.calls:
+            assert functions[-1] == "predict_file"
+            assert len(functions[:-1]) <= 4
+    n_threads = len({thread for _, thread in network.calls})
+    model.predict_file(wav_bytes(LONG))
+    assert len({thread for _, thread in network.calls}) > n_threads  # of several pieces, threads share the work
+    assert max(len(functions) for functions, _ in transform.calls + network.calls) <= 5
 
 
 # ---- files
@@ -239,7 +276,9 @@ def test_parts_join_to_the_whole(model, hop_s):
     data = wav_bytes(LONG, subtype="FLOAT")
     parts = list(model.predict_blocks(data, hop_s=hop_s))
     whole = model.predict(LONG, RATE, hop_s=hop_s)
-    n_patches, n_slab = (208, SLAB_PATCHES) if hop_s is None else (51, slab_patches(200))
+    n_patches, n_slab = (
+        (208, SLAB_PATCHES) if hop_s is None else (51, slab_patches(replace(YAMNET, patch_hop_frames=200)))
+    )
     assert [len(part.scores) for part in parts[:-1]] == [n_slab] * (n_patches // n_slab)
     assert len(parts[-1].scores) == n_patches % n_slab
     assert parts[-1].duration_s == 100
@@ -251,12 +290,12 @@ def test_parts_come_while_the_file_is_read(model, monkeypatch):
     """A recording of any length is never in memory as a whole."""
     ahead = []
 
-    def count_blocks(blocks, *rates):
-        for block in blocks:
+    def count_blocks(reader, rate):
+        for block in mono_blocks(reader, rate):
             ahead.append(len(block))
             yield block
 
-    monkeypatch.setattr("audioset.models.model.resample_blocks", count_blocks)
+    monkeypatch.setattr("audioset.models.model.mono_blocks", count_blocks)
     parts = model.predict_blocks(wav_bytes(np.tile(LONG, 10)))
     next(parts)
     assert 0 < sum(ahead) < 0.6 * len(LONG) * 10
@@ -347,7 +386,7 @@ def test_one_exit_code_for_each_kind_of_error():
 
 @pytest.mark.parametrize(("hop_frames", "n_patches"), [(1, 64), (48, 64), (96, 64), (200, 30), (100_000, 1)])
 def test_a_slab_is_bounded_in_patches_and_in_time(hop_frames, n_patches):
-    assert slab_patches(hop_frames) == n_patches
+    assert slab_patches(replace(YAMNET, patch_hop_frames=hop_frames)) == n_patches
 
 
 # ---- map_in_order

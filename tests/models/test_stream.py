@@ -14,11 +14,11 @@ from sounds import noise, sine
 
 from audioset import AudioSetError, Model
 from audioset.errors import AudioError, UsageError
-from audioset.frontend.cutting import patches, slabs
+from audioset.frontend.cutting import Cutter, patches, slabs
 from audioset.frontend.log_mel import log_mel
 from audioset.frontend.published import YAMNET
 from audioset.frontend.spec import FrontendSpec
-from audioset.models.model import Prediction, join_predictions
+from audioset.models.prediction import Prediction, join_predictions
 from audioset.models.stream import Stream
 
 # As YAMNet's, with eight frames in a patch: what is cut where does not depend on the size.
@@ -48,10 +48,13 @@ def assert_same(actual: Prediction, expected: Prediction) -> None:
 def small_stream(spec: FrontendSpec, hop_frames: int, max_patches: int = 3) -> Stream[tuple]:
     """A stream whose predictions are what the network would see."""
 
-    def predict(slab, features, seen):
-        return slab, features.copy(), patches(seen, spec, hop_frames).copy()
+    spec = replace(spec, patch_hop_frames=hop_frames)
 
-    return Stream(predict, spec, hop_frames, max_patches, 16_000)
+    def predict(slab):
+        features = log_mel(slab.waveform, spec)
+        return slab, features[len(features) - slab.n_frames :], patches(features[slab.n_skipped :], spec)
+
+    return Stream(predict, Cutter(spec, max_patches, live_patches=1), 16_000, 16_000)
 
 
 @pytest.fixture(scope="module")
@@ -122,10 +125,11 @@ def test_what_the_network_sees_does_not_depend_on_the_blocks(
             stream.finish()
         return
     parts += stream.finish()
-    features = [(slab, log_mel(slab.waveform, spec)) for slab in slabs([samples], spec, hop_frames, 64)]
-    expected = np.concatenate([patches(frames, spec, hop_frames) for _, frames in features])
+    cut = replace(spec, patch_hop_frames=hop_frames)
+    features = [(slab, log_mel(slab.waveform, spec)) for slab in slabs([samples], cut, 64)]
+    expected = np.concatenate([patches(frames[slab.n_skipped :], cut) for slab, frames in features])
     np.testing.assert_array_equal(np.concatenate([seen for _, _, seen in parts]), expected)
-    frames = np.concatenate([frames[: slab.n_frames] for slab, frames in features])
+    frames = np.concatenate([frames[len(frames) - slab.n_frames :] for slab, frames in features])
     np.testing.assert_array_equal(np.concatenate([frames for _, frames, _ in parts]), frames)
     numbers = [number for slab, _, _ in parts for number in range(slab.first_patch, slab.first_patch + slab.n_patches)]
     assert numbers == list(range(len(expected)))

@@ -21,7 +21,8 @@ from audioset.errors import AudioError, EngineError, MissingExtraError, UsageErr
 from audioset.frontend.cutting import patch_waveforms
 from audioset.frontend.published import EFFICIENTAT, EFFICIENTAT_VARIANTS, PANNS, PANNS_VARIANTS, YAMNET
 from audioset.models.cards import FRONTENDS, NETWORKS, network_shapes
-from audioset.models.model import ENGINE_NAMES, join_predictions
+from audioset.models.engines import ENGINE_NAMES
+from audioset.models.prediction import join_predictions
 from audioset.models.published import MOBILENETS, MODELS, PANNS_MODELS, find_model
 from audioset.weights.model_folder import ModelCard, write_model_folder
 

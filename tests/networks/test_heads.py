@@ -22,6 +22,7 @@ from audioset.executors.openvino import OpenVinoEngine
 from audioset.models.cards import NETWORKS
 from audioset.models.head_model import HeadModel, cut_windows
 from audioset.models.postprocess import Postprocessor
+from audioset.models.prediction import join_predictions
 from audioset.models.published import find_model
 from audioset.networks.heads import HEADS, kong
 from audioset.networks.ops import KERAS_NAMES, Outputs, ShapeOps, input_names, trace_shapes
@@ -742,13 +743,11 @@ def test_a_head_in_keras_has_its_scores(keras, head):
     assert largest(scores - head.predict_embeddings(random_clips(2, 10))) <= 1e-5
 
 
-def test_heads_are_not_exported_with_audio_nor_streamed(head, tmp_path):
+def test_heads_are_not_exported_with_audio(head, tmp_path):
     with pytest.raises(UsageError, match="input is 'waveform'; expected one of embeddings"):
         head.to_onnx(tmp_path / "head.onnx", input="waveform")
     with pytest.raises(UsageError, match="hop_s are settings of audio"):
         head.to_torch(hop_s=0.96)
-    with pytest.raises(UsageError, match=r"windows of 9\.6 s.*as yamnet"):
-        head.stream(16_000)
 
 
 # ---- Audio
@@ -807,6 +806,20 @@ def test_files_have_the_scores_of_their_samples(head, backbone_files, speech, tm
             np.testing.assert_array_equal(prediction.start_s, expected.start_s)
             np.testing.assert_array_equal(prediction.end_s, expected.end_s)
     assert [len(result.require().scores) for result in results] == [7, 1, 1]
+
+
+def test_live_audio_becomes_the_same_windows(head, backbone_files, speech):
+    stream = head.stream(16_000)
+    pieces = [stream.push(block) for block in np.array_split(speech, 40)]
+    assert sorted({len(part.scores) for parts in pieces for part in parts}) == [
+        1
+    ]  # each when its ten seconds are there
+    together = join_predictions([part for parts in [*pieces, stream.finish()] for part in parts])
+    whole = head.predict(speech, 16_000)
+    assert largest(together.scores - whole.scores) <= 1e-5
+    np.testing.assert_array_equal(together.log_mel, whole.log_mel)
+    np.testing.assert_array_equal(together.start_s, whole.start_s)
+    np.testing.assert_array_equal(together.end_s, whole.end_s)
 
 
 def test_audio_with_another_hop_or_window_is_refused(head, backbone_files, speech):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from audioset.frontend.published import (
 )
 from audioset.frontend.spec import FrontendSpec
 from audioset.labels.labels import LabelSet
-from audioset.models.model import Prediction, join_predictions, patch_times
+from audioset.models.prediction import Prediction, join_predictions, patch_times
 from audioset.reports.plots import MAX_TICKS, N_COLUMNS, _columns, _panels, _reduced, plot_prediction
 
 pytest.importorskip("matplotlib")
@@ -54,17 +55,17 @@ def made_up(duration_s: float, hop_frames: int = 48) -> tuple[Prediction, np.nda
 
 def heard(samples: np.ndarray[Any, Any], spec: FrontendSpec, hop_frames: int | None = None) -> Prediction:
     """What a model with this frontend would say, but that its first class counts the patches."""
-    hop_frames = hop_frames or spec.patch_hop_frames
+    spec = replace(spec, patch_hop_frames=hop_frames or spec.patch_hop_frames)
     parts = []
-    for slab in slabs([samples], spec, hop_frames, 1):
-        start_s, end_s = patch_times(slab, spec, hop_frames)
+    for slab in slabs([samples], spec, 1):
+        start_s, end_s = patch_times(slab, spec)
         scores = np.zeros((1, len(LABELS)), np.float32)
         scores[0, 0] = 0.1 * (slab.first_patch + 1)
         parts.append(
             Prediction(
                 scores=scores,
                 embeddings=np.zeros((1, 8), np.float32),
-                log_mel=log_mel(slab.waveform, spec)[: slab.n_frames],
+                log_mel=log_mel(slab.waveform, spec)[-slab.n_frames :],
                 start_s=start_s,
                 end_s=end_s,
                 duration_s=slab.end_sample / spec.sample_rate,

@@ -17,7 +17,7 @@ from sounds import noise, sine, wav_bytes
 from audioset import Limits, Model
 from audioset.audio import child
 from audioset.errors import EngineError, UsageError
-from audioset.models.model import SLAB_PATCHES
+from audioset.frontend.cutting import SLAB_PATCHES
 from audioset.runs import batch
 from audioset.runs.batch import predict_parts, tag_files
 

@@ -154,7 +154,7 @@ def test_converted_features_are_recognised_and_no_input_is_replaced(name: str, t
     is_ours = recogniser(tmp_path / name, to)
     assert is_taken(tmp_path / "b", data, is_ours)
     assert not [what for what, other in FOREIGN.items() if is_taken(tmp_path / "b", other, is_ours)]
-    arguments = ["data", "features", "convert", str(tmp_path / "eval.tfrecord"), str(tmp_path / name), "--to", to]
+    arguments = ["data", "features", "convert", str(tmp_path / "eval.tfrecord"), str(tmp_path / name), "--format", to]
     assert CliRunner().invoke(cli, arguments).exit_code == 0
     (tmp_path / name).unlink()
     (tmp_path / name).hardlink_to(tmp_path / "eval.tfrecord")

@@ -21,8 +21,7 @@ from sounds import noise, wav_bytes
 from audioset.audio.reading import read_audio
 from audioset.dataset.lists.segments import Segment, write_segments
 from audioset.errors import AudioError, AudioSetError, DataError, NoInputError, UsageError
-from audioset.formats.audacity import AudacityWriter
-from audioset.formats.raven import RavenWriter
+from audioset.formats.editors import AudacityWriter, RavenWriter
 from audioset.formats.rows import Row, Tag
 from audioset.labels.labels import LabelSet
 from audioset.sounds.audio import read_clip, read_clips

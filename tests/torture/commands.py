@@ -129,7 +129,7 @@ def _tagging(command: str, output: str, *options: str, weight: int = 1) -> Comma
 
 def _convert(output: str, form: str) -> Command:
     def arguments(material: Material, features: str) -> list[str]:
-        return ["data", "features", "convert", getattr(material, features), output, "--to", form]
+        return ["data", "features", "convert", getattr(material, features), output, "--format", form]
 
     return Command(
         f"convert to {output}",
@@ -150,7 +150,7 @@ def _heads(material: Material) -> list[str]:
 
 
 def _classifier(material: Material, seed: str) -> list[str]:
-    return ["train", "classifier", material.classes, "--backbone", material.model, "--seed", seed, "-q", "-o", "birds"]
+    return ["train", "classifier", material.classes, "--model", material.model, "--seed", seed, "-q", "-o", "birds"]
 
 
 def _download(material: Material) -> list[str]:
@@ -164,9 +164,9 @@ def _adopt(material: Material) -> list[str]:
 
 
 def _finetune(material: Material, seed: str) -> list[str]:
-    small = ("--n-epochs", "2", "--least-batches", "1", "--n-threads", "1", "--device", "cpu", "--seed", seed, "-q")
+    small = ("--n-epochs", "2", "--least-batches", "1", "--threads", "1", "--device", "cpu", "--seed", seed, "-q")
     plain = ("--equaliser-db", "0", "--noise-share", "0", "--stretch", "0", "--warp", "0")
-    return ["finetune", material.classes, "--backbone", material.model, *small, *plain, "-o", "tuned"]
+    return ["finetune", material.classes, "--model", material.model, *small, *plain, "-o", "tuned"]
 
 
 def _evaluate(material: Material, seed: str) -> list[str]:
@@ -176,7 +176,7 @@ def _evaluate(material: Material, seed: str) -> list[str]:
 
 def _accept(material: Material, numbers: str, label: str) -> list[str]:
     example = str(material.folder / "few" / "00.wav")
-    accepted = ("--accept", numbers, "--label", label, "--to", "moments.csv")
+    accepted = ("--accept", numbers, "--label", label, "--output", "moments.csv")
     return ["search", material.index, "--like", example, *accepted, "--model", material.model]
 
 

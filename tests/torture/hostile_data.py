@@ -91,7 +91,7 @@ def _npz_bomb(place: Place) -> list[str]:
 def _features(name: str, make: Callable[[Place], bytes]) -> Write:
     def write(place: Place) -> list[str]:
         place.write(name, make(place))
-        return ["data", "features", "convert", name, "out.parquet", "--to", "parquet"]
+        return ["data", "features", "convert", name, "out.parquet", "--format", "parquet"]
 
     return write
 
@@ -140,7 +140,7 @@ def _feature_hdf5(fill: Callable[[h5py.File, Place], Any]) -> Write:
     def write(place: Place) -> list[str]:
         with h5py.File(place.path("x.h5"), "w") as file:
             fill(file, place)
-        return ["data", "features", "convert", "x.h5", "out.parquet", "--to", "parquet"]
+        return ["data", "features", "convert", "x.h5", "out.parquet", "--format", "parquet"]
 
     return write
 
@@ -161,7 +161,7 @@ def _feature_folder(**changes: Any) -> Write:
     def write(place: Place) -> list[str]:
         card = {"kind": "audioset features", "format": 1, "n_clips": 1, "files": {}, "digests": {}}
         place.write("arrays/features.json", json.dumps({**card, **changes}))
-        return ["data", "features", "convert", "arrays", "out.parquet", "--to", "parquet"]
+        return ["data", "features", "convert", "arrays", "out.parquet", "--format", "parquet"]
 
     return write
 

@@ -181,8 +181,8 @@ def audioset(*arguments):
 
 def test_finetune_ends_with_a_usable_model(quiet, backbone, tmp_path):
     result = audioset(
-        "finetune", quiet, "--backbone", backbone, "--output", tmp_path / "model", "--n-epochs", 2,
-        "--batch-size", 8, "--least-batches", 1, "--n-threads", 1, "--device", "cpu", "--style-share", 1,
+        "finetune", quiet, "--model", backbone, "--output", tmp_path / "model", "--n-epochs", 2,
+        "--batch-size", 8, "--least-batches", 1, "--threads", 1, "--device", "cpu", "--style-share", 1,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert "epoch 2 of 2" in result.stderr

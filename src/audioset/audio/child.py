@@ -279,8 +279,9 @@ class _Process:
         self._process.kill()
         self._process.wait()
         self._is_ended.set()
-        self._is_awaited.set()
-        self._watcher.join()
+        while self._watcher.is_alive():  # a receive() that ends now may take the signal back
+            self._is_awaited.set()
+            self._watcher.join(LOOK_EVERY_S)
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             with suppress(OSError, ValueError):  # what was not yet written is not wanted any more
                 if pipe:

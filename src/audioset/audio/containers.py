@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, BinaryIO, Literal
 
+from audioset.audio.mpeg import find_frames, id3_size
 from audioset.errors import AudioError
 
 HEAD_BYTES = 512  # where the marks of every container are
@@ -98,8 +99,6 @@ AAC = Container("AAC", b"", "aac")
 LATM = Container("AAC (LATM)", b"", "loas")
 
 MP3_LENGTH = re.compile(b"Xing|Info|VBRI")
-FRAME_SYNC = re.compile(rb"\xff[\xe0-\xff][\x00-\xef]|\x56[\xe0-\xff]")
-MIN_FRAMES = 3  # so many frames in a row are no accident
 NOT_AUDIO = re.compile(rb"PK|%PDF|\x89PNG|GIF8|\xff\xd8\xff|\x7fELF|\x1f\x8b|.{257}ustar", re.DOTALL)
 TAG = re.compile(rb"TAG|ID3|APETAGEX|LYRICSBEGIN")
 LONG_TAG = re.compile(rb"ID3[\x02-\x04]\x00.[\x00-\x7f]{4}|APETAGEX.{24}", re.DOTALL)
@@ -143,18 +142,6 @@ CHUNK_NAME = re.compile(rb"[ -~]{4}")
 MAX_CHUNKS = 10_000
 # Writers that cannot go back to the header put sizes in these ranges there, and mean none.
 OPEN_SIZES = (range(1), range(0x7FFF_0000, 0x8000_0001), range(0xFFFF_0000, 0x1_0000_0000), range(1 << 62, 1 << 64))
-
-N_AAC_RATES = 13
-MPEG_RATES_HZ = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}
-LAYER_3, LAYER_2, LAYER_1 = 1, 2, 3  # as two bits of the header
-MPEG_KBITS = {  # by whether it is MPEG-1, and by layer
-    (True, LAYER_1): (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
-    (True, LAYER_2): (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
-    (True, LAYER_3): (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
-    (False, LAYER_1): (0, 32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
-    (False, LAYER_2): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-    (False, LAYER_3): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-}
 
 
 def sniff_container(file: BinaryIO, n_bytes: int) -> Container:
@@ -209,7 +196,7 @@ def find_joint(file: BinaryIO, container: Container, end: int) -> int | None:
 
 def holds_frames(file: BinaryIO, start: int) -> bool:
     """Whether frames of MPEG audio follow, and not only tags, zeros or noise."""
-    return any(_find_frames(data) is not None for _, data in islice(_windows(file, start), MAX_TAG_WINDOWS))
+    return any(find_frames(data) is not None for _, data in islice(_windows(file, start), MAX_TAG_WINDOWS))
 
 
 def find_tags(file: BinaryIO, start: int, end: int) -> list[range]:
@@ -219,7 +206,7 @@ def find_tags(file: BinaryIO, start: int, end: int) -> list[range]:
         for match in LONG_TAG.finditer(data):
             at, head = window_start + match.start(), match[0]
             if head.startswith(b"ID3"):
-                tags.append(range(at, at + 10 + _id3_size(head)))
+                tags.append(range(at, at + 10 + id3_size(head)))
             else:
                 n_bytes, flags = (int.from_bytes(head[place : place + 4], "little") for place in (12, 20))
                 first = at if flags & APE_IS_HEADER else at - n_bytes
@@ -397,15 +384,10 @@ def _skip_tags(file: BinaryIO) -> tuple[int, bool]:
     """Where the audio begins behind ID3 tags, of which there may be several, and the zeros that follow them."""
     start = 0
     while (head := read_at(file, start, 10))[:3] == b"ID3" and len(head) == 10:
-        start += 10 + _id3_size(head)
+        start += 10 + id3_size(head)
         if zeros := ZEROS.match(read_at(file, start, SEARCH_BYTES)):
             start += zeros.end()
     return start, start > 0
-
-
-def _id3_size(head: bytes) -> int:
-    """Bytes that follow the first ten of an ID3 tag; the size has four 7-bit bytes."""
-    return sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
 
 
 def _by_mark(head: bytes) -> Container | None:
@@ -425,10 +407,10 @@ def _by_frames(file: BinaryIO, start: int, is_tagged: bool) -> Container | None:
     if not is_tagged and NOT_AUDIO.match(read_at(file, 0, HEAD_BYTES)):
         return None
     data = read_at(file, start, SEARCH_BYTES)
-    at = _find_frames(data)
+    at = find_frames(data)
     if at is None and is_tagged:  # the tag may lie about its length
         data = read_at(file, 10, SEARCH_BYTES)
-        at = _find_frames(data)
+        at = find_frames(data)
     if at is None:
         return STREAMED_MP3 if is_tagged else None
     frame = data[at : at + HEAD_BYTES]
@@ -437,41 +419,6 @@ def _by_frames(file: BinaryIO, start: int, is_tagged: bool) -> Container | None:
     if not frame[1] & 0x06:
         return AAC
     return MP3 if at == 0 and MP3_LENGTH.search(frame) else STREAMED_MP3
-
-
-def _find_frames(data: bytes) -> int | None:
-    """Position of the first of several frames in a row, or of fewer that the data are, or end with."""
-    return next((sync.start() for sync in FRAME_SYNC.finditer(data) if _is_frame_row(data, sync.start())), None)
-
-
-def _is_frame_row(data: bytes, first: int) -> bool:
-    at, kind = first, data[first : first + 2]
-    for _ in range(MIN_FRAMES):
-        n_bytes = _frame_bytes(data[at : at + 6])
-        if not n_bytes or data[at : at + 1] != kind[:1] or ((data[at + 1] ^ kind[1]) & 0x1E and kind[0] == 0xFF):
-            return False
-        at += n_bytes
-        if at >= len(data):
-            return first == 0 or at == len(data)
-    return True
-
-
-def _frame_bytes(head: bytes) -> int:
-    """Length of a frame by its header: MPEG audio layers 1 to 3, AAC in ADTS or LOAS; 0 if it is none."""
-    if len(head) < 6:
-        return 0
-    if head[0] == 0x56:
-        return ((head[1] & 0x1F) << 8 | head[2]) + 3
-    version, layer, kbit_index, rate_index = head[1] >> 3 & 3, head[1] >> 1 & 3, head[2] >> 4, head[2] >> 2 & 3
-    if layer == 0:
-        return (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5 if head[2] >> 2 & 15 < N_AAC_RATES else 0
-    if version == 1 or kbit_index in (0, 15) or rate_index == 3:
-        return 0
-    bits_per_s = 1_000 * MPEG_KBITS[version == 3, layer][kbit_index]
-    rate, padding = MPEG_RATES_HZ[version][rate_index], head[2] >> 1 & 1
-    if layer == LAYER_1:
-        return (12 * bits_per_s // rate + padding) * 4
-    return (72 if layer == LAYER_3 and version != 3 else 144) * bits_per_s // rate + padding
 
 
 def _end_of_first_pages(file: BinaryIO) -> int:

@@ -189,8 +189,7 @@ class FFmpegDecoder:
         self.warnings: list[str] = []
         self._file, self._container = file, container
         self._begin_s = start_s
-        self._n_decoded = 0
-        self._n_packets = self._n_packet_bytes = 0
+        self._n_decoded = self._n_packets = self._n_packet_bytes = 0
         self._first_byte = self._last_byte = 0  # of what the packets came from
         self._lost: list[tuple[float, float, int]] = []  # when and how long, s, and at which byte
         self._pauses: list[tuple[float, float]] = []
@@ -355,9 +354,11 @@ class FFmpegDecoder:
     def _packets(self) -> Iterator[Any]:
         packets = self._input.demux(self._stream)
         while True:
+            packet = None
             try:
-                with decoding_errors(self._failure):
-                    packet = _next_packet(packets)
+                # PyAV raises IndexError after the last packet if a stream had appeared midway, as MPEG-TS allows.
+                with decoding_errors(self._failure), suppress(IndexError):
+                    packet = next(packets, None)
             except AudioError as error:
                 if not self._n_decoded or error.code == "out_of_memory":
                     raise
@@ -430,13 +431,6 @@ class FFmpegDecoder:
     def close(self) -> None:
         """Close the library's handle, and not the file."""
         self._input.close()
-
-
-def _next_packet(packets: Iterator[Any]) -> Any:
-    # PyAV raises IndexError after the last packet if a stream had appeared midway, as MPEG-TS allows.
-    with suppress(IndexError):
-        return next(packets, None)
-    return None
 
 
 def shortfall(holds_s: float, promised_s: float) -> str:

@@ -134,7 +134,7 @@ def read_label_table(path: str | os.PathLike[str], labels: LabelSet) -> LabelTab
     Parameters
     ----------
     path : path
-        As ``label_tables.read_table`` reads it: CSV or TSV with a recording's path, a label by id or name and, if
+        As ``labels.tables.read_table`` reads it: CSV or TSV with a recording's path, a label by id or name and, if
         wanted, start and end in seconds on each line. A recording may have several lines, and a line several labels,
         with ``;`` between them, or ``,``. Without a label, it was listened to and has none. Of a table with a column
         of ids and one of names, the ids count.

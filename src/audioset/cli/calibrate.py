@@ -2,39 +2,36 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from audioset.audio.limits import Limits
 from audioset.cli.echo import echo
 from audioset.cli.options import (
-    decoding_options,
+    DecodingOptions,
+    ModelOptions,
     files_read,
     hold_folder,
-    load_chosen_model,
+    json_flag,
     model_files,
-    model_options,
-    take_limits,
+    option,
+    print_result,
+    takes,
 )
-from audioset.errors import ConflictError, UsageError
+from audioset.errors import ConflictError, UsageError, one_line
 from audioset.files import exists
-from audioset.folders import find_recordings
 
 if TYPE_CHECKING:
-    from audioset.audio.limits import Limits
     from audioset.calibration import Calibration
-    from audioset.calibration.clips import LabelTable, Patches
+    from audioset.calibration.clips import LabelledClips, LabelTable
     from audioset.calibration.fit import Fit, LabelFit, Quality
-    from audioset.labels.labels import LabelSet
-    from audioset.models.model import Model, Prediction
+    from audioset.models.model import Model
     from audioset.weights.model_folder import ModelCard
 
-N_SHOWN = 3  # of paths, in messages
 LABEL_WIDTH = 32
 MEASURES = {"f1": "F1", "precision": "precision", "recall": "recall", "brier": "Brier", "calibration_error": "ECE"}
 WHY_NOT = {
@@ -44,43 +41,35 @@ WHY_NOT = {
 }
 
 
+@dataclass(frozen=True)
+class CalibrationOptions:
+    """What thresholds are learned from, and how."""
+
+    output: Path | None = option("Model folder to write.", "FOLDER", "--output -o")
+    audio: str = option("Where the paths in LABELS begin. Default: here.", "FOLDER", default="")
+    scores: Path | None = option(
+        "Take scores from a file of audioset tag --per-patch --top 1000, and compute none.", "FILE"
+    )
+    map: str = option(choices=("none", "platt", "isotonic"), default="none")
+    min_precision: float | None = option(
+        "Highest recall with at least this precision. Default: highest F1.", "P", above=0, at_most=1
+    )
+    min_positives: int = option(
+        "Leave labels as they are that fewer recordings, or patches, have.", "N", default=5, at_least=1
+    )
+    pool: str = option(
+        "A recording's score, of those of its patches, if LABELS has no times.", choices=("max", "mean"), default="max"
+    )
+    n_folds: int = option(None, "N", "--folds", default=5, at_least=2)
+    as_json: bool = json_flag()
+
+
 @click.command(short_help="Learn a model's own thresholds from labelled recordings.")
 @click.argument("labels", metavar="LABELS", type=click.Path(path_type=Path))
-@click.option("--output", "-o", metavar="FOLDER", type=click.Path(path_type=Path), help="Model folder to write.")
-@click.option("--audio", metavar="FOLDER", default="", help="Where the paths in LABELS begin. Default: here.")
-@click.option(
-    "--scores",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Take scores from a file of audioset tag --per-patch --top 1000, and compute none.",
-)
-@click.option("--map", "map", type=click.Choice(["none", "platt", "isotonic"]), default="none", show_default=True)
-@click.option(
-    "--min-precision",
-    metavar="P",
-    type=click.FloatRange(0, 1, min_open=True),
-    help="Highest recall with at least this precision. Default: highest F1.",
-)
-@click.option(
-    "--min-positives",
-    metavar="N",
-    type=click.IntRange(1),
-    default=5,
-    show_default=True,
-    help="Leave labels as they are that fewer recordings, or patches, have.",
-)
-@click.option(
-    "--pool",
-    type=click.Choice(["max", "mean"]),
-    default="max",
-    show_default=True,
-    help="A recording's score, of those of its patches, if LABELS has no times.",
-)
-@click.option("--folds", "n_folds", metavar="N", type=click.IntRange(2), default=5, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
-@model_options
-@decoding_options
-def calibrate(labels: Path, **options: Any) -> int:
+@takes(wanted=CalibrationOptions, chosen=ModelOptions, decoding=DecodingOptions, limits=Limits)
+def calibrate(
+    labels: Path, wanted: CalibrationOptions, chosen: ModelOptions, decoding: DecodingOptions, limits: Limits
+) -> int:
     """Learn from LABELS from which score on each label is to be believed, and print how good that is.
 
     LABELS is a CSV or TSV file with a recording's path, a label and, if wanted, start and end in seconds on each line.
@@ -92,148 +81,81 @@ def calibrate(labels: Path, **options: Any) -> int:
       audioset events garden.wav --model my-yamnet/
       audioset calibrate labels.csv --scores tags.parquet --min-precision 0.9 --map platt --json
     """
-    from audioset.calibration.clips import gather_clips, read_label_table
+    from audioset.calibration.clips import read_label_table
     from audioset.calibration.fit import Recipe, fit
-    from audioset.files import explain_os_errors
     from audioset.models.cards import find_labels
-    from audioset.models.folders import copy_model, prepare_model
+    from audioset.models.folders import prepare_model
 
-    limits = take_limits(options)
-    recipe = Recipe(*(options[name] for name in ("map", "min_precision", "min_positives", "n_folds")))
-    model = None if options["scores"] else load_chosen_model(options)
-    card, folder = (model.card, model.folder) if model else prepare_model(options["model"], options["weights"])
-    target: Path | None = options["output"]
-    if target:
-        _check_target(target, card)
-        hold_folder(target)
+    recipe = Recipe(wanted.map, wanted.min_precision, wanted.min_positives, wanted.n_folds)
+    model = None if wanted.scores else chosen.load()
+    card, folder = (model.card, model.folder) if model else prepare_model(chosen.model, chosen.weights)
+    if wanted.output:
+        _check_target(wanted.output, card, chosen.model)
+        hold_folder(wanted.output)
     all_labels = find_labels(card)
     if not len(all_labels):
-        raise click.UsageError(f"{options['model']} only embeds: it has no scores to calibrate.")
+        raise click.UsageError(f"{chosen.model} only embeds: it has no scores to calibrate.")
     table = read_label_table(labels, all_labels)
-    source = _TaggedFiles(model, options, limits, table) if model else _ReadScores(options, table)
-    clips = gather_clips(table, source.recordings(), options["pool"])
+    if model:
+        clips, n_failed = _tag(model, table, wanted, decoding, limits)
+    else:
+        clips, n_failed = _read(table, wanted, chosen.model)
     found = fit(clips.scores, clips.targets, table.labels, recordings=clips.recordings, recipe=recipe)
-    calibration = _with_origin(found.calibration, labels, table, options)
-    if target and calibration.thresholds:
+    origin = {"labels": labels.name, "scores_of": "patches" if table.is_timed else f"{wanted.pool} of patches"}
+    calibration = replace(found.calibration, made_from={**found.calibration.made_from, **origin})
+    if wanted.output:
+        _write(wanted.output, card, folder, calibration)
+    print_result(wanted.as_json, lambda: _record(found, calibration), lambda: _lines(found))
+    if wanted.output:
+        _check_fit(found)
+        if not decoding.quiet:
+            n_labels = len(calibration.thresholds)
+            echo(f"audioset: {wanted.output} has thresholds of its own for {n_labels} labels", err=True)
+    return 3 if n_failed else 0
+
+
+def _tag(
+    model: Model, table: LabelTable, wanted: CalibrationOptions, decoding: DecodingOptions, limits: Limits
+) -> tuple[LabelledClips, int]:
+    """Tag the labelled recordings now; also how many of them failed, which is said."""
+    from audioset.calibration.clips import gather_clips
+    from audioset.cli.progress import Progress
+    from audioset.evaluate.recordings import find_labelled, score_recordings
+
+    files = find_labelled(table, wanted.audio)
+    settings = {**decoding.patches, "limits": limits, "n_workers": decoding.workers}
+    with Progress(len(files), is_quiet=decoding.quiet, shows_errors=True) as progress:
+        recordings = score_recordings(model, table, files, progress.watch, **settings)
+        return gather_clips(table, recordings, wanted.pool), progress.n_failed
+
+
+def _read(table: LabelTable, wanted: CalibrationOptions, model: str) -> tuple[LabelledClips, int]:
+    """Read the scores of an earlier run; also how many of its recordings had failed."""
+    from audioset.calibration.clips import gather_clips
+    from audioset.evaluate.recordings import read_labelled, score_notes
+
+    path = Path(str(wanted.scores))
+    file = read_labelled(path, table, wanted.audio)
+    for note in score_notes(file, path, model):
+        echo(f"audioset: {note}", err=True)
+    return gather_clips(table, file.recordings, wanted.pool), len(file.errors)
+
+
+def _write(target: Path, card: ModelCard, folder: Path, calibration: Calibration) -> None:
+    from audioset.files import explain_os_errors
+    from audioset.models.folders import copy_model
+
+    if calibration.thresholds:
         with explain_os_errors(str(target)):
             copy_model(card, folder, target, replace(card, calibration=calibration.to_record()))
-    _print_report(found, calibration, as_json=options["as_json"])
-    if target:
-        _check_fit(found)
-        if not options["quiet"]:
-            echo(f"audioset: {target} has thresholds of its own for {len(calibration.thresholds)} labels", err=True)
-    return 3 if source.n_failed else 0
 
 
-class _TaggedFiles:
-    """Labelled recordings, tagged now."""
-
-    def __init__(self, model: Model, options: dict[str, Any], limits: Limits, table: LabelTable) -> None:
-        self.n_failed = 0
-        self._model = model
-        self._options = options
-        self._limits = limits
-        self._table = table
-        self._files = find_recordings(table.sounds, Path(options["audio"]))
-        missing = [str(path) for path in self._files.values() if not path.is_file()]
-        if missing:
-            raise UsageError(
-                f"{len(missing)} of {len(self._files)} labelled recordings are no files: {_some(missing)}. "
-                "Likely cause: --audio is not where the paths begin"
-            )
-
-    def recordings(self) -> Iterator[Patches]:
-        """Scores of each recording's patches. One that cannot be used is said and left out."""
-        from audioset.cli.progress import Progress
-        from audioset.runs.batch import predict_parts
-
-        choose = _chooser(self._model.labels, self._table.labels)
-        names, parts = iter(self._files), []
-        settings = {name: self._options[name] for name in ("hop_s", "window_s", "pad")} | {"limits": self._limits}
-        with Progress(len(self._files), is_quiet=self._options["quiet"], shows_errors=True) as progress:
-            for part in predict_parts(
-                self._files.values(), self._model, **settings, n_workers=self._options["workers"]
-            ):
-                if part.prediction is not None:
-                    parts.append(choose(part.prediction))
-                    progress.advance(part.prediction.duration_s)
-                if part.is_last:
-                    progress.finish_file(part.path, part.error, part.warnings)
-                    name = next(names)
-                    if part.error is None:
-                        yield _joined(name, parts)
-                    parts = []
-        self.n_failed = progress.n_failed
-
-
-class _ReadScores:
-    """Labelled recordings with scores of an earlier run."""
-
-    def __init__(self, options: dict[str, Any], table: LabelTable) -> None:
-        from audioset.formats.scores import read_scores
-
-        self._path, self._table = options["scores"], table
-        names = {os.path.normpath(os.path.join(options["audio"], name)): name for name in table.sounds}  # noqa: PTH118
-        self._file = read_scores(self._path, table.labels, names)
-        self._names = names
-        self.n_failed = len(self._file.errors)
-        known = {patches.path for patches in self._file.recordings} | set(self._file.errors)
-        missing = [path for path in names if path not in known]
-        if missing:
-            raise UsageError(
-                f"{len(missing)} of {len(names)} labelled recordings are not in {self._path}: {_some(missing)}. "
-                "Likely cause: --audio is not where the paths begin, as audioset tag was given them"
-            )
-        for line in self._notes(options["model"]):
-            echo(f"audioset: {line}", err=True)
-
-    def recordings(self) -> Iterator[Patches]:
-        """Scores of each recording's patches, by its name in the table."""
-        for patches in self._file.recordings:
-            yield replace(patches, path=self._names[patches.path])
-
-    def _notes(self, model: str) -> Iterator[str]:
-        for path, code in self._file.errors.items():
-            yield f"error: {path}: it has no scores in {self._path} [{code}]"
-        if self._file.models - {model}:
-            yield f"warning: {self._path} is of {', '.join(sorted(self._file.models))}; the thresholds are for {model}"
-        if len(self._file.recordings) > 1 and all(len(patches.scores) == 1 for patches in self._file.recordings):
-            yield (
-                f"warning: {self._path} has one row for each recording: means over its patches. Events are found in "
-                "patches. Next step: audioset tag --per-patch --top 1000"
-            )
-
-
-def _chooser(labels: LabelSet, wanted: LabelSet) -> Callable[[Prediction], tuple[Any, Any, Any]]:
-    """Makes of a prediction the scores of the wanted labels, of patches that are not all padding."""
-    from audioset.labels.events import clip_to_audio
-
-    columns = [labels.ids.index(label_id) for label_id in wanted.ids]
-
-    def choose(prediction: Prediction) -> tuple[Any, Any, Any]:
-        scores = prediction.require_scores()[:, columns]
-        return clip_to_audio(scores, prediction.start_s, prediction.end_s, prediction.duration_s)
-
-    return choose
-
-
-def _joined(name: str, parts: list[tuple[Any, Any, Any]]) -> Patches:
-    import numpy as np
-
-    from audioset.calibration.clips import Patches
-
-    scores, start_s, end_s = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Patches(name, start_s, end_s, scores)
-
-
-def _check_target(target: Path, card: ModelCard) -> None:
+def _check_target(target: Path, card: ModelCard, model: str) -> None:
     """Refuse to write over another model, before any work."""
     from audioset.formats.output import check_output, file_ids
     from audioset.weights.model_folder import CARD_NAME, WEIGHTS_NAME, read_card
 
-    read = files_read() - file_ids(
-        model_files(click.get_current_context().params["model"])
-    )  # which may be calibrated in place
+    read = files_read() - file_ids(model_files(model))  # which may be calibrated in place
     for name in (WEIGHTS_NAME, CARD_NAME):
         check_output(target / name, read, lambda file: exists(target / CARD_NAME))
     if not exists(target / CARD_NAME):
@@ -245,12 +167,6 @@ def _check_target(target: Path, card: ModelCard) -> None:
         )
 
 
-def _with_origin(calibration: Calibration, labels: Path, table: LabelTable, options: dict[str, Any]) -> Calibration:
-    """The calibration, with what else people want to know about it later."""
-    origin = {"labels": labels.name, "scores_of": "patches" if table.is_timed else f"{options['pool']} of patches"}
-    return replace(calibration, made_from={**calibration.made_from, **origin})
-
-
 def _check_fit(found: Fit) -> None:
     if not found.calibration.thresholds:
         raise UsageError(
@@ -259,21 +175,21 @@ def _check_fit(found: Fit) -> None:
         )
 
 
-def _print_report(found: Fit, calibration: Calibration, *, as_json: bool) -> None:
-    if as_json:
-        records = [_label_record(label) for label in found.labels]
-        report = {"made_from": calibration.made_from, "mean": _means(found), "labels": records}
-        echo(json.dumps(report, indent=2))
-        return
+def _record(found: Fit, calibration: Calibration) -> dict[str, Any]:
+    records = [_label_record(label) for label in found.labels]
+    return {"made_from": calibration.made_from, "mean": _means(found), "labels": records}
+
+
+def _lines(found: Fit) -> Iterator[str]:
     heading = "".join(f"{name:>14s}" for name in MEASURES.values())
-    echo(f"{'label':{LABEL_WIDTH}s} {'with':>6s} {'threshold':>10s}{heading}")
+    yield f"{'label':{LABEL_WIDTH}s} {'with':>6s} {'threshold':>10s}{heading}"
     for label in found.labels:
         threshold = "-" if label.threshold is None else f"{label.threshold:.4g}"
-        echo(f"{_short(label.label)} {label.n_positives:6,d} {threshold:>10s}{_cells(label)}")
+        yield f"{_short(label.label)} {label.n_positives:6,d} {threshold:>10s}{_cells(label)}"
     means = _means(found)
     if means:
         name = f"mean of {means['n_labels']}"
-        echo(f"{name:{LABEL_WIDTH}s} {'':6s} {'':10s}{_changes(means['before'], means['after'])}")
+        yield f"{name:{LABEL_WIDTH}s} {'':6s} {'':10s}{_changes(means['before'], means['after'])}"
 
 
 def _cells(label: LabelFit) -> str:
@@ -309,15 +225,6 @@ def _label_record(label: LabelFit) -> dict[str, Any]:
 
 
 def _short(label: str) -> str:
-    from audioset.errors import one_line
-
     shown = one_line(label)
     shown = shown if len(shown) <= LABEL_WIDTH else f"{shown[: LABEL_WIDTH - 1]}…"
     return f"{shown:{LABEL_WIDTH}s}"
-
-
-def _some(paths: list[str]) -> str:
-    from audioset.formats import printable
-
-    more = ", …" if len(paths) > N_SHOWN else ""
-    return ", ".join(map(printable, paths[:N_SHOWN])) + more

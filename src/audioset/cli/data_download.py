@@ -5,26 +5,17 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from audioset.cli.download_options import (
-    FETCH_OPTIONS,
-    MEDIA_OPTIONS,
-    RUN_OPTIONS,
-    fetch_settings,
-    media_settings,
-    rate_option,
-    run_settings,
-    with_options,
-)
+from audioset.cli.download_options import FetchOptions, MediaOptions, RateOption, RunOptions
 from audioset.cli.echo import echo
-from audioset.cli.options import files_read, overwrite_option
+from audioset.cli.options import OVERWRITE, JsonOption, files_read, json_flag, option, print_result, takes
 from audioset.files import is_file
 
 if TYPE_CHECKING:
@@ -38,18 +29,35 @@ REJECTED_SHOWN = 20
 
 
 folder_argument = click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-ledger_option = click.option(
-    "--ledger", "ledger_path", metavar="FILE", type=click.Path(path_type=Path), help="Default: FOLDER/ledger.sqlite."
-)
-json_option = click.option("--json", "as_json", is_flag=True, help="As JSON.")
-subset_option = click.option("--subset", metavar="NAME", help="Name of the subset. Default: by the list's file name.")
+
+
+@dataclass(frozen=True)
+class LedgerOption:
+    """Where the account of a folder is."""
+
+    ledger_path: Path | None = option("Default: FOLDER/ledger.sqlite.", "FILE", "--ledger")
+
+
+@dataclass(frozen=True)
+class AccountOptions(LedgerOption):
+    """Where the account is, and under what name clips enter it."""
+
+    subset: str | None = option("Name of the subset. Default: by the list's file name.", "NAME")
 
 
 @click.command()
 @folder_argument
 @click.argument("lists", nargs=-1)
-@with_options(rate_option, subset_option, ledger_option, *RUN_OPTIONS, *MEDIA_OPTIONS, *FETCH_OPTIONS)
-def download(folder: Path, lists: tuple[str, ...], **options: Any) -> int:
+@takes(pace=RateOption, account=AccountOptions, run=RunOptions, kind=MediaOptions, asking=FetchOptions)
+def download(
+    folder: Path,
+    lists: tuple[str, ...],
+    pace: RateOption,
+    account: AccountOptions,
+    run: RunOptions,
+    kind: MediaOptions,
+    asking: FetchOptions,
+) -> int:
     """Fetch the audio of the clips in LISTS into FOLDER, and keep account of each.
 
     A list is a file, an address, or eval, balanced_train, unbalanced_train. Without lists, the command goes on with
@@ -69,26 +77,40 @@ def download(folder: Path, lists: tuple[str, ...], **options: Any) -> int:
     from audioset.dataset.download.fetch import YtDlpFetch, check_yt_dlp
 
     check_yt_dlp()
-    settings, shard = fetch_settings(options), Shard.parse(options["shard"]) if options["shard"] else None
-    with _open_ledger(folder, options["ledger_path"], is_new=True) as ledger:
-        media = media_settings(ledger, options)
-        _add_lists(ledger, folder, lists, options["subset"], shard)
-        if not options["no_check"]:
+    shard = Shard.parse(run.shard) if run.shard else None
+    with _open_ledger(folder, account.ledger_path, is_new=True) as ledger:
+        media = kind.settings(ledger)
+        _add_lists(ledger, folder, lists, account.subset, shard)
+        if not run.no_check:
             ledger.forget_files(find_lost_files(ledger, folder))
-        with _Watch(ledger, options) as watch:
-            run = run_settings(options, shard)
-            asking = replace(settings, video=media.video)
-            outcome = Downloader(ledger, folder, lambda: YtDlpFetch(asking), media, run, watch.note).run()
-        return _conclude(ledger, outcome, folder, shard, is_quiet=options["quiet"])
+        with _Watch(ledger, run.log_path, is_quiet=run.quiet) as watch:
+            fetching = replace(asking.settings, video=media.video)
+            settings = run.settings(pace.rate, shard, sections=asking.sections)
+            outcome = Downloader(ledger, folder, lambda: YtDlpFetch(fetching), media, settings, watch.note).run()
+        return _conclude(ledger, outcome, folder, shard, is_quiet=run.quiet)
+
+
+@dataclass(frozen=True)
+class HowOption:
+    """What a file that is taken over becomes."""
+
+    how: str = option(choices=("link", "copy", "register"), default="link")
 
 
 @click.command()
 @folder_argument
 @click.argument("source", type=click.Path(path_type=Path, exists=True))
 @click.argument("lists", nargs=-1)
-@click.option("--how", type=click.Choice(["link", "copy", "register"]), default="link", show_default=True)
-@with_options(subset_option, ledger_option, json_option, *MEDIA_OPTIONS)
-def adopt(folder: Path, source: Path, lists: tuple[str, ...], how: str, as_json: bool, **options: Any) -> int:
+@takes(taking=HowOption, account=AccountOptions, form=JsonOption, kind=MediaOptions)
+def adopt(
+    folder: Path,
+    source: Path,
+    lists: tuple[str, ...],
+    taking: HowOption,
+    account: AccountOptions,
+    form: JsonOption,
+    kind: MediaOptions,
+) -> int:
     """Take over audio that is on disk already, in SOURCE: a folder, or an HDF5 file of PANNs.
 
     Files are recognised by the names that other tools give them, decoded from end to end, and noted as done in FOLDER's
@@ -102,10 +124,10 @@ def adopt(folder: Path, source: Path, lists: tuple[str, ...], how: str, as_json:
     """
     from audioset.dataset.download.adopt import Adopter
 
-    with _open_ledger(folder, options["ledger_path"], is_new=True) as ledger:
-        _add_lists(ledger, folder, lists, options["subset"], None)
-        result = Adopter(ledger, folder, media_settings(ledger, options), how).adopt(source)
-    if as_json:
+    with _open_ledger(folder, account.ledger_path, is_new=True) as ledger:
+        _add_lists(ledger, folder, lists, account.subset, None)
+        result = Adopter(ledger, folder, kind.settings(ledger), taking.how).adopt(source)
+    if form.as_json:
         echo(json.dumps(asdict(result), indent=2))
         return 0
     echo(f"{result.n_adopted:,} adopted, {result.n_cut:,} of them cut from whole videos")
@@ -120,32 +142,33 @@ def adopt(folder: Path, source: Path, lists: tuple[str, ...], how: str, as_json:
 
 @click.command()
 @folder_argument
-@with_options(ledger_option, json_option)
-def status(folder: Path, ledger_path: Path | None, as_json: bool) -> None:
+@takes(account=LedgerOption, form=JsonOption)
+def status(folder: Path, account: LedgerOption, form: JsonOption) -> None:
     """Say how far the download in FOLDER is, how fast it goes, and whether it is paused."""
     from audioset.dataset.download.report import as_status
 
-    with _open_ledger(folder, ledger_path) as ledger:
+    with _open_ledger(folder, account.ledger_path) as ledger:
         found = as_status(ledger)
-    if as_json:
-        echo(json.dumps(found, indent=2))
-        return
+    print_result(form.as_json, lambda: found, lambda: _status_lines(found))
+
+
+def _status_lines(found: Mapping[str, Any]) -> Iterator[str]:
     for subset, counts in found["subsets"].items():
         for state, n in counts.items():
-            echo(f"{subset:20s} {state:14s} {n:>12,}")
-    echo(f"{'done in an hour':35s} {found['per_hour']:>12,.0f}")
-    echo(f"{'left':35s} {found['n_left']:>12,}")
+            yield f"{subset:20s} {state:14s} {n:>12,}"
+    yield f"{'done in an hour':35s} {found['per_hour']:>12,.0f}"
+    yield f"{'left':35s} {found['n_left']:>12,}"
     if found["hours_left"] is not None:
-        echo(f"{'hours left':35s} {found['hours_left']:>12,.1f}")
+        yield f"{'hours left':35s} {found['hours_left']:>12,.1f}"
     if found["paused_until"]:
-        echo(f"paused until {found['paused_until']}: {found['pause_reason']}")
+        yield f"paused until {found['paused_until']}: {found['pause_reason']}"
 
 
 @click.command()
 @folder_argument
 @click.option("--state", "states", metavar="STATE", multiple=True, help="Clips that failed so; repeat for several.")
-@with_options(subset_option, ledger_option)
-def retry(folder: Path, states: tuple[str, ...], subset: str | None, ledger_path: Path | None) -> None:
+@takes(account=AccountOptions)
+def retry(folder: Path, states: tuple[str, ...], account: AccountOptions) -> None:
     """Make clips that failed pending again, and end a pause. The next download asks for them.
 
     \b
@@ -157,42 +180,46 @@ def retry(folder: Path, states: tuple[str, ...], subset: str | None, ledger_path
 
     if not states or not set(states) <= set(BY_STATE):
         raise click.UsageError(f"say which with --state: {', '.join(BY_STATE)}")
-    with _open_ledger(folder, ledger_path) as ledger:
-        n = ledger.retry(states, subset)
+    with _open_ledger(folder, account.ledger_path) as ledger:
+        n = ledger.retry(states, account.subset)
         ledger.close_breaker()
     echo(f"audioset: {n:,} clips are pending again", err=True)
 
 
+@dataclass(frozen=True)
+class ReportOptions(LedgerOption):
+    """What is written of a download."""
+
+    manifest: Path | None = option("Write a CSV of all clips, too.", "FILE")
+    overwrite: bool = option(OVERWRITE)
+    as_json: bool = json_flag()
+
+
 @click.command()
 @folder_argument
-@click.option("--manifest", metavar="FILE", type=click.Path(path_type=Path), help="Write a CSV of all clips, too.")
-@with_options(overwrite_option, ledger_option, json_option)
-def report(folder: Path, manifest: Path | None, overwrite: bool, ledger_path: Path | None, as_json: bool) -> None:
+@takes(wanted=ReportOptions)
+def report(folder: Path, wanted: ReportOptions) -> None:
     """Say what could be had and what not, in Markdown: by subset and reason, and each missing clip.
 
     The hash of a subset is equal if and only if two labs have the same clips of it. The manifest has the columns of the
     published lists, and for each clip the SHA-256 of its file.
     """
-    from audioset.dataset.download.report import as_json as report_as_json
-    from audioset.dataset.download.report import as_markdown, is_manifest, write_manifest
+    from audioset.dataset.download.report import as_json, as_markdown, is_manifest, write_manifest
     from audioset.formats.output import check_output
 
-    with _open_ledger(folder, ledger_path) as ledger:
-        if manifest:
-            check_output(manifest, files_read(ledger.path), is_manifest, overwrites=overwrite, option="--manifest")
-            write_manifest(manifest, ledger)
-        if as_json:
-            echo(json.dumps(report_as_json(ledger), indent=2))
-            return
-        for line in as_markdown(ledger):
-            echo(line)
+    path, overwrites = wanted.manifest, wanted.overwrite
+    with _open_ledger(folder, wanted.ledger_path) as ledger:
+        if path:
+            check_output(path, files_read(ledger.path), is_manifest, overwrites=overwrites, option="--manifest")
+            write_manifest(path, ledger)
+        print_result(wanted.as_json, lambda: as_json(ledger), lambda: as_markdown(ledger))
 
 
 @click.command()
 @folder_argument
 @click.argument("ledgers", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@with_options(ledger_option, json_option)
-def merge(folder: Path, ledgers: tuple[Path, ...], ledger_path: Path | None, as_json: bool) -> None:
+@takes(account=LedgerOption, form=JsonOption)
+def merge(folder: Path, ledgers: tuple[Path, ...], account: LedgerOption, form: JsonOption) -> None:
     """Join other LEDGERS into that of FOLDER.
 
     Of two rows for a clip, done with its file in place wins, then a final failure, then a passing one. The order of the
@@ -201,9 +228,9 @@ def merge(folder: Path, ledgers: tuple[Path, ...], ledger_path: Path | None, as_
     """
     from audioset.dataset.download.ledger_merge import merge as merge_ledgers
 
-    with _open_ledger(folder, ledger_path, is_new=True) as ledger:
+    with _open_ledger(folder, account.ledger_path, is_new=True) as ledger:
         result = merge_ledgers(ledger, folder, ledgers)
-    if as_json:
+    if form.as_json:
         echo(json.dumps(asdict(result), indent=2))
         return
     echo(f"{result.n_new:,} new, {result.n_changed:,} changed, {result.n_same:,} as they were")
@@ -217,27 +244,32 @@ def merge(folder: Path, ledgers: tuple[Path, ...], ledger_path: Path | None, as_
         )
 
 
+@dataclass(frozen=True)
+class JobOptions:
+    """What a job array is like."""
+
+    n_tasks: int = option("Parts.", "N", "--tasks", default=10, at_least=1)
+    n_at_once: int = option(None, "M", "--at-once", default=4, at_least=1)
+    time: str = option("For each task.", "TIME", default="7-0")
+    memory: str = option(None, "SIZE", default="4G")
+    n_cores: int = option(None, "N", "--cores", default=2, at_least=1)
+    extra: tuple[str, ...] = option("A further #SBATCH line: --partition=cpu.", "OPTION", "--sbatch")
+
+
+@dataclass(frozen=True)
+class ScriptOptions:
+    """What the tasks do, and where the script goes."""
+
+    options: str = option('For download: "--format opus --channels 1".', "TEXT", default="")
+    output: Path | None = option("Default: standard output.", "FILE", "--output -o")
+    overwrite: bool = option(OVERWRITE)
+
+
 @click.command()
 @folder_argument
 @click.argument("lists", nargs=-1, required=True)
-@click.option("--tasks", "n_tasks", metavar="N", type=click.IntRange(1), default=10, show_default=True, help="Parts.")
-@click.option("--at-once", "n_at_once", metavar="M", type=click.IntRange(1), default=4, show_default=True)
-@click.option("--time", metavar="TIME", default="7-0", show_default=True, help="For each task.")
-@click.option("--memory", metavar="SIZE", default="4G", show_default=True)
-@click.option("--cores", "n_cores", metavar="N", type=click.IntRange(1), default=2, show_default=True)
-@click.option("--sbatch", "extra", metavar="OPTION", multiple=True, help="A further #SBATCH line: --partition=cpu.")
-@click.option("--options", metavar="TEXT", default="", help='For download: "--format opus --channels 1".')
-@click.option("--output", "-o", metavar="FILE", type=click.Path(path_type=Path), help="Default: standard output.")
-@with_options(overwrite_option, rate_option)
-def slurm(
-    folder: Path,
-    lists: tuple[str, ...],
-    options: str,
-    output: Path | None,
-    overwrite: bool,
-    rate: float,
-    **job: Any,
-) -> None:
+@takes(job=JobOptions, wanted=ScriptOptions, pace=RateOption)
+def slurm(folder: Path, lists: tuple[str, ...], job: JobOptions, wanted: ScriptOptions, pace: RateOption) -> None:
     """Write a job array for SLURM that downloads LISTS into FOLDER.
 
     \b
@@ -251,13 +283,13 @@ def slurm(
     from audioset.formats.output import check_output
 
     paths = [str(segments_path(name)) for name in lists]
-    check_output(output, files_read(*paths), is_job_script, overwrites=overwrite)
-    script = job_script(folder, paths, shlex.split(options), Job(**job), rate)
+    check_output(wanted.output, files_read(*paths), is_job_script, overwrites=wanted.overwrite)
+    script = job_script(folder, paths, shlex.split(wanted.options), Job(**vars(job)), pace.rate)
     make_folders(folder)
-    if output is None:
+    if wanted.output is None:
         echo(script, nl=False)
         return
-    with writing(output) as file:
+    with writing(wanted.output) as file:
         file.write(script.encode())
 
 
@@ -315,15 +347,15 @@ def _subset_name(name: str) -> str:
 class _Watch:
     """Says how a run goes: now and then on standard error, and of each clip in the log."""
 
-    def __init__(self, ledger: Ledger, options: dict[str, Any]) -> None:
+    def __init__(self, ledger: Ledger, log_path: Path | None, *, is_quiet: bool) -> None:
         import threading
         import time
 
         self._lock = threading.Lock()
         self._clock = time
-        self._is_quiet = options["quiet"]
+        self._is_quiet = is_quiet
         self._ledger_path = ledger.path
-        self._log_path: Path | None = options["log_path"]
+        self._log_path = log_path
         self._log: Any = None
         self._said_at = time.monotonic()
         self._counts: dict[str, int] = {}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import click
 
 from audioset.cli.echo import echo
-from audioset.cli.options import overwrite_option
+from audioset.cli.options import OVERWRITE, json_flag, option, print_result, takes
 
 if TYPE_CHECKING:
     from audioset.dataset.features.checks import Report, Summary
@@ -17,10 +18,7 @@ FORMATS = ("parquet", "hdf5", "arrays", "tfrecord", "youtube8m")
 MOST_SHOWN = 5  # examples of each kind of fault, and damaged records
 DAMAGED = 3  # exit code
 
-with_subset = click.option(
-    "--subset", metavar="NAME", help="Only these: bal_train, eval or unbal_train; longer names are known too."
-)
-as_json_option = click.option("--json", "as_json", is_flag=True, help="As JSON.")
+SUBSET = "Only these: bal_train, eval or unbal_train; longer names are known too."
 
 
 @click.group()
@@ -35,98 +33,92 @@ def features() -> None:
       audioset data features info features.tar.gz --subset eval
       audioset data features verify features.tar.gz --segments eval_segments.csv
       audioset data features convert features.tar.gz eval.parquet --subset eval
-      audioset data features convert features.tar.gz features --to arrays
+      audioset data features convert features.tar.gz features --format arrays
     """
 
 
+@dataclass(frozen=True)
+class InfoOptions:
+    """Of which features."""
+
+    subset: str | None = option(SUBSET, "NAME")
+    as_json: bool = json_flag()
+
+
 @features.command()
 @click.argument("path")
-@with_subset
-@as_json_option
-def info(path: str, subset: str | None, as_json: bool) -> None:
+@takes(wanted=InfoOptions)
+def info(path: str, wanted: InfoOptions) -> None:
     """Count clips, lengths and labels, and average the bytes."""
-    from dataclasses import asdict
-
     from audioset.dataset.features.checks import summarise
     from audioset.dataset.features.reading import read
 
-    summary = summarise(read(path, subset))
-    if as_json:
-        echo(json.dumps(asdict(summary), indent=2))
-        return
-    for line in _summary_lines(summary):
-        echo(line)
+    summary = summarise(read(path, wanted.subset))
+    print_result(wanted.as_json, lambda: asdict(summary), lambda: _summary_lines(summary))
+
+
+@dataclass(frozen=True)
+class VerifyOptions(InfoOptions):
+    """Of which features, and what they are compared with."""
+
+    lists: tuple[str, ...] = option(
+        "A published list of clips to compare with: eval, or a file such as eval_segments.csv. Repeatable.",
+        "CSV",
+        "--segments",
+    )
 
 
 @features.command()
 @click.argument("path")
-@click.option(
-    "--segments",
-    "lists",
-    metavar="CSV",
-    multiple=True,
-    help="A published list of clips to compare with: eval, or a file such as eval_segments.csv. Repeatable.",
-)
-@with_subset
-@as_json_option
-def verify(path: str, lists: tuple[str, ...], subset: str | None, as_json: bool) -> None:
+@takes(wanted=VerifyOptions)
+def verify(path: str, wanted: VerifyOptions) -> None:
     """Check every checksum, the names of shards, and with --segments that nothing is missing or different.
 
     Exits with 3 if anything is wrong.
     """
-    from audioset.dataset.features import checks as feature_checks
+    from audioset.dataset.features import checks
 
-    report = feature_checks.verify(path, lists, subset)
-    if as_json:
-        echo(json.dumps(feature_checks.report_json(report), indent=2))
-    else:
-        for line in _report_lines(report, feature_checks.FAULTS):
-            echo(line)
+    report = checks.verify(path, wanted.lists, wanted.subset)
+    print_result(wanted.as_json, lambda: checks.report_json(report), lambda: _report_lines(report, checks.FAULTS))
     if not report.is_sound:
         click.get_current_context().exit(DAMAGED)
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """What is made of which features."""
+
+    form: str | None = option(
+        "What to make of them. Default: what OUTPUT's name says.", flags="--format", choices=FORMATS, old="--to"
+    )
+    subset: str | None = option(SUBSET, "NAME")
+    skip_damaged: bool = option("Leave damaged records out and exit with 3, instead of stopping.")
+    overwrite: bool = option(OVERWRITE)
+    as_json: bool = json_flag()
 
 
 @features.command()
 @click.argument("path")
 @click.argument("output")
-@click.option("--to", "to", type=click.Choice(FORMATS), help="What to make of them. Default: what OUTPUT's name says.")
-@with_subset
-@click.option("--skip-damaged", is_flag=True, help="Leave damaged records out and exit with 3, instead of stopping.")
-@overwrite_option
-@as_json_option
-def convert(
-    path: str, output: str, to: str | None, subset: str | None, skip_damaged: bool, overwrite: bool, as_json: bool
-) -> None:
+@takes(wanted=ConvertOptions)
+def convert(path: str, output: str, wanted: ConvertOptions) -> None:
     """Write the features in PATH as OUTPUT, which has its name when it is whole and not before.
 
-    A name that ends in .parquet, .h5, .tfrecord or .tar.gz says what to make; arrays make a folder, and need --to.
+    A name that ends in .parquet, .h5, .tfrecord or .tar.gz says what to make; arrays make a folder, and need --format.
     tfrecord and youtube8m make an archive if OUTPUT ends in .tar.gz, one file if it ends in .tfrecord, else a folder.
     """
-    from audioset.dataset.features import reading as features
+    from audioset.dataset.features import reading
     from audioset.formats.output import check_output, file_ids
 
-    read = file_ids(features.files_of(path))
-    check_output(
-        output,
-        read,
-        features.recogniser(output, features.output_form(output, to)),
-        overwrites=overwrite,
-        option="OUTPUT",
-    )
-    n_clips, problems = features.convert(path, output, to, subset, "skip" if skip_damaged else "raise")
+    form = reading.output_form(output, wanted.form)
+    own = reading.recogniser(output, form)
+    check_output(output, file_ids(reading.files_of(path)), own, overwrites=wanted.overwrite, option="OUTPUT")
+    on_error = "skip" if wanted.skip_damaged else "raise"
+    n_clips, problems = reading.convert(path, output, wanted.form, wanted.subset, on_error)
     for error in problems.kept[:MOST_SHOWN]:
         echo(f"audioset: left out: {error}", err=True)
-    if as_json:
-        echo(
-            json.dumps(
-                {
-                    "output": output,
-                    "to": features.output_form(output, to),
-                    "n_clips": n_clips,
-                    "n_skipped": problems.n_skipped,
-                }
-            )
-        )
+    if wanted.as_json:
+        echo(json.dumps({"output": output, "to": form, "n_clips": n_clips, "n_skipped": problems.n_skipped}))
     else:
         left_out = f", {problems.n_skipped:,} damaged records left out" if problems.n_skipped else ""
         echo(f"audioset: {n_clips:,} clips in {output}{left_out}", err=True)

@@ -3,62 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from audioset.cli.echo import echo
-from audioset.cli.options import files_read, overwrite_option
+from audioset.cli.options import OUTPUT, OVERWRITE, files_read, json_flag, option, takes
 
 if TYPE_CHECKING:
     from audioset.dataset.lists.quality import Quality
     from audioset.dataset.lists.segments import SegmentList
     from audioset.dataset.lists.statistics import ClassCount, Statistics
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-
 SOURCES = "LISTS..."
 N_TOP = 10
 SHOWN_IDS = 3
 
-labels_option = click.option(
-    "--labels",
-    "label_set",
-    type=click.Choice(["audioset-527", "audioset-strong"]),
-    default="audioset-527",
-    show_default=True,
-    help="The labels that may occur.",
-)
-output_option = click.option("--output", "-o", metavar="FILE", help="File to write. Default: standard output.")
-SELECT_OPTIONS = (
-    click.option(
-        "--classes", metavar="CLASS", multiple=True, help="Clips with this class or one below it; repeated: with any."
-    ),
-    click.option("--all-of", metavar="CLASS", multiple=True, help="The same; repeated: with each of them."),
-    click.option("--exact", "is_exact", is_flag=True, help="Classes below do not count."),
-    click.option("--ids", metavar="FILE", type=click.Path(path_type=Path), help="Clips whose ids are in FILE."),
-    click.option(
-        "--exclude-ids",
-        metavar="FILE",
-        type=click.Path(path_type=Path),
-        multiple=True,
-        help="No clips whose ids are in FILE.",
-    ),
-    click.option("--random", "n_random", metavar="N", type=click.IntRange(0), help="Of those, N at random."),
-    click.option(
-        "--per-class",
-        "n_per_class",
-        metavar="N",
-        type=click.IntRange(0),
-        help="Of those, so many at random that each class has N, or all it has.",
-    ),
-    click.option("--seed", metavar="N", type=int, default=0, show_default=True, help="Another one, other clips."),
-    click.option("--limit", metavar="N", type=click.IntRange(0), help="Of those, the first N."),
-    click.option("--created", metavar="TEXT", help="What line 1 says of the making. Default: as in the first list."),
-)
+LABEL_SETS = ("audioset-527", "audioset-strong")
+LABELS = "The labels that may occur."
 
 
 @click.group()
@@ -76,23 +41,21 @@ def segments() -> None:
     """
 
 
+@dataclass(frozen=True)
+class StatsOptions:
+    """What is counted, and shown."""
+
+    classes: tuple[str, ...] = option("Count this class and those below it.", "CLASS")
+    n_top: int | None = option(f"Classes to show. Default: {N_TOP}.", "N", "--top", at_least=0)
+    quality: Path | None = option("Show quality, from qa_true_counts.csv.", "FILE", "--qa")
+    label_set: str = option(LABELS, flags="--labels", choices=LABEL_SETS, default=LABEL_SETS[0])
+    as_json: bool = json_flag("As JSON, with all classes.")
+
+
 @segments.command()
 @click.argument("sources", nargs=-1, required=True, metavar=SOURCES)
-@click.option("--classes", metavar="CLASS", multiple=True, help="Count this class and those below it.")
-@click.option("--top", "n_top", metavar="N", type=click.IntRange(0), help=f"Classes to show. Default: {N_TOP}.")
-@click.option(
-    "--qa", "quality", metavar="FILE", type=click.Path(path_type=Path), help="Show quality, from qa_true_counts.csv."
-)
-@labels_option
-@click.option("--json", "as_json", is_flag=True, help="As JSON, with all classes.")
-def stats(
-    sources: tuple[str, ...],
-    classes: tuple[str, ...],
-    n_top: int | None,
-    quality: Path | None,
-    label_set: str,
-    as_json: bool,
-) -> None:
+@takes(wanted=StatsOptions)
+def stats(sources: tuple[str, ...], wanted: StatsOptions) -> None:
     """Count clips, seconds, labels and classes of LISTS.
 
     A class is counted twice: clips with this label, and clips with this label or one below it.
@@ -101,37 +64,53 @@ def stats(
     from audioset.dataset.lists.statistics import count_segments
     from audioset.labels.labels import LabelSet
 
-    clips = _read(sources, label_set)
-    statistics = count_segments(clips, LabelSet.load(label_set))
-    counts = _below(statistics.classes, classes)
-    ratings = read_quality(quality) if quality else {}
-    if as_json:
+    statistics = count_segments(_read(sources, wanted.label_set), LabelSet.load(wanted.label_set))
+    counts = _below(statistics.classes, wanted.classes)
+    ratings = read_quality(wanted.quality) if wanted.quality else {}
+    if wanted.as_json:
         record = {**asdict(statistics), "classes": [_class_record(count, ratings) for count in counts]}
         echo(json.dumps(record, indent=2))
         return
-    if not classes:
+    if not wanted.classes:
         for line in _summary(statistics):
             echo(line)
         echo()
-    n_shown = n_top if n_top is not None else len(counts) if classes else N_TOP
+    n_shown = wanted.n_top if wanted.n_top is not None else len(counts) if wanted.classes else N_TOP
     for line in _class_table(counts[:n_shown], ratings):
         echo(line)
 
 
-def select_options(command: Command) -> Command:
-    """Add the options of ``select``."""
-    for option in reversed(SELECT_OPTIONS):
-        command = option(command)
-    return command
+@dataclass(frozen=True)
+class SelectOptions:
+    """Which clips are chosen."""
+
+    classes: tuple[str, ...] = option("Clips with this class or one below it; repeated: with any.", "CLASS")
+    all_of: tuple[str, ...] = option("The same; repeated: with each of them.", "CLASS")
+    is_exact: bool = option("Classes below do not count.", flags="--exact")
+    ids: Path | None = option("Clips whose ids are in FILE.", "FILE")
+    exclude_ids: tuple[Path, ...] = option("No clips whose ids are in FILE.", "FILE")
+    n_random: int | None = option("Of those, N at random.", "N", "--random", at_least=0)
+    n_per_class: int | None = option(
+        "Of those, so many at random that each class has N, or all it has.", "N", "--per-class", at_least=0
+    )
+    seed: int = option("Another one, other clips.", "N", default=0, show_default=True)
+    limit: int | None = option("Of those, the first N.", "N", at_least=0)
+
+
+@dataclass(frozen=True)
+class ListOptions:
+    """What labels there are, and where the list goes."""
+
+    created: str | None = option("What line 1 says of the making. Default: as in the first list.", "TEXT")
+    label_set: str = option(LABELS, flags="--labels", choices=LABEL_SETS, default=LABEL_SETS[0])
+    output: str | None = option(OUTPUT, "FILE", "--output -o")
+    overwrite: bool = option(OVERWRITE)
 
 
 @segments.command()
 @click.argument("sources", nargs=-1, required=True, metavar=SOURCES)
-@select_options
-@labels_option
-@output_option
-@overwrite_option
-def select(sources: tuple[str, ...], label_set: str, output: str | None, created: str | None, **options: Any) -> None:
+@takes(chosen=SelectOptions, wanted=ListOptions)
+def select(sources: tuple[str, ...], chosen: SelectOptions, wanted: ListOptions) -> None:
     """Write the clips of LISTS for which all that is asked for holds, as another list.
 
     A class is given by its id or name. FILE with ids has one on each line; names such as ID_30.000_40.000.wav count
@@ -143,37 +122,37 @@ def select(sources: tuple[str, ...], label_set: str, output: str | None, created
     from audioset.dataset.lists.selection import select as select_clips
     from audioset.formats.output import check_output, open_output
 
-    wanted = read_video_ids(options["ids"]) if options["ids"] else None
-    selection = Selection(
-        options["classes"],
-        options["all_of"],
-        options["is_exact"],
-        wanted,
-        frozenset().union(*map(read_video_ids, options["exclude_ids"])),
-        options["n_random"],
-        options["n_per_class"],
-        options["seed"],
-        options["limit"],
-    )
+    ids = read_video_ids(chosen.ids) if chosen.ids else None
+    excluded = frozenset().union(*map(read_video_ids, chosen.exclude_ids))
+    options = vars(chosen).items()
+    others = {name: value for name, value in options if name not in ("classes", "ids", "exclude_ids")}
+    selection = Selection(chosen.classes, video_ids=ids, excluded_ids=excluded, **others)
     read = files_read(*map(segments_path, sources))
-    check_output(output, read, is_segment_list, overwrites=options["overwrite"])
-    clips = _read(sources, label_set)
-    chosen = select_clips(clips, selection)
-    with open_output(output) as stream:
-        for data in format_segments(chosen, created):
+    check_output(wanted.output, read, is_segment_list, overwrites=wanted.overwrite)
+    clips = _read(sources, wanted.label_set)
+    found = select_clips(clips, selection)
+    with open_output(wanted.output) as stream:
+        for data in format_segments(found, wanted.created):
             stream.write(data)
-    if wanted:
-        _say_missing(wanted, clips)
-    echo(f"audioset: {len(chosen):,} of {len(clips):,} clips", err=True)
+    if ids:
+        _say_missing(ids, clips)
+    echo(f"audioset: {len(found):,} of {len(clips):,} clips", err=True)
+
+
+@dataclass(frozen=True)
+class RepairOptions:
+    """What is written."""
+
+    report: str | None = option("Write what was mended, row by row, as JSON.", "FILE")
+    output: str | None = option(OUTPUT, "FILE", "--output -o")
+    overwrite: bool = option(OVERWRITE)
 
 
 @segments.command()
 @click.argument("damaged", metavar="DAMAGED", type=click.Path(path_type=Path))
 @click.argument("official", metavar="OFFICIAL")
-@click.option("--report", metavar="FILE", help="Write what was mended, row by row, as JSON.")
-@output_option
-@overwrite_option
-def repair(damaged: Path, official: str, report: str | None, output: str | None, overwrite: bool) -> None:
+@takes(wanted=RepairOptions)
+def repair(damaged: Path, official: str, wanted: RepairOptions) -> None:
     """Mend the list DAMAGED, which a spreadsheet or another program has spoilt, with the published list OFFICIAL.
 
     Both have their rows in the same order, so the n-th row of the one gives what the n-th row of the other has lost.
@@ -184,6 +163,7 @@ def repair(damaged: Path, official: str, report: str | None, output: str | None,
     from audioset.dataset.lists.segments import format_segments, is_segment_list
     from audioset.formats.output import check_different, check_output, open_output
 
+    report, output, overwrite = wanted.report, wanted.output, wanted.overwrite
     check_different(report=report, output=output)
     read = files_read(damaged, segments_path(official))
     check_output(output, read, is_segment_list, overwrites=overwrite)

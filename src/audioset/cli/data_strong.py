@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from audioset.cli.echo import echo
-from audioset.cli.options import files_read, overwrite_option
+from audioset.cli.options import OUTPUT, OVERWRITE, files_read, option, takes
 
 if TYPE_CHECKING:
     from audioset.dataset.lists.segments import SegmentList
@@ -42,7 +42,7 @@ def strong() -> None:
     Examples:
       audioset data strong stats eval
       audioset data strong map
-      audioset data strong convert eval --to dcase --suffix .wav --output eval.tsv
+      audioset data strong convert eval --format dcase --suffix .wav --output eval.tsv
     """
 
 
@@ -94,24 +94,31 @@ def map_labels(is_all: bool, as_json: bool) -> None:
             echo(f"  {entry.label_id:13s} {entry.label}{other}{above}")
 
 
+@dataclass(frozen=True)
+class ConvertOptions:
+    """What is made of which events."""
+
+    format_name: str = option(
+        "segments: clips with labels.", flags="--format", choices=FORMATS, required=True, old="--to"
+    )
+    clips: tuple[str, ...] = option("Only this clip, such as s9d-2nhuJCQ_30000.", "ID", "--clip")
+    is_absolute: bool = option("Times from the start of the video, which names rows.", flags="--absolute")
+    suffix: str = option("What follows the id in names of files, such as .wav.", "TEXT", default="")
+    ends: str | None = option("For segments: a list of clips that says where they end.", "LIST", "--list")
+    label_set: str = option(
+        "audioset-527: only labels that are among these, with their names there.",
+        flags="--labels",
+        choices=("audioset-strong", "audioset-527"),
+        default="audioset-strong",
+    )
+    output: str | None = option(OUTPUT, "FILE", "--output -o")
+    overwrite: bool = option(OVERWRITE)
+
+
 @strong.command()
 @click.argument("source", metavar="TABLE")
-@click.option("--to", "format_name", type=click.Choice(FORMATS), required=True, help="segments: clips with labels.")
-@click.option("--clip", "clips", metavar="ID", multiple=True, help="Only this clip, such as s9d-2nhuJCQ_30000.")
-@click.option("--absolute", "is_absolute", is_flag=True, help="Times from the start of the video, which names rows.")
-@click.option("--suffix", metavar="TEXT", default="", help="What follows the id in names of files, such as .wav.")
-@click.option("--list", "ends", metavar="LIST", help="For segments: a list of clips that says where they end.")
-@click.option(
-    "--labels",
-    "label_set",
-    type=click.Choice(["audioset-strong", "audioset-527"]),
-    default="audioset-strong",
-    show_default=True,
-    help="audioset-527: only labels that are among these, with their names there.",
-)
-@click.option("--output", "-o", metavar="FILE", help="File to write. Default: standard output.")
-@overwrite_option
-def convert(source: str, format_name: str, output: str | None, label_set: str, **options: Any) -> None:
+@takes(wanted=ConvertOptions)
+def convert(source: str, wanted: ConvertOptions) -> None:
     """Write TABLE in another format. Frames that touch become one event; those without the label are left out."""
     from audioset.dataset.lists.published import strong_path
     from audioset.dataset.lists.segments import format_segments, is_segment_list
@@ -119,22 +126,22 @@ def convert(source: str, format_name: str, output: str | None, label_set: str, *
     from audioset.errors import UsageError
     from audioset.formats import EVENT_FORMATS, OWN_EVENTS, check_output, make_writer, open_output
 
-    own = {SEGMENTS: is_segment_list, **OWN_EVENTS}[format_name]
-    check_output(output, files_read(strong_path(source)), own, overwrites=options["overwrite"])
-    table = _with_labels(read_strong(strong_path(source)), label_set)
-    table = _with_clips(table, options["clips"]) if options["clips"] else table
-    if format_name in ONE_CLIP and len(table.segment_ids) != 1:
+    form, output = wanted.format_name, wanted.output
+    own = {SEGMENTS: is_segment_list, **OWN_EVENTS}[form]
+    check_output(output, files_read(strong_path(source)), own, overwrites=wanted.overwrite)
+    table = _with_labels(read_strong(strong_path(source)), wanted.label_set)
+    table = _with_clips(table, wanted.clips) if wanted.clips else table
+    if form in ONE_CLIP and len(table.segment_ids) != 1:
         raise UsageError(
-            f"{format_name} describes one recording, and the table has {len(table.segment_ids):,} clips. "
-            "Next step: --clip ID"
+            f"{form} describes one recording, and the table has {len(table.segment_ids):,} clips. Next step: --clip ID"
         )
     with open_output(output) as stream:
-        if format_name == SEGMENTS:
-            for data in format_segments(strong_to_segments(table, _ends(options["ends"]))):
+        if form == SEGMENTS:
+            for data in format_segments(strong_to_segments(table, _ends(wanted.ends))):
                 stream.write(data)
             return
-        with closing(make_writer(format_name, stream, EVENT_FORMATS)) as writer:
-            for row in _rows(table, options["suffix"], is_absolute=options["is_absolute"]):
+        with closing(make_writer(form, stream, EVENT_FORMATS)) as writer:
+            for row in _rows(table, wanted.suffix, is_absolute=wanted.is_absolute):
                 writer.write(row)
 
 

@@ -10,28 +10,26 @@ from typing import Any
 import click
 
 from audioset.cli.echo import echo
-from audioset.cli.options import model_option, weights_option
+from audioset.cli.options import JsonOption, ModelName, takes
 from audioset.errors import AudioSetError
 
 
 @click.command(short_help="Show what works here, and how exactly.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
-@model_option
-@weights_option
-def doctor(as_json: bool, **options: Any) -> int:
+@takes(form=JsonOption, chosen=ModelName)
+def doctor(form: JsonOption, chosen: ModelName) -> int:
     """Show versions, engines, codecs, cache and limits of this installation, and measure its exactness.
 
     Exits with 1 if a measurement is beyond its bound, with 5 if the weights are not here.
     """
     sections = {title: describe() for title, describe in SECTIONS.items()}
-    sections["parity"], exit_code = _parity(options)
-    if as_json:
+    sections["parity"], exit_code = _parity(chosen)
+    if form.as_json:
         echo(json.dumps(sections, indent=2))
-    else:
-        for title, rows in sections.items():
-            click.echo(click.style(title, bold=True))
-            for name, value in rows.items():
-                echo(f"  {name:50s} {value}")
+        return exit_code
+    for title, rows in sections.items():
+        click.echo(click.style(title, bold=True))
+        for name, value in rows.items():
+            echo(f"  {name:50s} {value}")
     return exit_code
 
 
@@ -123,12 +121,12 @@ SECTIONS: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 
-def _parity(options: dict[str, Any]) -> tuple[dict[str, str], int]:
+def _parity(chosen: ModelName) -> tuple[dict[str, str], int]:
     from audioset.models.loading import load_model
     from audioset.models.reproduction import parity_report
 
     try:
-        model = load_model(options["model"], weights=options["weights"])
+        model = load_model(chosen.model, weights=chosen.weights)
         checks = list(parity_report(model))
     except AudioSetError as error:
         return {"not measured": str(error)}, error.exit_code

@@ -3,41 +3,44 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from audioset.cli.options import format_option, model_options, run_options, take_limits
+from audioset.audio.limits import Limits
+from audioset.cli.options import RunOptions, format_option, option, takes
 from audioset.errors import UsageError
 from audioset.files import is_file
-from audioset.formats import EMBED_FORMATS, OWN_EMBEDDINGS, SUFFIXES, EmbeddingRow
+from audioset.formats import EMBED_FORMATS, OWN_EMBEDDINGS, SUFFIXES
 from audioset.formats.tfrecord import QUANTISED_ONLY
 
 if TYPE_CHECKING:
-    from audioset.cli.run import Run
     from audioset.models.postprocess import Postprocessor
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class EmbedOptions:
+    """What embeddings are made of, and how they are written."""
+
+    quantize: bool = option("PCA, whitening and 8 bits, as the released AudioSet features: VGGish only.")
+    pca: Path | None = option("Parameters of your own for --quantize. Default: the published ones.", "FILE")
+    format_name: str | None = format_option(EMBED_FORMATS)
+
+
 @click.command(short_help="Write the embeddings of audio files.")
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUTS...")
-@click.option(
-    "--quantize", is_flag=True, help="PCA, whitening and 8 bits, as the released AudioSet features: VGGish only."
-)
-@click.option(
-    "--pca",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Parameters of your own for --quantize. Default: the published ones.",
-)
-@format_option(EMBED_FORMATS)
-@model_options
-@run_options
-def embed(**options: Any) -> int:
+@takes(wanted=EmbedOptions, options=RunOptions, limits=Limits)
+def embed(
+    inputs: tuple[str, ...],
+    wanted: EmbedOptions,
+    options: RunOptions,
+    limits: Limits,
+) -> int:
     """Write one embedding for each patch of INPUTS: files, folders, globs, or - for standard input.
 
     \b
@@ -49,36 +52,25 @@ def embed(**options: Any) -> int:
     """
     from audioset.cli.inputs import open_inputs
     from audioset.cli.run import Run
+    from audioset.runs.rows import embedding_rows
 
-    postprocessor = _find_postprocessor(options)
-    with open_inputs(options.pop("inputs"), is_quiet=options["quiet"]) as inputs:
-        run = Run(inputs, take_limits(options), options, EMBED_FORMATS, OWN_EMBEDDINGS)
-        with closing(_rows(run, postprocessor)) as rows:
+    postprocessor = _find_postprocessor(wanted, options.model, options.output)
+    with open_inputs(inputs, is_quiet=options.quiet) as recordings:
+        run = Run(recordings, options, limits, wanted.format_name, EMBED_FORMATS, OWN_EMBEDDINGS)
+        with closing(embedding_rows(run.parts(), options.model, postprocessor)) as rows:
             n_failed = run.write(rows)
     return 3 if n_failed else 0
 
 
-def _rows(run: Run, postprocessor: Postprocessor | None) -> Generator[EmbeddingRow, None, None]:
-    """One row for each part of a file, so that the longest recording fits in memory."""
-    for shown, part in run.parts():
-        prediction = part.prediction
-        if prediction is not None:
-            start_s, end_s, embeddings = prediction.start_s, prediction.end_s, prediction.embeddings
-            values = postprocessor(embeddings) if postprocessor else embeddings
-            yield EmbeddingRow(shown, start_s, end_s, values, prediction.duration_s, run.name)
-        elif part.error:
-            yield EmbeddingRow.failed(shown, part.error, run.name)
-
-
-def _find_postprocessor(options: dict[str, Any]) -> Postprocessor | None:
-    """Take ``--quantize`` and ``--pca`` out of the options; what is wrong with them is said before any work."""
-    quantize, pca = options.pop("quantize"), options.pop("pca")
-    if quantize:
-        return _load_postprocessor(options["model"], pca)
-    if pca:
-        raise UsageError(f"--pca {pca} is for quantised embeddings. Next step: add --quantize, or leave --pca out")
-    suffix = Path(options["output"] or "").suffix.lower()
-    if (options["format_name"] or SUFFIXES.get(suffix)) == "tfrecord":
+def _find_postprocessor(wanted: EmbedOptions, model: str, output: str | None) -> Postprocessor | None:
+    """What ``--quantize`` and ``--pca`` ask for; what is wrong with them is said before any work."""
+    if wanted.quantize:
+        return _load_postprocessor(model, wanted.pca)
+    if wanted.pca:
+        raise UsageError(
+            f"--pca {wanted.pca} is for quantised embeddings. Next step: add --quantize, or leave --pca out"
+        )
+    if (wanted.format_name or SUFFIXES.get(Path(output or "").suffix.lower())) == "tfrecord":
         raise UsageError(f"{QUANTISED_ONLY}. Next step: --model vggish --quantize, or another --format")
     return None
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
 
 from audioset.cli.echo import echo
-from audioset.cli.options import overwrite_option
+from audioset.cli.options import OVERWRITE, json_flag, option, print_result, takes
 from audioset.export.formats import ALIASES, FORMATS, INPUTS
 
 if TYPE_CHECKING:
@@ -45,39 +46,32 @@ DESCRIPTIONS = {
 }
 
 
+@dataclass(frozen=True)
+class ExportOptions:
+    """What is written, and where."""
+
+    format_name: str | None = option(
+        f"{', '.join(FORMATS)}. Default: as the suffix of --output says.", "FORMAT", "--format", old="--to"
+    )
+    output: str = option("The file, or a folder to write it in.", "PATH", "--output -o", required=True)
+    input_name: str | None = option(
+        f"What the file takes: {', '.join((*INPUTS, *list(ALIASES)[:1]))}. Default: waveform where the format can.",
+        "WHAT",
+        "--input",
+    )
+    int8: bool = option("Quantise the network; needs --calibration.")
+    calibration: str | None = option("Sounds such as the model will hear: a folder, or a table.", "CLIPS")
+    max_accuracy_drop: float = option(
+        "What int8 may lose on calibration clips with labels.", "POINTS", default=2.0, at_least=0, at_most=100
+    )
+    overwrite: bool = option(OVERWRITE)
+    as_json: bool = json_flag("The result as JSON.")
+
+
 @click.command(short_help="Write a model as ONNX, OpenVINO, TorchScript, Keras or TFLite.")
 @click.argument("model")
-@click.option("--to", metavar="FORMAT", help=f"{', '.join(FORMATS)}. Default: as the suffix of --output says.")
-@click.option("--output", "-o", metavar="PATH", required=True, help="The file, or a folder to write it in.")
-@click.option(
-    "--input",
-    "input_name",
-    metavar="WHAT",
-    help=f"What the file takes: {', '.join((*INPUTS, *list(ALIASES)[:1]))}. Default: waveform where the format can.",
-)
-@click.option("--int8", is_flag=True, help="Quantise the network; needs --calibration.")
-@click.option("--calibration", metavar="CLIPS", help="Sounds such as the model will hear: a folder, or a table.")
-@click.option(
-    "--max-accuracy-drop",
-    metavar="POINTS",
-    type=click.FloatRange(0, 100),
-    default=2.0,
-    show_default=True,
-    help="What int8 may lose on calibration clips with labels.",
-)
-@overwrite_option
-@click.option("--json", "as_json", is_flag=True, help="The result as JSON.")
-def export(
-    model: str,
-    to: str | None,
-    output: str,
-    input_name: str | None,
-    int8: bool,
-    calibration: str | None,
-    max_accuracy_drop: float,
-    overwrite: bool,
-    as_json: bool,
-) -> None:
+@takes(wanted=ExportOptions)
+def export(model: str, wanted: ExportOptions) -> None:
     """Write MODEL, a published name or a model folder, in another format.
 
     The file is loaded again in its own runtime and compared with the model on sounds of several lengths. If scores or
@@ -87,11 +81,11 @@ def export(
     \b
     Examples:
       audioset export yamnet --output yamnet.onnx
-      audioset export my_model/ --to openvino --output exports/
-      audioset export mn04 --to keras --input log-mel --output mn04.keras
+      audioset export my_model/ --format openvino --output exports/
+      audioset export mn04 --format keras --input log-mel --output mn04.keras
       audioset export my_model/ --output my_model.onnx --int8 --calibration sounds/
     """
-    if int8 != (calibration is not None):
+    if wanted.int8 != (wanted.calibration is not None):
         raise click.UsageError(
             "--int8 and --calibration CLIPS belong together: ranges are measured on sounds such as the model will hear."
         )
@@ -99,18 +93,16 @@ def export(
 
     result = export_model(
         model,
-        output,
-        to=to,
-        input=input_name,
-        calibration=calibration,
-        max_accuracy_drop=max_accuracy_drop,
-        overwrite=overwrite,
+        wanted.output,
+        to=wanted.format_name,
+        input=wanted.input_name,
+        calibration=wanted.calibration,
+        max_accuracy_drop=wanted.max_accuracy_drop,
+        overwrite=wanted.overwrite,
     )
-    if as_json:
-        echo(json.dumps(result.to_dict(), indent=2))
-        return
-    echo("\n".join(_lines(result)))
-    echo("\n".join(_next_step(result)), err=True)
+    print_result(wanted.as_json, result.to_dict, lambda: _lines(result))
+    if not wanted.as_json:
+        echo("\n".join(_next_step(result)), err=True)
 
 
 def _lines(result: ExportResult) -> list[str]:

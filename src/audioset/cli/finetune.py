@@ -2,46 +2,41 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
 from audioset.cli.echo import echo
-from audioset.cli.options import hold_folder
-from audioset.cli.sound_options import export_given, read_given, with_exports, with_sounds
-from audioset.cli.train_options import given, with_settings
+from audioset.cli.options import hold_folder, option, takes
+from audioset.cli.sound_options import LearnedOptions, SoundOptions
+from audioset.cli.train_options import is_first_process, takes_settings
 from audioset.concurrency import keep_freed_memory
 from audioset.train.finetune.config import FinetuneConfig, read_finetune_config
 
 
+@dataclass(frozen=True)
+class FinetuneOptions:
+    """Where the model goes, and what is measured."""
+
+    output: Path = option("Of the model.", "FOLDER", "--output -o", required=True)
+    config_path: str | None = option("Settings in TOML; flags overrule them.", "FILE", "--config")
+    cross_validates: bool = option("Also hold out each group in turn; takes longer by that.", flags="--cross-validate")
+    n_folds: int = option("Of it, at most.", "N", "--folds", default=5, at_least=2)
+
+
 @click.command(short_help="Train a published network further, on your own sounds.")
-@with_sounds
-@click.option("--output", "-o", metavar="FOLDER", required=True, type=click.Path(path_type=Path), help="Of the model.")
-@click.option("--config", "config_path", metavar="FILE", help="Settings in TOML; flags overrule them.")
-@click.option(
-    "--cross-validate", "cross_validates", is_flag=True, help="Also hold out each group in turn; takes longer by that."
-)
-@click.option(
-    "--folds", "n_folds", metavar="N", type=click.IntRange(2), default=5, show_default=True, help="Of it, at most."
-)
-@with_exports
-@click.option("--json", "as_json", is_flag=True, help="What results.json says, as JSON.")
-@click.option("--quiet", "-q", is_flag=True, help="No progress.")
-@with_settings(FinetuneConfig)
+@click.argument("data", metavar="DATA", type=click.Path(path_type=Path))
+@takes(sounds=SoundOptions, wanted=FinetuneOptions, learned=LearnedOptions)
+@takes_settings(FinetuneConfig)
 def finetune(
     data: Path,
-    output: Path,
-    config_path: str | None,
-    cross_validates: bool,
-    n_folds: int,
-    formats: tuple[str, ...],
-    as_json: bool,
-    quiet: bool,
-    **options: Any,
+    sounds: SoundOptions,
+    wanted: FinetuneOptions,
+    learned: LearnedOptions,
+    given: Mapping[str, Any],
 ) -> None:
     """Train a published network further, on your own sounds.
 
@@ -57,29 +52,28 @@ def finetune(
       torchrun --nproc-per-node 2 -m audioset finetune birds/ --config run.toml --output model/
     """
     keep_freed_memory()
-    collection = read_given(data, options)
-    config = read_finetune_config(config_path, **given(options))
-    if _is_first():
-        hold_folder(output)
+    collection = sounds.read(data)
+    config = read_finetune_config(wanted.config_path, **given)
+    is_first = is_first_process()
+    if is_first:
+        hold_folder(wanted.output)
     from audioset.train.finetune.finetune import finetune as finetune_collection
 
-    shown = _Shown(config.n_epochs, is_quiet=quiet or not _is_first())
+    shown = _Shown(config.n_epochs, is_quiet=learned.quiet or not is_first)
     record = finetune_collection(
         collection,
         config,
-        output,
-        cross_validates=cross_validates,
-        n_folds=n_folds,
+        wanted.output,
+        cross_validates=wanted.cross_validates,
+        n_folds=wanted.n_folds,
         on_stage=shown.stage,
         on_line=shown,
     )
-    if _is_first():
-        export_given(output, formats, is_quiet=quiet)
-        echo(json.dumps(record, indent=1, allow_nan=False) if as_json else "\n".join(_lines(record)))
-        if not quiet:
-            echo(
-                f"audioset: wrote {output}: report.html has it all. Next: audioset tag FILE --model {output}", err=True
-            )
+    if is_first:
+        learned.finish(wanted.output, record, _lines(record))
+        if not learned.quiet:
+            place = f"audioset: wrote {wanted.output}: report.html has it all."
+            echo(f"{place} Next: audioset tag FILE --model {wanted.output}", err=True)
 
 
 class _Shown:
@@ -117,8 +111,3 @@ def _lines(record: Mapping[str, Any]) -> Iterator[str]:
             yield from (
                 f"  {fold['name']:20s} {fold['accuracy']:6.1%} of {fold['n_clips']:,}" for fold in held_out["folds"]
             )
-
-
-def _is_first() -> bool:
-    """Whether this is the process that talks, of those that torchrun started."""
-    return os.environ.get("RANK", "0") == "0"

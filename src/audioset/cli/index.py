@@ -2,40 +2,40 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import json
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
 
+from audioset.audio.limits import Limits
 from audioset.cli.echo import echo
-from audioset.cli.options import decoding_options, load_chosen_model, model_options, take_limits
+from audioset.cli.options import DecodingOptions, ModelOptions, json_flag, option, takes
 
 if TYPE_CHECKING:
-    from audioset.runs.batch import Part
     from audioset.search.build import BuildReport
+    from audioset.search.manifest import Settings
 
-# Options of the command that are settings of the index, by the setting's name.
-SETTINGS = {name: name for name in ("model", "weights", "precision", "hop_s", "window_s", "pad")}
+
+@dataclass(frozen=True)
+class IndexOptions:
+    """Where the index is, and what becomes of it."""
+
+    output: Path = option(
+        "Folder of the index: a new one, or one to bring up to date.", "FOLDER", "--output -o", required=True
+    )
+    prune: bool = option("Drop recordings from the index whose files are gone.")
+    as_json: bool = json_flag("Say what became of the recordings as JSON.")
 
 
 @click.command(short_help="Store the embeddings of recordings, to be searched.")
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUTS...")
-@click.option(
-    "--output",
-    "-o",
-    metavar="FOLDER",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="Folder of the index: a new one, or one to bring up to date.",
-)
-@click.option("--prune", is_flag=True, help="Drop recordings from the index whose files are gone.")
-@click.option("--json", "as_json", is_flag=True, help="Say what became of the recordings as JSON.")
-@model_options
-@decoding_options
-@click.pass_context
-def index(context: click.Context, /, **options: Any) -> int:
+@takes(wanted=IndexOptions, chosen=ModelOptions, decoding=DecodingOptions, limits=Limits)
+def index(
+    inputs: tuple[str, ...], wanted: IndexOptions, chosen: ModelOptions, decoding: DecodingOptions, limits: Limits
+) -> int:
     """Store the embeddings of INPUTS with their times, for audioset search: files, folders, globs.
 
     A second run adds what is new or has changed, in the way in which the index was made; one that was stopped goes on.
@@ -48,56 +48,52 @@ def index(context: click.Context, /, **options: Any) -> int:
     """
     from audioset.cli.inputs import open_inputs
     from audioset.cli.progress import Progress
-    from audioset.files import exists, is_folder
-    from audioset.formats.rows import printable
+    from audioset.models.loading import load_model
     from audioset.search.build import build_index
-    from audioset.search.manifest import NAME, Settings, read_manifest
     from audioset.search.shards import require_pyarrow
 
     require_pyarrow()
-    folder: Path = options["output"]
-    if exists(folder / NAME):
-        _keep_settings(context, options, vars(read_manifest(folder).settings))
-    given = {name: options[option] for name, option in SETTINGS.items()}
-    given["weights"] = None if given["weights"] is None else str(Path(given["weights"]).resolve())
-    if is_folder(given["model"]):
-        given["model"] = options["model"] = str(Path(given["model"]).resolve())
-    limits = take_limits(options)
-    with open_inputs(options["inputs"], is_quiet=options["quiet"]) as inputs, ExitStack() as stack:
-        if any(item.shown != item.path for item in inputs):
+    settings = _settings(wanted.output, chosen, decoding)
+    shown = Progress(0, is_quiet=decoding.quiet, shows_errors=True)  # how many are new is known later
+    with open_inputs(inputs, is_quiet=decoding.quiet) as recordings, shown as progress:
+        if any(item.shown != item.path for item in recordings):
             raise click.UsageError("standard input has no name to be found by. Next step: give files or folders")
-        model = load_chosen_model(options)
-        shown: list[Progress] = []
-
-        def begin(n_files: int) -> None:
-            shown.append(stack.enter_context(Progress(n_files, is_quiet=options["quiet"], shows_errors=True)))
-
-        def watch(part: Part) -> None:
-            if part.prediction is not None:
-                shown[0].advance(part.prediction.duration_s)
-            if part.is_last:
-                shown[0].finish_file(printable(part.path), part.error, part.warnings)
-
         report = build_index(
-            [item.path for item in inputs],
-            model,
-            folder,
-            Settings(**given),
-            prune=options["prune"],
+            [item.path for item in recordings],
+            load_model(
+                settings.model,
+                weights=settings.weights,
+                precision=settings.precision,
+                engine=chosen.engine,
+                n_threads=chosen.threads,
+            ),
+            wanted.output,
+            settings,
+            prune=wanted.prune,
             limits=limits,
-            n_workers=options["workers"],
-            begin=begin,
-            watch=watch,
+            n_workers=decoding.workers,
+            begin=progress.begin,
+            watch=progress.watch,
         )
-    echo(_to_json(report) if options["as_json"] else _to_text(report, folder))
+    echo(_to_json(report) if wanted.as_json else _to_text(report, wanted.output))
     return 3 if report.failures else 0
 
 
-def _keep_settings(context: click.Context, options: dict[str, Any], settings: dict[str, Any]) -> None:
-    """Take those of the index for every option that was not given."""
-    for name, option in SETTINGS.items():
-        if context.get_parameter_source(option) is ParameterSource.DEFAULT:
-            options[option] = settings[name]
+def _settings(folder: Path, chosen: ModelOptions, decoding: DecodingOptions) -> Settings:
+    """How the index is made: as the options say, or, where they were not given, as it was begun."""
+    from audioset.files import exists, is_folder
+    from audioset.search.manifest import NAME, Settings, read_manifest
+
+    weights = None if chosen.weights is None else str(chosen.weights.resolve())
+    settings = Settings(chosen.model, weights, chosen.precision, **decoding.patches)
+    if exists(folder / NAME):
+        source = click.get_current_context().get_parameter_source
+        begun = vars(read_manifest(folder).settings)
+        kept = {name: value for name, value in begun.items() if source(name) is ParameterSource.DEFAULT}
+        settings = replace(settings, **kept)
+    if is_folder(settings.model):
+        settings = replace(settings, model=str(Path(settings.model).resolve()))
+    return settings
 
 
 def _to_text(report: BuildReport, folder: Path) -> str:
@@ -113,7 +109,5 @@ def _to_text(report: BuildReport, folder: Path) -> str:
 
 
 def _to_json(report: BuildReport) -> str:
-    import json
-
     failures = [{"path": path, "error_code": error.code, "error": str(error)} for path, error in report.failures]
     return json.dumps({**vars(report), "failures": failures})

@@ -2,60 +2,69 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO
+from types import TracebackType
+from typing import TYPE_CHECKING
 
 import click
 
-from audioset.cli.options import check_tagger, class_options, event_options, load_chosen_model, model_options
-from audioset.cli.view import take_event_finder
-from audioset.errors import AudioError, MissingExtraError, one_line
+from audioset.cli.options import (
+    EventOptions,
+    ModelOptions,
+    PatchOptions,
+    ViewOptions,
+    check_tagger,
+    option,
+    takes,
+)
+from audioset.errors import AudioError, one_line
 from audioset.formats import EVENT_FORMATS, EventRow, make_writer, open_output
 from audioset.formats.table import clock
-from audioset.stopping import ASKING
 
 if TYPE_CHECKING:
     from audioset.arrays import Array
-    from audioset.cli.view import EventFinder, View
-    from audioset.models.model import Prediction
+    from audioset.audio.live import Interruption, LiveAudio
+    from audioset.models.prediction import Prediction
     from audioset.models.stream import Stream
+    from audioset.runs.view import EventFinder, View
 
-STDIN, MICROPHONE = "-", "microphone"
+STDIN = "-"
 ENCODINGS = {"s16le": "<i2", "s32le": "<i4", "f32le": "<f4"}
 FORMATS = {name: EVENT_FORMATS[name] for name in ("table", "jsonl", "csv")}  # those that write line by line
-READ_BYTES = 65_536
-BLOCKS_PER_S = 10
 STATUS_LABELS = 3
 STATUS_SCORE = 0.05
 
 
+@dataclass(frozen=True)
+class SourceOptions:
+    """What is listened to, and how events are written."""
+
+    sample_rate: int | None = option("Default: the microphone's, or the model's.", "HZ", at_least=1)
+    channels: int = option(None, "N", default=1, at_least=1)
+    encoding: str = option(
+        "Samples of standard input: integers or floats, of so many bits, little-endian.",
+        choices=ENCODINGS,
+        default="s16le",
+    )
+    device: str | None = option("Microphone, by number or part of its name. Default: the system's.", "NAME")
+    format_name: str = option(flags="--format", choices=FORMATS, default="table")
+    quiet: bool = option("No status line.", flags="--quiet -q")
+
+
 @click.command(short_help="Say when something is heard, while it is heard.")
 @click.argument("source", required=False, metavar="[-]")
-@event_options
-@class_options
-@click.option("--sample-rate", metavar="HZ", type=click.IntRange(1), help="Default: the microphone's, or the model's.")
-@click.option("--channels", metavar="N", type=click.IntRange(1), default=1, show_default=True)
-@click.option(
-    "--encoding",
-    type=click.Choice(list(ENCODINGS)),
-    default="s16le",
-    show_default=True,
-    help="Samples of standard input: integers or floats, of so many bits, little-endian.",
-)
-@click.option("--device", metavar="NAME", help="Microphone, by number or part of its name. Default: the system's.")
-@click.option("--format", "format_name", type=click.Choice(list(FORMATS)), default="table", show_default=True)
-@click.option("--hop", "hop_s", metavar="S", type=float, help="Seconds between patches. Default: the model's own.")
-@click.option(
-    "--window", "window_s", metavar="S", type=float, help="Seconds of a patch of a model of clips. Default: 10."
-)
-@click.option("--quiet", "-q", is_flag=True, help="No status line.")
-@model_options
-def listen(source: str | None, **options: Any) -> int:
+@takes(wanted=EventOptions, shown=ViewOptions, heard=SourceOptions, patches=PatchOptions, chosen=ModelOptions)
+def listen(
+    source: str | None,
+    wanted: EventOptions,
+    shown: ViewOptions,
+    heard: SourceOptions,
+    patches: PatchOptions,
+    chosen: ModelOptions,
+) -> int:
     """Say when something is heard by the microphone, or in raw samples from standard input (-).
 
     Each event is written when it has ended, so events come by offset. In a terminal, a line below shows what is
@@ -70,149 +79,39 @@ def listen(source: str | None, **options: Any) -> int:
     """
     if source not in (None, STDIN):
         raise click.UsageError(f"{source} is not -; files are for: audioset events {source}")
-    make_finder = take_event_finder(options, in_order=False)
-    status = _Status(is_shown=not options["quiet"] and sys.stderr.isatty())
-    live = (_open_stdin if source else _open_microphone)(options, status.say)
-    model = load_chosen_model(options)
-    check_tagger(model, options["model"])
+    from audioset.audio.live import Interruption
+
+    make_finder = wanted.finder_maker(shown, is_quiet=heard.quiet, in_order=False)
+    status = _Status(is_shown=not heard.quiet and sys.stderr.isatty())
+    live = _open(source, heard, status.say)
+    model = chosen.load()
+    check_tagger(model, chosen.model)
     finder = make_finder(model)
-    settings = {name: options[name] for name in ("hop_s", "window_s")}
-    stream = model.stream(live.sample_rate or model.frontend.sample_rate, **settings)
-    with status, closing(live.blocks), _Interrupt() as interrupt:
-        parts = _parts(stream, live.blocks, interrupt)
-        rows = _rows(parts, stream, finder, live.name, options["model"], model.frontend.sample_rate / 2, status)
-        return _write(rows, options["format_name"], status)
+    stream = model.stream(live.sample_rate or model.frontend.sample_rate, **vars(patches))
+    with status, closing(live.blocks), Interruption() as interruption:
+        parts = _parts(stream, live.blocks, interruption)
+        rows = _rows(parts, stream, finder, live.name, chosen.model, model.frontend.sample_rate / 2, status)
+        return _write(rows, heard.format_name, status)
 
 
-@dataclass(frozen=True)
-class _Source:
-    """Where samples come from; without a rate, they have the model's."""
+def _open(source: str | None, heard: SourceOptions, say: Callable[[str], None]) -> LiveAudio:
+    """Standard input, or the microphone."""
+    from audioset.audio.live import LiveAudio, open_microphone, raw_blocks
 
-    name: str
-    sample_rate: int | None
-    blocks: Generator[Array, None, None]
-
-
-def _open_stdin(options: Mapping[str, Any], say: Callable[[str], None]) -> _Source:
-    """Raw samples from standard input."""
-    blocks = _raw_blocks(sys.stdin.buffer, ENCODINGS[options["encoding"]], options["channels"], say)
-    return _Source(STDIN, options["sample_rate"], blocks)
+    if source is None:
+        return open_microphone(heard.device, heard.sample_rate, heard.channels, say)
+    blocks = raw_blocks(sys.stdin.buffer, ENCODINGS[heard.encoding], heard.channels, say)
+    return LiveAudio(STDIN, heard.sample_rate, blocks)
 
 
-def _raw_blocks(
-    file: BinaryIO, dtype: str, n_channels: int, say: Callable[[str], None]
-) -> Generator[Array, None, None]:
-    """Samples (n, n_channels) as they arrive."""
-    import numpy as np
-
-    read: Callable[[int], bytes] = getattr(file, "read1", file.read)  # does not wait until all are there
-    frame_bytes = np.dtype(dtype).itemsize * n_channels
-    rest = b""
-    while data := read(READ_BYTES):
-        data = rest + data
-        n_whole = len(data) // frame_bytes * frame_bytes
-        rest = data[n_whole:]
-        yield np.frombuffer(data[:n_whole], dtype).reshape(-1, n_channels)
-    if rest:
-        say(
-            f"warning: {STDIN}: the stream ends within a sample, whose {len(rest)} bytes of {frame_bytes} are not "
-            "used. Likely cause: it was cut, or --encoding or --channels is not what it has"
-        )
-
-
-def _open_microphone(options: Mapping[str, Any], say: Callable[[str], None]) -> _Source:
-    """The microphone, at its own rate unless the options say another."""
-    sounddevice = _import_sounddevice()
-    name = options["device"]
-    device = int(name) if name and name.isdigit() else name
-    try:
-        found = sounddevice.query_devices(device, "input")
-    except (ValueError, sounddevice.PortAudioError) as error:
-        raise _no_microphone(error) from error
-    sample_rate = options["sample_rate"] or round(found["default_samplerate"])
-    settings = {"device": device, "samplerate": sample_rate, "channels": options["channels"], "dtype": "float32"}
-    return _Source(MICROPHONE, sample_rate, _microphone_blocks(sounddevice, settings, say))
-
-
-def _microphone_blocks(
-    sounddevice: Any, settings: Mapping[str, Any], say: Callable[[str], None]
-) -> Generator[Array, None, None]:
-    """Samples (n, n_channels) as they are recorded, without end."""
-    try:
-        with sounddevice.InputStream(**settings) as microphone:
-            say(f"listening at {settings['samplerate']:,} Hz; Ctrl-C ends")
-            while True:
-                block, is_overflown = microphone.read(max(1, settings["samplerate"] // BLOCKS_PER_S))
-                if is_overflown:
-                    say("warning: samples were lost: this machine computes more slowly than it records")
-                yield block
-    except sounddevice.PortAudioError as error:
-        raise _no_microphone(error) from error
-
-
-def _import_sounddevice() -> Any:
-    try:
-        import sounddevice
-    except ImportError as error:
-        raise MissingExtraError("a microphone", "sounddevice", "listen") from error
-    except OSError as error:  # its own library, which pip does not bring on Linux
-        raise _no_microphone(error) from error
-    return sounddevice
-
-
-def _no_microphone(error: Exception) -> AudioError:
-    return AudioError(
-        f"the microphone cannot be used: {error}. Next step: python -m sounddevice lists what there is, for --device; "
-        "on Linux, the package libportaudio2 has to be installed",
-        code="unreadable",
-    )
-
-
-class _Interrupt:
-    """Ctrl-C, and what acts like it, as a wish to end: it cuts short a wait, never the work. The second one kills."""
-
-    def __init__(self) -> None:
-        self.is_asked = False
-        self._is_waiting = False
-
-    def __enter__(self) -> _Interrupt:
-        self._previous = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, *ASKING)}
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        was_asked, self.is_asked = self.is_asked, True
-        if was_asked or self._is_waiting:
-            raise KeyboardInterrupt
-
-    def until(self, blocks: Iterator[Array]) -> Iterator[Array]:
-        """The blocks up to the first Ctrl-C."""
-        while not self.is_asked:
-            try:
-                self._is_waiting = True
-                block = next(blocks, None)
-                self._is_waiting = False
-            except KeyboardInterrupt:
-                self._is_waiting = False
-                return
-            if block is None:
-                return
-            yield block
-
-
-def _parts(stream: Stream[Prediction], blocks: Iterator[Array], interrupt: _Interrupt) -> Iterator[Prediction]:
+def _parts(stream: Stream[Prediction], blocks: Iterator[Array], interruption: Interruption) -> Iterator[Prediction]:
     """What is heard in each block, and in the rest."""
-    for block in interrupt.until(blocks):
+    for block in interruption.until(blocks):
         yield from stream.push(block)
     try:
         yield from stream.finish()
     except AudioError:
-        if not interrupt.is_asked:  # who stops at once has not heard enough, and knows
+        if not interruption.is_asked:  # who stops at once has not heard enough, and knows
             raise
 
 
@@ -284,7 +183,7 @@ class _Status:
         from rich.cells import cell_len, set_cell_size
         from rich.console import Console
 
-        from audioset.models.model import top_indices
+        from audioset.models.prediction import top_indices
 
         part = view.calibrated(part)
         scores = part.require_scores()[-1]

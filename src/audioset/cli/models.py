@@ -59,8 +59,8 @@ def info(name: str, as_json: bool) -> None:
 def pull(names: tuple[str, ...]) -> None:
     """Fetch the weights of the models NAMES, if they are not on this machine, and convert them."""
     from audioset.cache import cache_folder
+    from audioset.models.engines import make_engine
     from audioset.models.folders import prepare_graph, prepare_model
-    from audioset.models.model import make_engine
     from audioset.models.published import bundled_models, find_model
 
     for name in names:

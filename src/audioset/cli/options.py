@@ -1,186 +1,268 @@
-"""Options that several commands share."""
+"""Options as fields of frozen classes: one class for each group, and one place that makes click's options of them.
+
+>>> @dataclass(frozen=True)
+... class Search:
+...     n: int = option("How many moments.", "N", "--n -n", default=20, at_least=1)
+>>> @click.command()
+... @takes(search=Search)
+... def find(search: Search) -> None:
+...     click.echo(search.n)
+"""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from audioset.audio.limits import LIMITS, Limits
+from audioset.cli.echo import echo
 
 if TYPE_CHECKING:
+    from audioset.labels.labels import LabelSet
     from audioset.models.model import Model
+    from audioset.runs.view import EventFinder, View
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-model_option = click.option(
-    "--model", metavar="NAME", default="yamnet", show_default=True, help="Name, or a model folder."
-)
-weights_option = click.option(
-    "--weights", metavar="FILE", type=click.Path(path_type=Path), help="A checkpoint of your own."
-)
-
-overwrite_option = click.option(
-    "--overwrite", is_flag=True, help="Replace an output file that is there already, whatever wrote it."
-)
+TYPES = {"str": str, "int": int, "float": float, "Path": click.Path(path_type=Path)}
+RANGES = {"int": click.IntRange, "float": click.FloatRange}
+MANY = "tuple["  # how the type of an option begins that may be repeated
+BOUNDS = {"at_least": ("min", False), "above": ("min", True), "at_most": ("max", False), "below": ("max", True)}
+OWN_SETTINGS = ("flags", "old", "choices", "description", *BOUNDS)  # the others are click's
 # Options that name what a command reads, and never writes.
 READ = ("weights", "thresholds", "pca", "labels", "scores", "ids", "exclude_ids", "quality", "ends", "features", "like")
 
-MODEL_OPTIONS = (
-    model_option,
-    weights_option,
-    click.option(
-        "--engine", type=click.Choice(["openvino", "onnxruntime", "torch"]), default="openvino", show_default=True
-    ),
-    click.option(
-        "--precision",
-        type=click.Choice(["f32", "bf16"]),
-        default="f32",
-        show_default=True,
-        help="bf16 is faster and moves scores by up to 0.06.",
-    ),
-    click.option("--threads", metavar="N", type=click.IntRange(1), help="Cores for the network. Default: all."),
-)
 
-DECODING_OPTIONS = (
-    click.option("--hop", "hop_s", metavar="S", type=float, help="Seconds between patches. Default: the model's own."),
-    click.option(
-        "--window", "window_s", metavar="S", type=float, help="Seconds of a patch of a model of clips. Default: 10."
-    ),
-    click.option(
-        "--pad",
-        type=click.Choice(["cover", "error", "zero", "repeat"]),
-        help="What happens to audio that does not fill a patch. Default: the model's own.",
-    ),
-    click.option("--workers", metavar="N", type=click.IntRange(1), help="Decoding processes. Default: one a core."),
-    click.option("--quiet", "-q", is_flag=True, help="No progress and no summary."),
-    *(
-        click.option(
-            f"--{limit.name.replace('_', '-')}",
-            metavar="N",
-            type=type(getattr(LIMITS, limit.name)),
-            default=getattr(LIMITS, limit.name),
-            show_default=True,
-            help=limit.metadata["description"],
+def option(help: str | None = None, metavar: str | None = None, flags: str = "", **settings: Any) -> Any:
+    """A field of a group of options.
+
+    Parameters
+    ----------
+    help, metavar : str, optional
+    flags : str
+        Such as ``"--output -o"``. Default: the field's name, with ``-`` for ``_``.
+    **settings
+        ``choices``; the range as ``at_least``, ``above``, ``at_most`` and ``below``; ``old``, a name of earlier
+        versions that still works; and what ``click.option`` takes. A ``default`` that says something is shown. The
+        type is that of the field: ``bool`` is a flag, and a ``tuple`` may be given several times.
+    """
+    return field(metadata={"help": help, "metavar": metavar, "flags": flags, **settings})
+
+
+def takes(**groups: type[Any]) -> Callable[[Command], Command]:
+    """Give a command the options of groups, and at each call an instance of each, under the name it has here."""
+    settings = {group: fields(kind) for group, kind in groups.items()}
+    names = {setting.name for group in settings.values() for setting in group}
+
+    def add(command: Command) -> Command:
+        @wraps(command)
+        def call(**given: Any) -> Any:
+            made = {
+                group: kind(**{setting.name: given[setting.name] for setting in settings[group]})
+                for group, kind in groups.items()
+            }
+            return command(**made, **{name: value for name, value in given.items() if name not in names})
+
+        for setting in reversed([setting for group in settings.values() for setting in group]):
+            _add_option(call, setting)
+        return cast(Command, call)
+
+    return add
+
+
+def old_name(old: str, new: str, name: str) -> Callable[[Command], Command]:
+    """Take an option by the name of earlier versions too, with a warning: it gives the default of the new one."""
+
+    def pass_on(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            echo(f"audioset: {old} is called {new} now, and goes with the next version", err=True)
+            ctx.default_map = {**(ctx.default_map or {}), name: value}
+
+    return click.option(old, f"old_{name}", hidden=True, is_eager=True, expose_value=False, callback=pass_on)
+
+
+def _add_option(command: Callable[..., Any], setting: Field[Any]) -> None:
+    told = {"help": setting.metadata.get("description"), **setting.metadata}  # limits have a description
+    if setting.default is not MISSING:
+        told["default"] = setting.default
+    flags = (told.get("flags") or f"--{setting.name.replace('_', '-')}").split()
+    if "old" in told:
+        old_name(told["old"], flags[0], setting.name)(command)
+    kind = str(setting.type).removesuffix(" | None")
+    shape: dict[str, Any] = {"show_default": bool(told.get("default"))}
+    shape |= {"multiple": True} if kind.startswith(MANY) else {}
+    shape |= {"metavar": "N"} if "description" in told else {}
+    kind = kind.removeprefix(MANY).removesuffix(", ...]")
+    shape |= {"is_flag": True} if kind == "bool" else {"type": _type(kind, told)}
+    plain = {name: value for name, value in told.items() if name not in OWN_SETTINGS}
+    click.option(*flags, setting.name, **{**shape, **plain})(command)
+
+
+def _type(kind: str, told: Mapping[str, Any]) -> Any:
+    """What click checks values by."""
+    if "choices" in told:
+        return click.Choice(list(told["choices"]))
+    bounds = {BOUNDS[name]: told[name] for name in BOUNDS if name in told}
+    if not bounds:
+        return TYPES[kind]
+    ends = {end: value for (end, _), value in bounds.items()}
+    return RANGES[kind](**ends, **{f"{end}_open": is_open for end, is_open in bounds})
+
+
+ENGINES = ("openvino", "onnxruntime", "torch")
+JSON = "As JSON."
+OUTPUT = "File to write. Default: standard output."
+QUIET = "No progress and no summary."
+OVERWRITE = "Replace an output file that is there already, whatever wrote it."
+
+
+def json_flag(help: str = JSON) -> Any:
+    """``--json``."""
+    return option(help, flags="--json")
+
+
+@dataclass(frozen=True)
+class JsonOption:
+    """``--json``."""
+
+    as_json: bool = json_flag()
+
+
+@dataclass(frozen=True)
+class ModelName:
+    """Which model."""
+
+    model: str = option("Name, or a model folder.", "NAME", default="yamnet")
+    weights: Path | None = option("A checkpoint of your own.", "FILE")
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What a model is run by."""
+
+    engine: str = option(choices=ENGINES, default="openvino")
+    precision: str = option("bf16 is faster and moves scores by up to 0.06.", choices=("f32", "bf16"), default="f32")
+    threads: int | None = option("Cores for the network. Default: all.", "N", at_least=1)
+
+
+@dataclass(frozen=True)
+class ModelOptions(EngineOptions, ModelName):
+    """Which model, and what it is run by."""
+
+    def load(self) -> Model:
+        """Load the model."""
+        return load_chosen(self.model, self.weights, self)
+
+
+@dataclass(frozen=True)
+class PatchOptions:
+    """How a recording is cut into patches."""
+
+    hop_s: float | None = option("Seconds between patches. Default: the model's own.", "S", "--hop")
+    window_s: float | None = option("Seconds of a patch of a model of clips. Default: 10.", "S", "--window")
+
+
+@dataclass(frozen=True)
+class DecodingOptions(PatchOptions):
+    """How recordings are read."""
+
+    pad: str | None = option(
+        "What happens to audio that does not fill a patch. Default: the model's own.",
+        choices=("cover", "error", "zero", "repeat"),
+    )
+    workers: int | None = option("Decoding processes. Default: one a core.", "N", at_least=1)
+    quiet: bool = option(QUIET, flags="--quiet -q")
+
+    @property
+    def patches(self) -> dict[str, Any]:
+        """What the functions that predict are to be told."""
+        return {"hop_s": self.hop_s, "window_s": self.window_s, "pad": self.pad}
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """Where results go."""
+
+    output: str | None = option("File to write, or a folder. Default: standard output.", "PATH", "--output -o")
+    overwrite: bool = option(OVERWRITE)
+
+
+@dataclass(frozen=True)
+class RunOptions(DecodingOptions, OutputOptions, ModelOptions):
+    """Of commands that write rows of recordings."""
+
+
+@dataclass(frozen=True)
+class ViewOptions:
+    """Which labels are shown."""
+
+    classes: tuple[str, ...] = option(
+        "Only labels of this class of the ontology, by id or name: itself and what is below. May be repeated.", "CLASS"
+    )
+    roll_up: bool = option("Raise each label to the highest score of those below it.")
+    leaf_only: bool = option("Leave out labels where a more specific one is shown.")
+
+    def view_maker(self) -> Callable[[LabelSet], View]:
+        """Make views of models' labels; a class that there is not is refused at once."""
+        from audioset.runs.view import view_maker
+
+        return view_maker(self.classes, roll_up=self.roll_up)
+
+
+@dataclass(frozen=True)
+class EventOptions:
+    """What is an event."""
+
+    threshold: float | None = option(
+        "An event begins where a label's score reaches this. Default: the model's own thresholds, or 0.5.",
+        "T",
+        at_least=0,
+        at_most=1,
+    )
+    low_threshold: float | None = option(
+        "It goes on while the score reaches this. Default: --threshold.", "T", at_least=0, at_most=1
+    )
+    thresholds: Path | None = option("Labels with thresholds of their own: a CSV, TSV or JSON file.", "FILE")
+    median_patches: int = option(
+        "First smooth the scores over N patches, an odd number.", "N", "--median", default=1, at_least=1
+    )
+    max_gap_s: float = option(
+        "Join events of a label with at most so many seconds between them.", "S", "--max-gap", default=0.0, at_least=0
+    )
+    min_duration_s: float = option("Leave out events that are shorter.", "S", "--min-duration", default=0.0, at_least=0)
+
+    def finder_maker(
+        self, shown: ViewOptions, *, is_quiet: bool, in_order: bool = True
+    ) -> Callable[[Model], EventFinder]:
+        """Make finders of models' events; what is wrong with the options is said at once."""
+        from audioset.runs.view import finder_maker
+
+        return finder_maker(
+            shown.view_maker(),
+            **vars(self),
+            leaf_only=shown.leaf_only,
+            in_order=in_order,
+            say=lambda text: None if is_quiet else echo(f"audioset: {text}", err=True),
         )
-        for limit in fields(Limits)
-    ),
-)
-RUN_OPTIONS = (
-    click.option("--output", "-o", metavar="PATH", help="File to write, or a folder. Default: standard output."),
-    overwrite_option,
-    *DECODING_OPTIONS,
-)
-
-CLASS_OPTIONS = (
-    click.option(
-        "--classes",
-        metavar="CLASS",
-        multiple=True,
-        help="Only labels of this class of the ontology, by id or name: itself and what is below. May be repeated.",
-    ),
-    click.option("--roll-up", is_flag=True, help="Raise each label to the highest score of those below it."),
-    click.option("--leaf-only", is_flag=True, help="Leave out labels where a more specific one is shown."),
-)
-
-EVENT_OPTIONS = (
-    click.option(
-        "--threshold",
-        metavar="T",
-        type=click.FloatRange(0, 1),
-        help="An event begins where a label's score reaches this. Default: the model's own thresholds, or 0.5.",
-    ),
-    click.option(
-        "--low-threshold",
-        metavar="T",
-        type=click.FloatRange(0, 1),
-        help="It goes on while the score reaches this. Default: --threshold.",
-    ),
-    click.option(
-        "--thresholds",
-        metavar="FILE",
-        type=click.Path(path_type=Path),
-        help="Labels with thresholds of their own: a CSV, TSV or JSON file.",
-    ),
-    click.option(
-        "--median",
-        "median_patches",
-        metavar="N",
-        type=click.IntRange(1),
-        default=1,
-        help="First smooth the scores over N patches, an odd number.",
-    ),
-    click.option(
-        "--max-gap",
-        "max_gap_s",
-        metavar="S",
-        type=click.FloatRange(0),
-        default=0.0,
-        help="Join events of a label with at most so many seconds between them.",
-    ),
-    click.option(
-        "--min-duration",
-        "min_duration_s",
-        metavar="S",
-        type=click.FloatRange(0),
-        default=0.0,
-        help="Leave out events that are shorter.",
-    ),
-)
 
 
-def model_options(command: Command) -> Command:
-    """``--model``, ``--weights``, ``--engine``, ``--precision``, ``--threads``."""
-    return _apply(MODEL_OPTIONS, command)
-
-
-def run_options(command: Command) -> Command:
-    """``--output``, ``--overwrite``, ``--hop``, ``--pad``, ``--workers``, ``--quiet`` and one option for each limit."""
-    return _apply(RUN_OPTIONS, command)
-
-
-def decoding_options(command: Command) -> Command:
-    """The same without ``--output``."""
-    return _apply(DECODING_OPTIONS, command)
-
-
-def class_options(command: Command) -> Command:
-    """``--classes``, ``--roll-up``, ``--leaf-only``."""
-    return _apply(CLASS_OPTIONS, command)
-
-
-def event_options(command: Command) -> Command:
-    """``--threshold``, ``--low-threshold``, ``--thresholds``, ``--median``, ``--max-gap``, ``--min-duration``."""
-    return _apply(EVENT_OPTIONS, command)
-
-
-def format_option(formats: Mapping[str, Any]) -> Callable[[Command], Command]:
+def format_option(formats: Iterable[str]) -> Any:
     """``--format``: one of the keys, the first of which is the default."""
     choices = tuple(formats)
-    text = f"Default: by the suffix of --output, or {choices[0]}."
-    return click.option("--format", "format_name", type=click.Choice(choices), help=text)
+    return option(f"Default: by the suffix of --output, or {choices[0]}.", flags="--format", choices=choices)
 
 
-def take_limits(options: dict[str, Any]) -> Limits:
-    """Remove the limits from a command's options and return them as one value."""
-    return Limits(**{limit.name: options.pop(limit.name) for limit in fields(Limits)})
-
-
-def load_chosen_model(options: Mapping[str, Any]) -> Model:
-    """The model that ``model_options`` ask for."""
+def load_chosen(name: str, weights: Path | None, engine: EngineOptions) -> Model:
+    """The model that the options ask for."""
     from audioset.models.loading import load_model
 
-    return load_model(
-        options["model"],
-        weights=options["weights"],
-        precision=options["precision"],
-        engine=options["engine"],
-        n_threads=options["threads"],
-    )
+    return load_model(name, weights=weights, precision=engine.precision, engine=engine.engine, n_threads=engine.threads)
 
 
 def files_read(*inputs: str | os.PathLike[str]) -> set[tuple[int, int]]:
@@ -222,7 +304,10 @@ def check_tagger(model: Model, name: str) -> None:
         raise click.UsageError(f"{name} only embeds: it has no scores. Next step: audioset embed")
 
 
-def _apply(options: tuple[Callable[[Command], Command], ...], command: Command) -> Command:
-    for option in reversed(options):
-        command = option(command)
-    return command
+def print_result(as_json: bool, record: Callable[[], Any], lines: Callable[[], Iterable[str]]) -> None:
+    """Print a result as JSON, or line by line; only what is printed is made."""
+    if as_json:
+        echo(json.dumps(record(), indent=2))
+    else:
+        for line in lines():
+            echo(line)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from audioset.cli.echo import echo
 from audioset.errors import one_line
+from audioset.formats.rows import printable
+
+if TYPE_CHECKING:
+    from audioset.runs.batch import Part
 
 LINE_EVERY_S = 10.0
 
@@ -37,10 +41,16 @@ class Progress:
         self._task: Any = None
 
     def __enter__(self) -> Progress:
-        if not self._is_quiet and self._n_files > 1 and sys.stderr.isatty():
-            self._bar, self._task = _make_bar(self._n_files)
-            self._bar.start()
+        self.begin(self._n_files)
         return self
+
+    def begin(self, n_files: int) -> None:
+        """Begin with so many files, where their number is known only now."""
+        self._n_files = n_files
+        self._started_at = self._line_at = time.monotonic()
+        if not self._is_quiet and n_files > 1 and sys.stderr.isatty():
+            self._bar, self._task = _make_bar(n_files)
+            self._bar.start()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -54,6 +64,13 @@ class Progress:
         """Note how far into the current file the run has come."""
         self._file_audio_s = audio_s
         self._show()
+
+    def watch(self, part: Part) -> None:
+        """Note a part of a file's prediction."""
+        if part.prediction is not None:
+            self.advance(part.prediction.duration_s)
+        if part.is_last:
+            self.finish_file(printable(part.path), part.error, part.warnings)
 
     def refuse(self, error: Exception) -> None:
         """Note that the results of the current file cannot be written."""

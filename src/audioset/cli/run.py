@@ -12,12 +12,13 @@ from typing import Any
 
 from audioset.audio.limits import Limits
 from audioset.cli.inputs import Input
-from audioset.cli.options import files_read, load_chosen_model
+from audioset.cli.options import RunOptions, files_read
 from audioset.cli.progress import Progress
 from audioset.errors import OutputError, UsageError
 from audioset.files import is_folder
 from audioset.formats import Recogniser, Stream, Writer, check_output, choose_format, open_output, printable
-from audioset.models.model import Model, Prediction
+from audioset.models.model import Model
+from audioset.models.prediction import Prediction
 from audioset.runs.batch import Part, predict_parts
 
 # Formats that can be one file for each recording, in a folder, and how these files end.
@@ -32,14 +33,18 @@ class Run:
     Parameters
     ----------
     inputs : sequence of Input
-    limits : Limits
-    options : dict
-        The command's options: model, weights, engine, precision, threads, hop_s, window_s, pad, workers, output,
-        overwrite, format_name, quiet.
+    options, limits
+        Those of the command.
+    format_name : str or None
     formats : mapping
         Writers by format.
     own : mapping
         For each format, what tells its files from others.
+
+    Attributes
+    ----------
+    kept : list of Prediction or None
+        A list, if the predictions are wanted after the run.
 
     Raises
     ------
@@ -50,48 +55,40 @@ class Run:
     def __init__(
         self,
         inputs: Sequence[Input],
+        options: RunOptions,
         limits: Limits,
-        options: dict[str, Any],
+        format_name: str | None,
         formats: Mapping[str, Callable[[Stream], Writer[Any]]],
         own: Mapping[str, Recogniser],
     ) -> None:
-        self.limits = limits
-        self.hop_s: float | None = options["hop_s"]
-        self.window_s: float | None = options["window_s"]
-        self.pad: str | None = options["pad"]
-        self.name: str = options["model"]
-        self._inputs = inputs
-        self._options = options
+        self.kept: list[Prediction] | None = None
+        self._inputs, self._options, self._limits = inputs, options, limits
         self._progress: Progress | None = None
-        self.kept: list[Prediction] | None = None  # a list, if the predictions are wanted after the run
-        self._target: str | None = options["output"]
-        self._is_folder = self._target is not None and (self._target.endswith("/") or is_folder(self._target))
-        self._read = files_read(*(item.path for item in inputs))
-        check_output(self._target, self._read, None)
-        self._format = choose_format(None if self._is_folder else self._target, options["format_name"], formats)
-        self._formats = formats
+        self._target = target = options.output
+        self._is_folder = target is not None and (target.endswith("/") or is_folder(target))
+        read = files_read(*(item.path for item in inputs))
+        check_output(target, read, None)
+        self._format = choose_format(None if self._is_folder else target, format_name, formats)
+        self._make = formats[self._format]
         self._files: dict[str, Path] | None = None  # one for each recording
         if self._is_folder and self._format in PER_RECORDING:
-            self._files = _files_of(inputs, Path(str(self._target)), PER_RECORDING[self._format])
-        self._check(own)
+            self._files = _files_of(inputs, Path(str(target)), PER_RECORDING[self._format])
+        self._check()
+        for file in [target] if self._files is None else self._files.values():
+            check_output(file, read, own[self._format], overwrites=options.overwrite)
 
     @cached_property
     def model(self) -> Model:
         """The model, loaded when it is first needed."""
-        return load_chosen_model(self._options)
+        return self._options.load()
 
     def parts(self) -> Iterator[tuple[str, Part]]:
         """Each part of each file's prediction, with the name to show for the file."""
         names = iter(self._inputs)
         shown = printable(next(names).shown)
         paths = [item.path for item in self._inputs]
-        settings: dict[str, Any] = {
-            "hop_s": self.hop_s,
-            "window_s": self.window_s,
-            "pad": self.pad,
-            "limits": self.limits,
-        }
-        for part in predict_parts(paths, self.model, **settings, n_workers=self._options["workers"]):
+        options = self._options
+        for part in predict_parts(paths, self.model, **options.patches, limits=self._limits, n_workers=options.workers):
             if part.prediction is not None:
                 self._note(part.prediction)
             yield shown, part
@@ -109,20 +106,19 @@ class Run:
     def write(self, rows: Iterable[Any]) -> int:
         """Write all rows where the options say; the number of files that failed."""
         shows_errors = self._format != "table" or self._target is not None
-        progress = Progress(len(self._inputs), is_quiet=self._options["quiet"], shows_errors=shows_errors)
+        progress = Progress(len(self._inputs), is_quiet=self._options.quiet, shows_errors=shows_errors)
         self._progress = progress
-        make = self._formats[self._format]
         with progress:
             if self._files is not None:
-                _write_files(rows, make, self._files, progress)
+                _write_files(rows, self._make, self._files, progress)
             else:
-                with open_output(self._target) as stream, closing(make(stream)) as writer:
+                with open_output(self._target) as stream, closing(self._make(stream)) as writer:
                     for row in rows:
                         writer.write(row)
         return progress.n_failed
 
-    def _check(self, own: Mapping[str, Recogniser]) -> None:
-        """Refuse an output that cannot be, or that must not be replaced."""
+    def _check(self) -> None:
+        """Refuse an output that cannot be."""
         if self._files is None and self._is_folder:
             raise UsageError(
                 f"--output {self._target} is a folder, and {self._format} is one file for all recordings. "
@@ -133,8 +129,6 @@ class Run:
                 f"{ONE_RECORDING[self._format]} to one recording, and the inputs are {len(self._inputs)}. "
                 "Next step: --output FOLDER/, for one file each"
             )
-        for target in [self._target] if self._files is None else self._files.values():
-            check_output(target, self._read, own[self._format], overwrites=self._options["overwrite"])
 
 
 def _files_of(inputs: Sequence[Input], folder: Path, suffix: str) -> dict[str, Path]:

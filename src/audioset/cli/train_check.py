@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from audioset.cli.echo import echo
-from audioset.cli.sound_options import read_given, with_sounds
+from audioset.cli.options import json_flag, option, print_result, takes
+from audioset.cli.sound_options import SoundOptions
 from audioset.errors import one_line
 
 if TYPE_CHECKING:
@@ -26,13 +26,20 @@ SOME_BAD, NOTHING_USABLE = 3, 4  # exit codes
 HEADINGS = {"error": "Errors", "warning": "Warnings", "note": "Notes"}
 
 
+@dataclass(frozen=True)
+class CheckOptions:
+    """How clips are checked, and what is shown."""
+
+    shows_all: bool = option("Name all clips of each finding.", flags="--all")
+    as_json: bool = json_flag("As JSON, with all clips.")
+    workers: int | None = option("Decoding processes. Default: one a core.", "N", at_least=1)
+    quiet: bool = option("No progress.", flags="--quiet -q")
+
+
 @click.command(short_help="Check your own labelled sounds before they are learned.")
-@with_sounds
-@click.option("--all", "shows_all", is_flag=True, help="Name all clips of each finding.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON, with all clips.")
-@click.option("--workers", metavar="N", type=click.IntRange(1), help="Decoding processes. Default: one a core.")
-@click.option("--quiet", "-q", is_flag=True, help="No progress.")
-def check(data: Path, *, shows_all: bool, as_json: bool, workers: int | None, quiet: bool, **options: Any) -> int:
+@click.argument("data", metavar="DATA", type=click.Path(path_type=Path))
+@takes(sounds=SoundOptions, wanted=CheckOptions)
+def check(data: Path, sounds: SoundOptions, wanted: CheckOptions) -> int:
     """Say what is in DATA, and what is wrong with it, before anything is learned.
 
     DATA is a folder of folders, one for each class; a CSV or TSV file with the columns path and label, or a table of
@@ -48,13 +55,8 @@ def check(data: Path, *, shows_all: bool, as_json: bool, workers: int | None, qu
       audioset train check clips.csv --audio recordings/ --group speaker
       audioset train check digits/ --group '_([a-z]+)_' --json
     """
-    collection = read_given(data, options)
-    found = _check(collection, workers, is_quiet=quiet)
-    if as_json:
-        echo(json.dumps(found.to_dict(), indent=2))
-    else:
-        for line in _report(found, data, shows_all=shows_all):
-            echo(line)
+    found = _check(sounds.read(data), wanted.workers, is_quiet=wanted.quiet)
+    print_result(wanted.as_json, found.to_dict, lambda: _report(found, data, shows_all=wanted.shows_all))
     if not len(found.usable):
         return NOTHING_USABLE
     return SOME_BAD if found.errors else 0

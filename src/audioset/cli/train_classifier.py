@@ -2,86 +2,39 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from audioset.cli.echo import echo
-from audioset.cli.options import hold_folder
-from audioset.cli.sound_options import export_given, read_given, with_exports, with_sounds
+from audioset.cli.options import hold_folder, option, takes
+from audioset.cli.sound_options import LearnedOptions, SoundOptions
 from audioset.concurrency import keep_freed_memory
 
-if TYPE_CHECKING:
-    from audioset.sounds.collection import Collection
 
-FROM_SEARCH = "--from-search"
+@dataclass(frozen=True)
+class ClassifierOptions:
+    """What is learned, and where it goes."""
+
+    model: str = option("A published model, or a model folder.", "NAME", default="yamnet", old="--backbone")
+    output: Path = option("Of the model.", "FOLDER", "--output -o", required=True)
+    from_search: Path | None = option("In place of DATA: moments that 'audioset search' has written.", "FILE")
+    hidden_size: int = option(
+        "Units of a layer before the classes; 0 for none.", "N", "--hidden", default=0, show_default=True, at_least=0
+    )
+    n_folds: int = option("Of the cross-validation.", "N", "--folds", default=5, at_least=2)
+    balances_classes: bool = option("Rare classes weigh as much as frequent ones.", flags="--balance")
+    seed: int = option(None, "N", default=0, show_default=True, at_least=0)
+    threads: int | None = option("Cores to use. Default: all.", "N", at_least=1)
 
 
-class _FromSearch(click.Command):
-    """A command whose ``DATA`` may also be given as ``--from-search FILE``."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Take the file of ``--from-search`` for ``DATA``."""
-        args = [part for arg in args for part in (arg.split("=", 1) if arg.startswith(f"{FROM_SEARCH}=") else [arg])]
-        if FROM_SEARCH in args:
-            place = args.index(FROM_SEARCH)
-            args = [*args[:place], *args[place + 2 :], *args[place + 1 : place + 2]]
-        return super().parse_args(ctx, args)
-
-
-@click.command(cls=_FromSearch)
-@with_sounds
-@click.option(
-    "--backbone", metavar="NAME", default="yamnet", show_default=True, help="A published model, or a model folder."
-)
-@click.option("--output", "-o", metavar="FOLDER", required=True, type=click.Path(path_type=Path), help="Of the model.")
-@click.option(
-    FROM_SEARCH,
-    metavar="FILE",
-    expose_value=False,
-    help="In place of DATA: moments that 'audioset search' has written.",
-)
-@click.option(
-    "--hidden",
-    "hidden_size",
-    metavar="N",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Units of a layer before the classes; 0 for none.",
-)
-@click.option(
-    "--folds",
-    "n_folds",
-    metavar="N",
-    type=click.IntRange(2),
-    default=5,
-    show_default=True,
-    help="Of the cross-validation.",
-)
-@click.option("--balance", "balances_classes", is_flag=True, help="Rare classes weigh as much as frequent ones.")
-@click.option("--seed", metavar="N", type=click.IntRange(0), default=0, show_default=True)
-@click.option("--threads", "n_threads", metavar="N", type=click.IntRange(1), help="Cores to use. Default: all.")
-@with_exports
-@click.option("--json", "as_json", is_flag=True, help="What results.json says, as JSON.")
-@click.option("--quiet", "-q", is_flag=True, help="No progress.")
-def classifier(
-    data: Path,
-    backbone: str,
-    output: Path,
-    hidden_size: int,
-    n_folds: int,
-    balances_classes: bool,
-    seed: int,
-    n_threads: int | None,
-    formats: tuple[str, ...],
-    as_json: bool,
-    quiet: bool,
-    **options: Any,
-) -> None:
+@click.command()
+@click.argument("data", required=False, metavar="DATA", type=click.Path(path_type=Path))
+@takes(sounds=SoundOptions, wanted=ClassifierOptions, learned=LearnedOptions)
+def classifier(data: Path | None, sounds: SoundOptions, wanted: ClassifierOptions, learned: LearnedOptions) -> None:
     """Learn your own sounds on the embeddings of a published model.
 
     DATA is a folder of folders, one for each class; a table with path and label; a folder of recordings with Audacity
@@ -91,7 +44,7 @@ def classifier(
     \b
     Examples:
       audioset train classifier birds/ --output model/
-      audioset train classifier birds/ --backbone mn04 --group '_([a-z]+)_' --output model/
+      audioset train classifier birds/ --model mn04 --group '_([a-z]+)_' --output model/
       audioset train classifier birds/ --output model/ --export onnx
       audioset events recording.wav --model model/
     """
@@ -103,29 +56,39 @@ def classifier(
     from audioset.train.classifier.classifier import learn_classifier
     from audioset.train.results import check_output
 
-    check_output(output)
-    _check_not_backbone(output, backbone)
-    hold_folder(output)
-    collection: Collection = read_given(data, options)
-    progress = _Progress(is_quiet=quiet)
-    learned = learn_classifier(
+    source = _source(data, wanted.from_search)
+    check_output(wanted.output)
+    _check_not_model(wanted.output, wanted.model)
+    hold_folder(wanted.output)
+    collection = sounds.read(source)
+    progress = _Progress(is_quiet=learned.quiet)
+    found = learn_classifier(
         collection,
-        backbone,
-        hidden_size=hidden_size,
-        n_folds=n_folds,
-        seed=seed,
-        balances_classes=balances_classes,
-        n_threads=n_threads,
+        wanted.model,
+        hidden_size=wanted.hidden_size,
+        n_folds=wanted.n_folds,
+        seed=wanted.seed,
+        balances_classes=wanted.balances_classes,
+        n_threads=wanted.threads,
         on_progress=progress,
     )
     progress.close()
-    for warning in learned.learned.warnings:
+    for warning in found.learned.warnings:
         echo(f"audioset: {warning}", err=True)
-    record = learned.write(output)
-    export_given(output, formats, is_quiet=quiet)
-    echo(json.dumps(record, indent=1, allow_nan=False) if as_json else "\n".join(_lines(record)))
-    if not quiet:
-        echo("\n".join(_next_steps(output)), err=True)
+    record = found.write(wanted.output)
+    learned.finish(wanted.output, record, _lines(record))
+    if not learned.quiet:
+        echo("\n".join(_next_steps(wanted.output)), err=True)
+
+
+def _source(data: Path | None, from_search: Path | None) -> Path:
+    """``DATA``, or what ``--from-search`` has in its place."""
+    if data is not None and from_search is not None:
+        raise click.UsageError(f"Got unexpected extra argument ({from_search})")
+    source = data or from_search
+    if source is None:
+        raise click.UsageError("Missing argument 'DATA'.")
+    return source
 
 
 class _Progress:
@@ -155,12 +118,12 @@ class _Progress:
         self._stage = ""
 
 
-def _check_not_backbone(output: Path, backbone: str) -> None:
+def _check_not_model(output: Path, model: str) -> None:
     from audioset.errors import UsageError
     from audioset.files import is_folder
 
-    if is_folder(output) and is_folder(backbone) and output.samefile(backbone):
-        raise UsageError(f"--output and --backbone are both {output}: it would be overwritten. Next step: name another")
+    if is_folder(output) and is_folder(model) and output.samefile(model):
+        raise UsageError(f"--output and --model are both {output}: it would be overwritten. Next step: name another")
 
 
 def _lines(record: Mapping[str, Any]) -> Iterator[str]:

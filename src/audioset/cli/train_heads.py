@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from audioset.cli.echo import echo
-from audioset.cli.options import hold_folder
-from audioset.cli.train_options import given, with_settings
+from audioset.cli.options import hold_folder, json_flag, option, takes
+from audioset.cli.train_options import is_first_process, takes_settings
 from audioset.concurrency import keep_freed_memory
+from audioset.errors import ConflictError
 from audioset.files import is_file
 from audioset.train.heads.config import TrainConfig, read_config
 
@@ -24,23 +26,22 @@ LINE_EVERY_S = 10.0
 COLUMNS = {"mean_ap": "mAP", "mean_auc": "AUC", "d_prime": "d'", "lwlrap": "lwlrap"}
 
 
+@dataclass(frozen=True)
+class HeadsOptions:
+    """Where the run is, and what is said of it."""
+
+    config_path: str | None = option("Settings in TOML; flags overrule them.", "FILE", "--config")
+    output: str | None = option("Of the run. In the end it is a model folder.", "FOLDER", "--output -o")
+    resume: bool = option("Refuse to begin: only go on with the run in --output.")
+    lists_heads: bool = option("List the heads, and do nothing.", flags="--list")
+    as_json: bool = json_flag("The result as JSON.")
+    quiet: bool = option("No progress.", flags="--quiet -q")
+
+
 @click.command()
-@click.option("--config", "config_path", metavar="FILE", help="Settings in TOML; flags overrule them.")
-@click.option("--output", "-o", metavar="FOLDER", help="Of the run. In the end it is a model folder.")
-@click.option("--resume", is_flag=True, help="Refuse to begin: only go on with the run in --output.")
-@click.option("--list", "lists_heads", is_flag=True, help="List the heads, and do nothing.")
-@click.option("--json", "as_json", is_flag=True, help="The result as JSON.")
-@click.option("--quiet", "-q", is_flag=True, help="No progress.")
-@with_settings(TrainConfig)
-def heads(
-    config_path: str | None,
-    output: str | None,
-    resume: bool,
-    lists_heads: bool,
-    as_json: bool,
-    quiet: bool,
-    **flags: Any,
-) -> None:
+@takes(wanted=HeadsOptions)
+@takes_settings(TrainConfig)
+def heads(wanted: HeadsOptions, given: Mapping[str, Any]) -> None:
     """Train a head on released features, and measure it.
 
     Flags win over the file that --config names, the file over the head's own recipe, if it has one, and that over the
@@ -52,27 +53,28 @@ def heads(
 
     \b
     Examples:
-      audioset data features convert features.tar.gz features/ --to arrays
+      audioset data features convert features.tar.gz features/ --format arrays
       audioset train heads --features features/ --eval-subset eval --head feature-attention \\
         --n-iterations 1000 --output model/
       torchrun --nproc-per-node 2 -m audioset train heads --config run.toml --output model/
     """
-    if lists_heads:
+    if wanted.lists_heads:
         _list_heads()
         return
+    output = wanted.output
     if output is None:
         raise click.UsageError("Missing option '--output' / '-o'.")
-    config = read_config(config_path, **given(flags))
-    if resume:
-        _check_is_run(output)
-    if _is_first():
+    config = read_config(wanted.config_path, **given)
+    if wanted.resume and not is_file(Path(output) / "run.toml"):
+        raise ConflictError(f"--resume: {output} holds no run. Next step: check the path, or leave out --resume")
+    if is_first_process():
         hold_folder(Path(output))
     from audioset.train.heads.training import train as train_head
 
     keep_freed_memory()
-    result = train_head(config, output, None if quiet else _Lines(config.n_iterations))
-    if _is_first():
-        echo(json.dumps(result, indent=2) if as_json else "\n".join(_result_lines(result)))
+    result = train_head(config, output, None if wanted.quiet else _Lines(config.n_iterations))
+    if is_first_process():
+        echo(json.dumps(result, indent=2) if wanted.as_json else "\n".join(_result_lines(result)))
 
 
 class _Lines:
@@ -121,17 +123,3 @@ def _list_heads() -> None:
 
     for head in HEADS.values():
         echo(f"{head.name:20s}{head.summary}")
-
-
-def _check_is_run(output: str) -> None:
-    from audioset.errors import ConflictError
-
-    if not is_file(Path(output) / "run.toml"):
-        raise ConflictError(f"--resume: {output} holds no run. Next step: check the path, or leave out --resume")
-
-
-def _is_first() -> bool:
-    """Whether this is the process that talks, of those that torchrun started."""
-    import os
-
-    return os.environ.get("RANK", "0") == "0"

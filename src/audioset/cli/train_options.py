@@ -2,42 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable
 from dataclasses import MISSING, fields
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import click
 
+from audioset.cli.options import old_name
 from audioset.train.settings import Settings, parse_argument
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 TYPES = {"str": str, "int": int, "float": float}
 ARGUMENTS = ("head_arguments", "backbone_arguments")  # settings that are arguments of a network
+NAMES = {"backbone": "--model", "n_threads": "--threads"}  # of flags that are called as in other commands
 
 
-def with_settings(kind: type[Settings]) -> Callable[[Command], Command]:
-    """Give a command one flag for each setting of a table."""
+def takes_settings(kind: type[Settings]) -> Callable[[Command], Command]:
+    """Give a command one flag for each setting of a table, and those that were given as the mapping ``given``."""
+    names = [setting.name for setting in fields(kind)]
 
     def add(command: Command) -> Command:
+        @wraps(command)
+        def call(**flags: Any) -> Any:
+            given = {name: flags[name] for name in names if flags[name] is not None and flags[name] != ()}
+            for name in ARGUMENTS:
+                if name in given:
+                    given[name] = dict(map(parse_argument, given[name]))
+            return command(given=given, **{name: value for name, value in flags.items() if name not in names})
+
         for setting in reversed(fields(kind)):
-            command = click.option(*_names(setting), **_flag(setting))(command)
-        return command
+            if setting.name in NAMES:
+                old_name(f"--{setting.name.replace('_', '-')}", NAMES[setting.name], setting.name)(call)
+            click.option(_flags(setting), setting.name, **_flag(setting))(call)
+        return cast(Command, call)
 
     return add
 
 
-def given(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that flags were given for."""
-    given = {name: value for name, value in flags.items() if value is not None and value != ()}
-    return {name: dict(map(parse_argument, value)) if name in ARGUMENTS else value for name, value in given.items()}
+def is_first_process() -> bool:
+    """Whether this is the process that talks, of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
-def _names(setting: Any) -> tuple[str, ...]:
+def _flags(setting: Any) -> str:
     if setting.name in ARGUMENTS:
-        return ("--argument", setting.name)
+        return "--argument"
     dashed = setting.name.replace("_", "-")
-    return (f"--{dashed}/--no-{dashed}" if setting.type == "bool" else f"--{dashed}", setting.name)
+    return f"--{dashed}/--no-{dashed}" if setting.type == "bool" else NAMES.get(setting.name, f"--{dashed}")
 
 
 def _flag(setting: Any) -> dict[str, Any]:

@@ -38,7 +38,10 @@ NO_FILE, NO_EMBEDDINGS = "no_file", "no_embeddings"
 class EmbeddingTagger(Protocol):
     """A model that tags released features."""
 
-    labels: LabelSet
+    @property
+    def labels(self) -> LabelSet:
+        """What the columns of scores mean."""
+        ...
 
     def predict_embeddings(self, embeddings: Array, lengths: Array | None = None) -> FloatArray:
         """Scores of clips."""

@@ -15,8 +15,8 @@ from audioset.export.clips import CalibrationClip
 from audioset.export.job import Job
 from audioset.export.runner import Arrays, Runner
 from audioset.models.head_model import HeadModel
-from audioset.models.model import Prediction
 from audioset.models.postprocess import EMBEDDING_SIZE
+from audioset.models.prediction import Prediction
 from audioset.networks.ops import Outputs
 
 Outcome = Mapping[str, Array]
@@ -123,7 +123,7 @@ def measure_latency(job: Job, runner: Runner) -> Latency:
     """Median times of both for ten seconds of audio, in turn."""
     if isinstance(job.model, HeadModel):
         case = next(_head_cases(job.model, (TIMED_S,)))
-        head, inputs = job.model.head, list(case.calls[0].values())
+        head, inputs = job.model.engine.head, list(case.calls[0].values())
         ours: Callable[[], object] = lambda: head(*inputs)  # noqa: E731
         calls = case.calls
     else:
@@ -199,8 +199,8 @@ def _head_cases(model: HeadModel, seconds: Sequence[int]) -> Iterator[Case]:
         n_clips = 1 + n_seconds % BATCH_CLIPS
         clips = rng.integers(0, 256, (n_clips, n_seconds, EMBEDDING_SIZE), np.uint8)
         lengths = rng.integers(1, n_seconds + 1, n_clips)
-        inputs = dict(zip(model.inputs, model._padded(clips, lengths), strict=True))
-        outputs = model.head(*inputs.values())
+        inputs = dict(zip(model.inputs, model.engine.padded(clips, lengths), strict=True))
+        outputs = model.engine.head(*inputs.values())
         yield Case(f"{n_clips} × {n_seconds} embeddings", [inputs], _outcome(outputs, {"scores", "embeddings"}))
 
 

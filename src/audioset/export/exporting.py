@@ -188,7 +188,7 @@ def _check(
         raise ExportError(
             f"the {kind.title} file is {parity.greatest:.1e} from the model's own scores or embeddings; the bound is "
             f"{kind.bound:.0e}. It was not kept. Likely cause: weights far outside the usual range, or another version "
-            f"of {runner.runtime}. Next step: try another format, such as --to onnx"
+            f"of {runner.runtime}. Next step: try another format, such as --format onnx"
         )
     if accuracy and accuracy.drop_points > max_accuracy_drop:
         raise ExportError(

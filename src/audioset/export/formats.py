@@ -22,7 +22,7 @@ class Format:
     Attributes
     ----------
     name : str
-        As ``--to`` takes it.
+        As ``--format`` takes it.
     title : str
         For people.
     suffix : str
@@ -112,7 +112,7 @@ def find_format(to: str | None, output: Path) -> Format:
         if not matching:
             suffixes = ", ".join(f"{kind.suffix} ({kind.name})" for kind in FORMATS.values())
             raise UsageError(
-                f"the suffix of {output} names no format; expected one of {suffixes}. Next step: give --to"
+                f"the suffix of {output} names no format; expected one of {suffixes}. Next step: give --format"
             )
         return matching[0]
     check_choice("to", to, FORMATS)
@@ -145,7 +145,7 @@ def choose_input(kind: Format, wanted: str | None, possible: Sequence[str]) -> s
         where = f" {name} exist for {', '.join(able)}." if name in possible else ""
         raise UsageError(
             f"{kind.title} of this model takes {' or '.join(both)}; {name} is asked for.{where} "
-            f"Next step: --input {both[0]}" + (f", or --to {able[0]}" if where else "")
+            f"Next step: --input {both[0]}" + (f", or --format {able[0]}" if where else "")
         )
     return name
 
@@ -155,5 +155,5 @@ def check_int8(kind: Format) -> None:
     if not kind.has_int8:
         able = ", ".join(other.name for other in FORMATS.values() if other.has_int8)
         raise UsageError(
-            f"{kind.title} has no int8 here; it exists for {able}. Next step: --to onnx, or leave out --int8"
+            f"{kind.title} has no int8 here; it exists for {able}. Next step: --format onnx, or leave out --int8"
         )

@@ -11,11 +11,10 @@ from typing import Any
 from audioset import __version__
 from audioset.arrays import FloatArray
 from audioset.export.clips import CalibrationClip
-from audioset.frontend.cutting import slabs
+from audioset.frontend.cutting import slab_patches, slabs
 from audioset.frontend.log_mel import log_mel
 from audioset.models.folders import digest_weights
-from audioset.models.head_model import HeadModel
-from audioset.models.model import Model, slab_patches
+from audioset.models.model import Model
 
 
 @dataclass(frozen=True)
@@ -58,16 +57,15 @@ class Job:
         if self.input == "waveform":
             return [{"waveform": waveform}]
         spec = self.model.frontend
-        hop_frames = spec.patch_hop_frames
         return [
             dict(
                 zip(
                     self.model.inputs,
-                    self.model.network_inputs(slab.waveform, log_mel(slab.waveform, spec), hop_frames),
+                    self.model.network_inputs(slab, log_mel(slab.waveform, spec), spec),
                     strict=True,
                 )
             )
-            for slab in slabs([waveform], spec, hop_frames, slab_patches(hop_frames))
+            for slab in slabs([waveform], spec, slab_patches(spec))
         ]
 
     @cached_property
@@ -111,4 +109,4 @@ class Job:
 
 def possible_inputs(model: Model) -> tuple[str, ...]:
     """What an export of a model may take, the best first."""
-    return ("embeddings",) if isinstance(model, HeadModel) else ("waveform", "patches")
+    return model.export_inputs

@@ -13,16 +13,21 @@ from pathlib import Path
 from typing import TypeVar
 
 from audioset.errors import UsageError, one_line
-from audioset.formats.audacity import AudacityWriter, is_audacity
 from audioset.formats.csv_lines import CsvWriter, EventCsvWriter, is_event_csv, is_tag_csv
 from audioset.formats.dcase import DcaseWriter, StrongWriter, is_audioset_strong, is_dcase
-from audioset.formats.event_table import EventTableWriter
-from audioset.formats.event_tags import audacity_events, raven_events
-from audioset.formats.json_array import JsonWriter
+from audioset.formats.editors import (
+    AudacityWriter,
+    RavenWriter,
+    audacity_events,
+    is_audacity,
+    is_raven,
+    raven_events,
+)
 from audioset.formats.jsonl import (
     EmbeddingJsonlWriter,
     EventJsonlWriter,
     JsonlWriter,
+    JsonWriter,
     is_embedding_jsonl,
     is_event_jsonl,
     is_tag_json,
@@ -43,7 +48,6 @@ from audioset.formats.parquet import (
     is_event_parquet,
     is_tag_parquet,
 )
-from audioset.formats.raven import RavenWriter, is_raven
 from audioset.formats.recognising import Recogniser as Recogniser
 from audioset.formats.rows import EmbeddingRow as EmbeddingRow
 from audioset.formats.rows import EventRow as EventRow
@@ -51,7 +55,7 @@ from audioset.formats.rows import Row as Row
 from audioset.formats.rows import Tag as Tag
 from audioset.formats.rows import Writer as Writer
 from audioset.formats.rows import printable as printable
-from audioset.formats.table import TableWriter, is_table
+from audioset.formats.table import EventTableWriter, TableWriter, is_table
 from audioset.formats.textgrid import TextGridWriter, is_textgrid
 from audioset.formats.tfrecord import TFRecordWriter, is_embedding_tfrecord
 from audioset.formats.webvtt import WebVttWriter, is_webvtt

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 from audioset.errors import plain
-from audioset.formats.output import Stream
+from audioset.formats.output import StreamWriter
 from audioset.formats.recognising import begins_with
 from audioset.formats.rows import CELLS, EVENT_CELLS, Cell, EventRow, Row, flat_cells, flat_event_cells
 from audioset.text import harmless
@@ -15,45 +15,9 @@ from audioset.text import harmless
 NEEDS_QUOTES = re.compile('[",\r\n]')
 
 
-class CsvWriter:
-    """A header, then a line for each label; one line without label for a row that has none."""
-
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-        self._stream.write(_lines(stream, [CELLS]))
-
-    def write(self, row: Row) -> None:
-        """Write the row's lines."""
-        self._stream.write(_lines(self._stream, flat_cells(row)))
-
-    def close(self) -> None:
-        """Nothing is left to write."""
-
-
-class EventCsvWriter:
-    """A header, then a line for each event; one line without label for a recording that failed, or has none."""
-
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-        self._stream.write(_lines(stream, [EVENT_CELLS]))
-
-    def write(self, row: EventRow) -> None:
-        """Write the row's lines."""
-        self._stream.write(_lines(self._stream, flat_event_cells(row)))
-
-    def close(self) -> None:
-        """Nothing is left to write."""
-
-
 def decimal(value: float) -> str:
     """A number to six decimals, without those that say nothing: ``0.48``."""
     return f"{value:.6f}".rstrip("0").rstrip(".")
-
-
-def _lines(stream: Stream, rows: Iterable[tuple[Cell, ...]]) -> bytes:
-    """Exact for a file and a program; for a person, without what moves a cursor."""
-    text = "".join(map(_line, rows))
-    return (plain(text) if stream.isatty() else text).encode("utf-8")
 
 
 def _line(cells: tuple[Cell, ...]) -> str:
@@ -67,5 +31,32 @@ def _quoted(cell: Cell) -> str:
     return '"' + text.replace('"', '""') + '"' if NEEDS_QUOTES.search(text) else text
 
 
-is_tag_csv = begins_with(_line(CELLS).encode())
-is_event_csv = begins_with(_line(EVENT_CELLS).encode())
+class _LineWriter(StreamWriter):
+    def _write(self, rows: Iterable[tuple[Cell, ...]]) -> None:
+        """Exact for a file and a program; for a person, without what moves a cursor."""
+        text = "".join(map(_line, rows))
+        self._stream.write((plain(text) if self._stream.isatty() else text).encode("utf-8"))
+
+
+class CsvWriter(_LineWriter):
+    """A header, then a line for each label; one line without label for a row that has none."""
+
+    HEADING = _line(CELLS).encode()
+
+    def write(self, row: Row) -> None:
+        """Write the row's lines."""
+        self._write(flat_cells(row))
+
+
+class EventCsvWriter(_LineWriter):
+    """A header, then a line for each event; one line without label for a recording that failed, or has none."""
+
+    HEADING = _line(EVENT_CELLS).encode()
+
+    def write(self, row: EventRow) -> None:
+        """Write the row's lines."""
+        self._write(flat_event_cells(row))
+
+
+is_tag_csv = begins_with(CsvWriter.HEADING)
+is_event_csv = begins_with(EventCsvWriter.HEADING)

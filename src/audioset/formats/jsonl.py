@@ -1,4 +1,4 @@
-"""JSON Lines: one record a line, for programs that read while this one writes."""
+"""JSON Lines, one record a line, for programs that read while this one writes; and JSON, one array of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from audioset.formats.output import Stream
+from audioset.formats.output import StreamWriter
 from audioset.formats.recognising import has_records
 from audioset.formats.rows import EVENT_CELLS, EmbeddingRow, EventRow, Row, flat_event_cells
 
@@ -17,25 +17,31 @@ DECIMALS = 6
 FLOAT32_DIGITS = 9  # significant; enough to read the same float32 back
 
 
-class JsonlWriter:
+class JsonlWriter(StreamWriter):
     """One line for each row."""
-
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
 
     def write(self, row: Row) -> None:
         """Write one record."""
         self._stream.write(record_to_json(row_to_record(row)) + b"\n")
 
+
+class JsonWriter(StreamWriter):
+    """One array, written as the rows come."""
+
+    _before = b"[\n"
+
+    def write(self, row: Row) -> None:
+        """Write one element of the array."""
+        self._stream.write(self._before + record_to_json(row_to_record(row)))
+        self._before = b",\n"
+
     def close(self) -> None:
-        """Nothing is left to write."""
+        """Close the array."""
+        self._stream.write(b"[]\n" if self._before == b"[\n" else b"\n]\n")
 
 
-class EmbeddingJsonlWriter:
+class EmbeddingJsonlWriter(StreamWriter):
     """One line for each patch, with integers if it is quantised; and one for each recording that failed."""
-
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
 
     def write(self, row: EmbeddingRow) -> None:
         """Write one record for each patch."""
@@ -46,26 +52,17 @@ class EmbeddingJsonlWriter:
             numbers = values.tolist() if row.is_quantised else _short_floats(values)
             self._write_record(row, float(start_s), float(end_s), numbers)
 
-    def close(self) -> None:
-        """Nothing is left to write."""
-
     def _write_record(self, row: EmbeddingRow, start_s: float, end_s: float, values: list[float] | None) -> None:
         record = _record(row, start_s, end_s, {"embedding": values})
         self._stream.write(record_to_json(record) + b"\n")
 
 
-class EventJsonlWriter:
+class EventJsonlWriter(StreamWriter):
     """One line for each event, and one without label for each recording that failed, or has none."""
-
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
 
     def write(self, row: EventRow) -> None:
         """Write one record for each event."""
         self._stream.write(b"".join(record_to_json(record) + b"\n" for record in _event_records(row)))
-
-    def close(self) -> None:
-        """Nothing is left to write."""
 
 
 def row_to_record(row: Row) -> dict[str, Any]:

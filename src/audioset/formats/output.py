@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from audioset.errors import MissingExtraError, OutputError, UsageError
+from audioset.errors import MissingExtraError, OutputError, UsageError, one_line
 from audioset.files import exists, explain_os_errors, flush, is_file, is_folder, replacing
 from audioset.formats.recognising import Recogniser
 from audioset.formats.rows import printable
@@ -71,6 +71,38 @@ class Output(io.RawIOBase):
 
 Stream = BinaryIO | Output
 FileId = tuple[int, int]
+
+
+class StreamWriter:
+    """What writers have in common that keep nothing back: a heading first, and nothing in the end."""
+
+    HEADING = b""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        if self.HEADING:
+            stream.write(self.HEADING)
+
+    def close(self) -> None:
+        """Nothing is left to write."""
+
+
+class OneRecordingWriter(StreamWriter):
+    """A writer of a format that describes one recording, and refuses a second one."""
+
+    ONE = ""  # what there is one of
+    OTHERS = "csv or dcase"  # formats that take several
+    FILE = "file"
+    _path: str | None = None
+
+    def _check_path(self, path: str) -> None:
+        if self._path not in (None, path):
+            raise UsageError(
+                f"a second recording, {one_line(path)}, in one {self.ONE} recording. "
+                f"Next step: give a folder as --output, which gets one {self.FILE} for each recording, "
+                f"or choose another format, such as {self.OTHERS}"
+            )
+        self._path = path
 
 
 @contextmanager

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 from audioset.errors import one_line
-from audioset.formats.output import Stream
+from audioset.formats.output import Stream, StreamWriter
 from audioset.formats.recognising import head_lines
-from audioset.formats.rows import Row, Tag, clipped_end_s
+from audioset.formats.rows import EventRow, Row, Tag, clipped_end_s
 
 MAX_BLOCKS = 2  # with more rows than this, each gets one line
 MAX_BAR = 40
 SHADES = " ▏▎▍▌▋▊▉█"  # how the last cell of a bar is filled, in eighths
 LENGTH_WIDTH = 8
+LABEL_WIDTH = 40  # the longest of AudioSet's labels
 STRETCH_WIDTH = 17  # 10:00.48 to 10:01.44
 
 # The end of a line: how long, how sure, or why there is nothing.
@@ -28,21 +29,35 @@ LINE = re.compile(
 Span = tuple[str, str]  # text and its rich style
 
 
-class TableWriter:
+class _Printer(StreamWriter):
+    """Prints styled lines."""
+
+    def __init__(self, stream: Stream) -> None:
+        from rich.console import Console
+
+        super().__init__(stream)
+        self._encoding = getattr(stream, "encoding", "utf-8")
+        self._is_terminal = stream.isatty()
+        self._console = Console(force_terminal=self._is_terminal)
+        self._path: str | None = None
+
+    def _print(self, *spans: Span) -> None:
+        from rich.text import Text
+
+        with self._console.capture() as printed:
+            self._console.print(Text.assemble(*spans), soft_wrap=True)
+        self._stream.write(printed.get().encode(self._encoding, "replace"))
+
+
+class TableWriter(_Printer):
     """Bars for one or two rows, a line for each of many; colour and cropping only in a terminal.
 
     Nothing in a file's name or an error's message can move the cursor or change a colour.
     """
 
     def __init__(self, stream: Stream) -> None:
-        from rich.console import Console
-
-        self._stream = stream
-        self._encoding = getattr(stream, "encoding", "utf-8")
-        self._is_terminal = stream.isatty()
-        self._console = Console(force_terminal=self._is_terminal)
+        super().__init__(stream)
         self._waiting: list[Row] | None = []
-        self._path: str | None = None
 
     def write(self, row: Row) -> None:
         """Print one row, once it is known whether it is one of many."""
@@ -96,12 +111,29 @@ class TableWriter:
             return set_cell_size(text, width)
         return set_cell_size(text, width - 1) + "…" if self._is_terminal else text
 
-    def _print(self, *spans: Span) -> None:
-        from rich.text import Text
 
-        with self._console.capture() as printed:
-            self._console.print(Text.assemble(*spans), soft_wrap=True)
-        self._stream.write(printed.get().encode(self._encoding, "replace"))
+class EventTableWriter(_Printer):
+    """One line for each event under its recording's name: onset, offset, label and highest score.
+
+    Colour only in a terminal. Nothing in a file's name or an error's message can move the cursor or change a colour.
+    """
+
+    def write(self, row: EventRow) -> None:
+        """Print the row's events; at the end of a recording without any, why it has none."""
+        if row.path != self._path:
+            self._print((one_line(Path(row.path).name or row.path), "bold"))
+            self._path = row.path
+        for event in row.events:
+            stretch = f"{clock(event.start_s)}–{clock(event.end_s)}"
+            self._print(
+                (f"  {stretch:{STRETCH_WIDTH}}  ", "dim"),
+                (f"{one_line(event.label):{LABEL_WIDTH}}  ", ""),
+                (f"{event.score:.2f}", "bold" if event.score >= 0.5 else ""),
+            )
+        if row.error_code is not None:
+            self._print(("  ", ""), (one_line(f"{row.error_code}: {row.error}"), "red"))
+        elif row.is_last and row.n_events == 0:
+            self._print(("  ", ""), ("no score reaches the threshold", "dim"))
 
 
 def clock(seconds: float, decimals: int = 2) -> str:

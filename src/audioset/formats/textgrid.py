@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from audioset.errors import one_line
 from audioset.formats.csv_lines import decimal
-from audioset.formats.one_recording import OneRecording
-from audioset.formats.output import Stream
+from audioset.formats.output import OneRecordingWriter, Stream
 from audioset.formats.recognising import head_lines
 from audioset.formats.rows import EventRow
 
@@ -21,7 +20,7 @@ EMPTY_TIER = "events"  # of a recording without events: Praat opens no TextGrid 
 Interval = tuple[float, float, str]
 
 
-class TextGridWriter:
+class TextGridWriter(OneRecordingWriter):
     """The events of one recording, written when it is complete; nothing of one that failed.
 
     The tiers have the names of the labels, in the order of their first events. An interval with an event has the
@@ -30,9 +29,10 @@ class TextGridWriter:
     Source: "TextGrid file formats" in the Praat manual.
     """
 
+    ONE = "TextGrid file, which describes one"
+
     def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-        self._recording = OneRecording("TextGrid")
+        super().__init__(stream)
         self._tiers: dict[str, list[Event]] = {}  # by label id
 
     def write(self, row: EventRow) -> None:
@@ -40,14 +40,11 @@ class TextGridWriter:
         if row.error_code is not None:
             self._tiers = {}
             return
-        self._recording.check(row.path)
+        self._check_path(row.path)
         for event in row.events:
             self._tiers.setdefault(event.label_id, []).append(event)
         if row.is_last:
             self._stream.write(_textgrid(list(self._tiers.values()), row.duration_s or 0.0).encode("utf-8"))
-
-    def close(self) -> None:
-        """Nothing is left to write."""
 
 
 def _textgrid(tiers: list[list[Event]], duration_s: float) -> str:

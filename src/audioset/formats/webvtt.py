@@ -5,40 +5,33 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, BinaryIO
 
 from audioset.errors import one_line
-from audioset.formats.one_recording import OneRecording
-from audioset.formats.output import Stream
+from audioset.formats.output import OneRecordingWriter
 from audioset.formats.recognising import has_lines
 from audioset.formats.rows import EventRow
 
 if TYPE_CHECKING:
     from audioset.labels.events import Event
 
-HEADING = b"WEBVTT\n"
 TIME = r"\d{2,}:\d\d:\d\d\.\d{3}"
 _has_captions = has_lines(rf"|{TIME} --> {TIME}|.+ \(\d\.\d\d\)")
 ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})  # with these, no text holds "-->"
 
 
-class WebVttWriter:
+class WebVttWriter(OneRecordingWriter):
     """One cue for each event of one recording, in the order of time. One that failed has none.
 
     Source: W3C, "WebVTT: The Web Video Text Tracks Format".
     """
 
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-        self._recording = OneRecording("WebVTT")
-        self._stream.write(HEADING)
+    HEADING = b"WEBVTT\n"
+    ONE = "WebVTT file, which describes one"
 
     def write(self, row: EventRow) -> None:
         """Write one cue for each event."""
         if row.error_code is not None:
             return
-        self._recording.check(row.path)
+        self._check_path(row.path)
         self._stream.write("".join(map(_cue, row.events)).encode("utf-8"))
-
-    def close(self) -> None:
-        """Nothing is left to write."""
 
 
 def _cue(event: Event) -> str:
@@ -58,4 +51,4 @@ def _timestamp(ms: int) -> str:
 
 def is_webvtt(file: BinaryIO) -> bool:
     """Whether a file has captions as they are written here: labels with scores."""
-    return file.read(len(HEADING)) == HEADING and _has_captions(file)
+    return file.read(len(WebVttWriter.HEADING)) == WebVttWriter.HEADING and _has_captions(file)

@@ -12,6 +12,10 @@ from audioset.arguments import check_count, check_type
 from audioset.arrays import RealArray
 from audioset.frontend.spec import FrontendSpec, check_array, too_short
 
+# Computed at once: fewer hand-overs between threads than with less, a smaller last piece than with more.
+SLAB_PATCHES = 64
+SLAB_FRAMES = 6_144  # 61 s
+
 
 def patches(log_mel: RealArray, spec: FrontendSpec, hop_frames: int | None = None) -> RealArray:
     """Overlapping patches of a log-mel spectrogram, as a view.
@@ -105,27 +109,32 @@ class Slab:
         Exactly the samples of its frames, padded with zeros after the end of the stream.
     first_patch, n_patches : int
         Which patches of the stream it holds.
-    first_sample : int
-        Where in the stream it begins.
+    n_skipped : int
+        Frames before its first patch: between patches that do not touch there are some that no patch has.
     n_frames : int
-        Frames that belong to it and not to the next slab, which repeats what their patches share.
+        Its last frames, that no earlier slab had: those before them are shared with the patches of that slab.
+    first_sample : int
+        Where in the stream these begin.
     end_sample : int
         Samples of the stream up to the end of this slab; of the whole stream in the last slab.
+    is_last : bool
     """
 
     waveform: RealArray
     first_patch: int
     n_patches: int
-    first_sample: int
+    n_skipped: int
     n_frames: int
+    first_sample: int
     end_sample: int
+    is_last: bool
 
     def __repr__(self) -> str:
         return f"<Slab of {self.n_patches} patches from patch {self.first_patch} on>"
 
 
-def slabs(blocks: Iterable[RealArray], spec: FrontendSpec, hop_frames: int, slab_patches: int) -> Iterator[Slab]:
-    """Cut a stream of samples into slabs of ``slab_patches`` patches; the last may have fewer.
+class Cutter:
+    """Cuts a stream of samples into slabs, block by block.
 
     The grid starts at the first sample, so the slabs, and all that is computed from them, do not depend
     on how the stream was cut into blocks. The end is padded as the original pads a clip.
@@ -136,11 +145,102 @@ def slabs(blocks: Iterable[RealArray], spec: FrontendSpec, hop_frames: int, slab
 
     Parameters
     ----------
+    spec : FrontendSpec
+    max_patches : int
+        In one slab.
+    live_patches : int, optional
+        So many patches go as soon as they are whole, or a multiple of them. By default, as with a centred frontend,
+        slabs are as large as they may be, and go when another patch is sure to follow.
+
+    Attributes
+    ----------
+    n_samples : int
+        Of the stream, so far.
+    """
+
+    def __init__(self, spec: FrontendSpec, max_patches: int, live_patches: int | None = None) -> None:
+        self._spec = spec
+        self._max_patches = 1 if spec.is_centred else max_patches
+        self._is_live = live_patches is not None and not spec.is_centred
+        self._step = live_patches if live_patches is not None and not spec.is_centred else self._max_patches
+        self._pending: list[RealArray] = []  # joined when a slab may go: each time, it would be 1.4 ms for 10 s
+        self._pending_start = 0
+        self._n_patches = self._n_frames = 0  # of the slabs so far
+        self.n_samples = 0
+
+    def push(self, block: RealArray) -> Iterator[Slab]:
+        """Take the next samples; the slabs that may go."""
+        self._pending.append(block)
+        self.n_samples += len(block)
+        n_waiting = self._n_certain() - self._n_patches
+        if n_waiting < self._step:
+            return
+        rest = np.concatenate(self._pending)
+        for count in _shares(n_waiting // self._step * self._step, self._max_patches):
+            yield self._slab(rest, count)
+        kept = self._next_start()
+        # A copy: a view would keep the whole of a large block.
+        self._pending, self._pending_start = [rest[kept - self._pending_start :].copy()], kept
+
+    def finish(self) -> Iterator[Slab]:
+        """The slabs of what is left.
+
+        Raises
+        ------
+        AudioError
+            ``too_short`` with ``spec.pad="error"``.
+        """
+        rest = np.concatenate([np.zeros(0, np.float32), *self._pending])
+        if self.n_samples < self._spec.min_samples:
+            rest = pad_to_patch(rest, self._spec)
+        n_all = n_patches(self.n_samples, self._spec)
+        for count in _shares(n_all - self._n_patches, self._max_patches):
+            yield self._slab(rest, count, is_last=self._n_patches + count == n_all)
+
+    def _n_certain(self) -> int:
+        """Patches that may go: whole ones, or those that another is sure to follow."""
+        if not self._is_live:
+            return n_patches(self.n_samples, self._spec) - 1
+        beyond = self.n_samples - self._spec.samples(self._spec.patch_frames)
+        return 1 + beyond // (self._spec.patch_hop_frames * self._spec.hop_samples)
+
+    def _next_start(self) -> int:
+        """The first sample that the next slabs may need; the last window of a centred frontend ends with the stream."""
+        spec = self._spec
+        if spec.is_centred:
+            start = self._n_patches * spec.patch_hop_frames * spec.hop_samples
+            return max(0, min(start, self.n_samples - spec.samples(spec.patch_frames)))
+        return min(self._n_frames, self._n_patches * spec.patch_hop_frames) * spec.hop_samples
+
+    def _slab(self, rest: RealArray, count: int, *, is_last: bool = False) -> Slab:
+        """The next ``count`` patches, of samples that begin where those before them were cut off."""
+        spec, first_patch, start = self._spec, self._n_patches, self._next_start()
+        waveform = rest[start - self._pending_start :]
+        if spec.is_centred:
+            waveform = waveform[: spec.samples(spec.patch_frames)]
+            n_skipped, n_frames, first_sample = 0, spec.n_frames(len(waveform)), start
+        else:
+            first_frame = first_patch * spec.patch_hop_frames
+            end_frame = first_frame + (count - 1) * spec.patch_hop_frames + spec.patch_frames
+            n_samples = spec.samples(end_frame - start // spec.hop_samples)
+            n_missing = n_samples - len(waveform)
+            waveform = waveform[:n_samples] if n_missing <= 0 else np.pad(waveform, (0, n_missing))
+            n_skipped, n_frames = first_frame - start // spec.hop_samples, end_frame - self._n_frames
+            first_sample = self._n_frames * spec.hop_samples
+        self._n_patches += count
+        self._n_frames += n_frames
+        end_sample = self.n_samples if is_last else min(start + len(waveform), self.n_samples)
+        return Slab(waveform, first_patch, count, n_skipped, n_frames, first_sample, end_sample, is_last)
+
+
+def slabs(blocks: Iterable[RealArray], spec: FrontendSpec, max_patches: int) -> Iterator[Slab]:
+    """Cut a stream of samples into slabs of ``max_patches`` patches; the last may have fewer. See ``Cutter``.
+
+    Parameters
+    ----------
     blocks : iterable of ndarray, shape (n,)
     spec : FrontendSpec
-    hop_frames : int
-        Frames between patches.
-    slab_patches : int
+    max_patches : int
 
     Yields
     ------
@@ -151,89 +251,19 @@ def slabs(blocks: Iterable[RealArray], spec: FrontendSpec, hop_frames: int, slab
     AudioError
         ``too_short`` with ``spec.pad="error"``.
     """
-    if spec.is_centred:
-        windows = Windows(spec, hop_frames)
-        for block in blocks:
-            yield from windows.push(block)
-        yield windows.finish()
-        return
-    slab_hop_frames = slab_patches * hop_frames
-    slab_hop = slab_hop_frames * spec.hop_samples
-    size = spec.samples(max(slab_hop_frames, slab_hop_frames - hop_frames + spec.patch_frames))
-    # The last slab has more frames of its own, so a slab may go only when another patch is sure to follow it.
-    needed = size + 1 if spec.pad == "cover" else spec.samples(slab_hop_frames + spec.patch_frames)
-    rest = np.zeros(0, np.float32)
-    n_seen = first_patch = 0
-    pending: list[RealArray] = []
+    cutter = Cutter(spec, max_patches)
     for block in blocks:
-        pending.append(block)
-        n_seen += len(block)
-        if n_seen - first_patch * hop_frames * spec.hop_samples < needed:
-            continue
-        rest = np.concatenate(pending)
-        while len(rest) >= needed:
-            first_sample = first_patch * hop_frames * spec.hop_samples
-            yield Slab(rest[:size], first_patch, slab_patches, first_sample, slab_hop_frames, first_sample + size)
-            rest = rest[slab_hop:]
-            first_patch += slab_patches
-        pending = [rest]
-    rest = np.concatenate(pending) if pending else rest
-    if n_seen < spec.min_samples:
-        rest = pad_to_patch(rest, spec)
-    n_all = n_patches(n_seen, spec, hop_frames)
-    while first_patch < n_all:
-        count = min(slab_patches, n_all - first_patch)
-        is_last = first_patch + count == n_all
-        n_frames = (count - 1) * hop_frames + spec.patch_frames if is_last else slab_hop_frames
-        waveform = rest[: spec.samples(n_frames)]
-        waveform = np.pad(waveform, (0, spec.samples(n_frames) - len(waveform)))
-        first_sample = first_patch * hop_frames * spec.hop_samples
-        yield Slab(waveform, first_patch, count, first_sample, n_frames, n_seen)
-        rest = rest[slab_hop:]
-        first_patch += slab_patches
+        yield from cutter.push(block)
+    yield from cutter.finish()
 
 
-class Windows:
-    """Cuts samples into the windows of a centred frontend, block by block: see ``slabs``.
+def _shares(total: int, most: int) -> Iterator[int]:
+    """``total`` in parts of ``most`` each, and the rest."""
+    for start in range(0, total, most):
+        yield min(most, total - start)
 
-    Parameters
-    ----------
-    spec : FrontendSpec
-    hop_frames : int
-        Frames between windows.
-    """
 
-    def __init__(self, spec: FrontendSpec, hop_frames: int) -> None:
-        self._spec = spec
-        self._size, self._hop = spec.samples(spec.patch_frames), hop_frames * spec.hop_samples
-        # A window may go when another is sure to follow it.
-        self._needed = self._size + (1 if spec.pad == "cover" else self._hop)
-        self._pending: list[RealArray] = []  # joined when a window may go: each time, it would be 1.4 ms for 10 s
-        self._pending_start = 0
-        self._n_patches = self._start = 0
-        self.n_seen = 0  # samples
-
-    def push(self, block: RealArray) -> Iterator[Slab]:
-        """Take the next samples; the windows that may go."""
-        self._pending.append(block)
-        self.n_seen += len(block)
-        if self.n_seen < self._start + self._needed:
-            return
-        rest = np.concatenate(self._pending)
-        while self.n_seen >= self._start + self._needed:
-            yield self._window(rest, self._start, self._start + self._size)
-            self._n_patches, self._start = self._n_patches + 1, self._start + self._hop
-        kept = max(self._pending_start, min(self._start, self.n_seen - self._size))
-        self._pending, self._pending_start = [rest[kept - self._pending_start :].copy()], kept
-
-    def finish(self) -> Slab:
-        """The last window, of what is left."""
-        rest = np.concatenate([np.zeros(0, np.float32), *self._pending])
-        if self.n_seen < self._spec.min_samples:
-            rest = pad_to_patch(rest, self._spec)
-        return self._window(rest, max(0, min(self._start, self.n_seen - self._size)), self.n_seen)
-
-    def _window(self, rest: RealArray, first_sample: int, end_sample: int) -> Slab:
-        waveform = rest[first_sample - self._pending_start :][: self._size]
-        n_frames = self._spec.n_frames(len(waveform))
-        return Slab(waveform, self._n_patches, 1, first_sample, n_frames, end_sample)
+def slab_patches(spec: FrontendSpec, window_patches: int = 1) -> int:
+    """Patches in one slab: whole windows, as many as fit in its time, within bounds for tiny and for huge hops."""
+    n_windows = min(SLAB_PATCHES, SLAB_FRAMES // spec.patch_hop_frames) // window_patches
+    return max(1, n_windows) * window_patches

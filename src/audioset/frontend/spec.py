@@ -162,6 +162,13 @@ class FrontendSpec:
             )
         return round(n_frames)
 
+    def with_patches(
+        self, *, hop_s: float | None = None, window_s: float | None = None, pad: str | None = None
+    ) -> FrontendSpec:
+        """The same with audio cut in another way: see ``hop_frames``, ``with_window`` and ``with_pad``."""
+        spec = self.with_pad(pad).with_window(window_s)
+        return replace(spec, patch_hop_frames=spec.hop_frames(hop_s))
+
     def with_pad(self, pad: str | None) -> FrontendSpec:
         """The same with another ``pad``; None means the published one.
 

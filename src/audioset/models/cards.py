@@ -70,6 +70,8 @@ def output_shapes(card: ModelCard) -> Outputs[tuple[int, ...]]:
 
 def segment_frames(card: ModelCard) -> int | None:
     """Frames in one segment of what a card's network says over time, or None if it does not."""
+    if sees_embeddings(card):
+        return None
     n_frames = 1 << 12  # any number with as many halves as a network has poolings
     framewise = _trace(card, n_frames)[1].framewise
     return None if framewise is None else n_frames // framewise[0]

@@ -10,14 +10,11 @@ from typing import Any
 from audioset.arguments import check_choice, check_count, check_path
 from audioset.concurrency import available_cores
 from audioset.models.cards import sees_embeddings
+from audioset.models.engines import ENGINE_NAMES, PRECISIONS, make_engine
 from audioset.models.folders import prepare_model
-from audioset.models.head_model import HeadModel
-from audioset.models.model import (
-    ENGINE_NAMES,
-    PRECISIONS,
-    Model,
-    make_engine,
-)
+from audioset.models.head_model import HeadModel, head_engine
+from audioset.models.model import Model
+from audioset.weights.model_folder import ModelCard
 
 
 def load_model(
@@ -69,8 +66,7 @@ def load_model(
     check_choice("engine", engine, ENGINE_NAMES)
     n_cores = available_cores() if n_threads is None else check_count("n_threads", n_threads)
     card, folder = prepare_model(name, weights, arguments)
-    made = make_engine(engine, card, folder, precision, n_cores)
-    model = HeadModel(card, folder, made, precision) if sees_embeddings(card) else Model(card, folder, made)
+    model = open_model(card, folder, engine, precision, n_cores)
     model.reload = partial(
         load_model,
         str(Path(name).absolute()) if Path(name).is_dir() else name,  # the other process may be in another folder
@@ -80,4 +76,16 @@ def load_model(
         n_threads=n_threads,
         **arguments,
     )
+    return model
+
+
+def open_model(card: ModelCard, folder: Path, engine: str, precision: str, n_threads: int) -> Model:
+    """A model of a card and the weights of its folder, checked and ready to run; see ``load_model``."""
+    made = make_engine(engine, card, folder, precision, n_threads)
+    model = (
+        HeadModel(card, folder, head_engine(card, made, precision))
+        if sees_embeddings(card)
+        else Model(card, folder, made)
+    )
+    model.ready()
     return model

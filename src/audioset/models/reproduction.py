@@ -14,9 +14,10 @@ from audioset.arrays import Array, FloatArray
 from audioset.assets import find_asset
 from audioset.errors import AudioSetError
 from audioset.frontend.log_mel import log_mel
-from audioset.models.folders import prepare_graph
-from audioset.models.model import ENGINES, Model, Prediction
+from audioset.models.loading import open_model
+from audioset.models.model import Model
 from audioset.models.postprocess import Postprocessor
+from audioset.models.prediction import Prediction
 
 # What the original computes on two of the signals; tools/make_parity_table.py writes it.
 PARITY_TABLE = "tables/yamnet_parity.json"
@@ -175,8 +176,7 @@ def _engine_check(
 
 def _try_engine(model: Model, engine: str, precision: str) -> Model | str:
     """The same model in another engine, or the reason why it is not available."""
-    graph = prepare_graph(model.card, model.folder)
     try:
-        return type(model)(model.card, model.folder, ENGINES[engine](graph, precision, 1))
+        return open_model(model.card, model.folder, engine, precision, 1)
     except AudioSetError as error:
         return str(error)

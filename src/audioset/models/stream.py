@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -12,9 +13,7 @@ from audioset.audio.levels import LevelCheck, warn_of_levels
 from audioset.audio.reading import waveform_to_mono
 from audioset.audio.resampling import check_rates, make_resampler
 from audioset.errors import AudioError, UsageError
-from audioset.frontend.cutting import Slab, Windows, n_patches, pad_to_patch
-from audioset.frontend.log_mel import log_mel
-from audioset.frontend.spec import FrontendSpec
+from audioset.frontend.cutting import Cutter, Slab
 
 Part = TypeVar("Part")
 
@@ -30,15 +29,11 @@ class Stream(Generic[Part]):
     Parameters
     ----------
     predict : callable
-        Makes a prediction of a slab, the log-mel frames that no earlier slab had, and those of its patches.
-    frontend : FrontendSpec
-        With the padding that is wanted.
-    hop_frames : int
-        Frames between patches.
-    max_patches : int
-        The most that are predicted together, when a large block holds many.
-    sample_rate : int
-        Of the blocks, Hz.
+        Makes a prediction of a slab.
+    cutter : Cutter
+        Cuts the samples, once they have the model's rate.
+    sample_rate, model_rate : int
+        Of the blocks and of the model, Hz.
 
     Raises
     ------
@@ -46,36 +41,20 @@ class Stream(Generic[Part]):
         If the rate is not between 1 Hz and 10 MHz.
     """
 
-    def __init__(
-        self,
-        predict: Callable[[Slab, FloatArray, FloatArray], Part],
-        frontend: FrontendSpec,
-        hop_frames: int,
-        max_patches: int,
-        sample_rate: int,
-    ) -> None:
+    def __init__(self, predict: Callable[[Slab], Part], cutter: Cutter, sample_rate: int, model_rate: int) -> None:
         self._predict = predict
-        self._frontend = frontend
-        self._windows = Windows(frontend, hop_frames) if frontend.is_centred else None
-        self._unpadded = frontend.with_pad("zero")  # counts whole patches only
-        self._hop_frames = hop_frames
-        self._max_patches = max_patches
-        self._resample = _resampler(sample_rate, frontend.sample_rate)
-        self._sample_rate = sample_rate
+        self._cutter = cutter
+        self._resample = _resampler(sample_rate, model_rate)
+        self._sample_rate, self._model_rate = sample_rate, model_rate
         self._levels = LevelCheck()
         self._has_level = False  # that has been judged
         self._n_channels: int | None = None  # of the first block, and so of all
         self._is_finished = False
-        self._n_samples = 0  # at the model's rate
-        self._n_patches = 0  # predicted
-        self._n_frames = 0  # that these cover
-        self._rest = np.zeros(0, np.float32)  # samples that are still needed
-        self._rest_frame = 0  # where these begin
 
     @property
     def duration_s(self) -> float:
         """Seconds of audio so far; what the resampler holds back is added by ``finish``."""
-        return self._n_samples / self._frontend.sample_rate
+        return self._cutter.n_samples / self._model_rate
 
     def push(self, block: Array) -> list[Part]:
         """Take the next samples.
@@ -113,14 +92,8 @@ class Stream(Generic[Part]):
         self._check_channels(block)
         if self._levels.n_samples >= LEVEL_S * self._sample_rate:
             self._warn_of_levels()
-        samples = self._resample(mono, False)
-        if self._windows:
-            self._n_samples += len(samples)
-            return [self._predict_window(slab) for slab in self._windows.push(samples.copy())]
-        self._append(samples)
-        if self._n_samples < self._frontend.min_samples:
-            return []
-        return self._predict_until(n_patches(self._n_samples, self._unpadded, self._hop_frames))
+        samples = self._resample(mono, False).copy()  # the caller may fill the block again
+        return [self._predict(slab) for slab in self._cutter.push(samples)]
 
     def finish(self) -> list[Part]:
         """End the stream, and pad what is left as the end of a file.
@@ -143,20 +116,7 @@ class Stream(Generic[Part]):
             raise AudioError("the stream ended before its first sample", code="no_samples")
         self._warn_of_levels()
         samples = self._resample(np.zeros(0, np.float32), True)
-        if self._windows:
-            self._n_samples += len(samples)
-            return [
-                *map(self._predict_window, self._windows.push(samples)),
-                self._predict_window(self._windows.finish()),
-            ]
-        self._append(samples)
-        if self._n_samples < self._frontend.min_samples:
-            self._rest = pad_to_patch(self._rest, self._frontend)
-        return self._predict_until(n_patches(self._n_samples, self._frontend, self._hop_frames))
-
-    def _predict_window(self, slab: Slab) -> Part:
-        features = log_mel(slab.waveform, self._frontend)
-        return self._predict(slab, features, features)
+        return [self._predict(slab) for slab in chain(self._cutter.push(samples), self._cutter.finish())]
 
     def _warn_of_levels(self) -> None:
         """Once: of the first seconds, or of the whole stream if it is shorter."""
@@ -177,46 +137,6 @@ class Stream(Generic[Part]):
                 code="shape",
             )
         self._n_channels = n_channels
-
-    def _append(self, samples: FloatArray) -> None:
-        self._rest = np.concatenate([self._rest, samples])  # a copy: the caller may fill the block again
-        self._n_samples += len(samples)
-
-    def _predict_until(self, n_all: int) -> list[Part]:
-        """Predict what is left of the stream's first ``n_all`` patches; samples that they lack are zeros."""
-        parts = []
-        while self._n_patches < n_all:
-            parts.append(self._predict_next(min(self._max_patches, n_all - self._n_patches)))
-        self._rest = self._rest.copy()  # a view would keep the whole of a large block
-        return parts
-
-    def _predict_next(self, count: int) -> Part:
-        """Predict ``count`` patches.
-
-        Frames that they share with earlier patches are computed again: a tenth of the network's time at most, for one
-        frame between patches.
-        """
-        spec, first_frame = self._frontend, self._n_patches * self._hop_frames
-        end_frame = first_frame + (count - 1) * self._hop_frames + spec.patch_frames
-        n_samples = spec.samples(end_frame - self._rest_frame)
-        waveform = np.pad(self._rest[:n_samples], (0, max(0, n_samples - len(self._rest))))
-        features = log_mel(waveform, spec)
-        new_features = features[self._n_frames - self._rest_frame :]
-        slab = Slab(
-            waveform,
-            self._n_patches,
-            count,
-            self._n_frames * spec.hop_samples,
-            len(new_features),
-            min(self._rest_frame * spec.hop_samples + n_samples, self._n_samples),
-        )
-        # Between patches that do not touch there are frames that no patch has.
-        seen = features[first_frame - self._rest_frame :]
-        self._n_patches, self._n_frames = self._n_patches + count, end_frame
-        next_frame = min(end_frame, self._n_patches * self._hop_frames)
-        self._rest = self._rest[(next_frame - self._rest_frame) * spec.hop_samples :]
-        self._rest_frame = next_frame
-        return self._predict(slab, new_features, seen)
 
 
 def _resampler(sample_rate: int, new_sample_rate: int) -> Callable[[FloatArray, bool], FloatArray]:

@@ -18,7 +18,7 @@ from audioset.formats.picture import CREATOR, MARKS, check_plot
 from audioset.formats.table import clock
 from audioset.frontend.mel import MEL_SCALES
 from audioset.frontend.spec import FrontendSpec
-from audioset.models.model import Prediction, top_indices
+from audioset.models.prediction import Prediction, top_indices
 
 SIZE_INCHES = (12, 8)
 DOTS_PER_INCH = 120

@@ -25,19 +25,11 @@ from audioset.arguments import check_count, check_many, check_path, check_type, 
 from audioset.arrays import FloatArray
 from audioset.audio.child import Child, Message
 from audioset.audio.limits import LIMITS, Limits
-from audioset.concurrency import available_cores
+from audioset.concurrency import TASKS_AHEAD, available_cores
 from audioset.errors import AudioError, AudioSetError, UsageError
-from audioset.frontend.cutting import Slab
-from audioset.models.model import (
-    NOT_FINITE,
-    SLAB_FRAMES,
-    SLAB_PATCHES,
-    SLABS_AHEAD,
-    Model,
-    Prediction,
-    join_predictions,
-    slab_patches,
-)
+from audioset.frontend.cutting import SLAB_FRAMES, SLAB_PATCHES, Slab, slab_patches
+from audioset.models.model import Model
+from audioset.models.prediction import NOT_FINITE, Prediction, join_predictions
 from audioset.networks.ops import Outputs
 from audioset.runs.worker import WorkerConfig, slab_from_fields
 
@@ -169,10 +161,8 @@ def predict_parts(
         )
     check_type("limits", limits, Limits)
     n_workers = available_cores() if n_workers is None else check_count("n_workers", n_workers)
-    frontend = model.frontend.with_pad(pad).with_window(window_s)
-    hop_frames = frontend.hop_frames(hop_s)
-    n_patches = slab_patches(hop_frames, model.window_patches)
-    config = WorkerConfig(frontend, limits, hop_frames, n_patches, "waveforms" in model.inputs)
+    spec = model.cut_as(hop_s=hop_s, window_s=window_s, pad=pad)
+    config = WorkerConfig(spec, limits, slab_patches(spec, model.window_patches), "waveforms" in model.inputs)
     return _Run(iter(paths), model, config, n_workers).parts()
 
 
@@ -345,16 +335,16 @@ class _Run:
         future = self._pool.submit(self._predict_batch, [(slab, features) for _, slab, features in batch])
         future.add_done_callback(lambda _: self._wake.set())
         self._computing.append((future, [file for file, _, _ in batch]))
-        if len(self._computing) > SLABS_AHEAD * self._model.engine.n_threads:
+        if len(self._computing) > TASKS_AHEAD * self._model.engine.n_threads:
             self._deliver()
 
     def _predict_batch(self, batch: list[tuple[Slab, FloatArray]]) -> list[Prediction | AudioError]:
-        hop_frames = self._config.hop_frames
-        seen = [self._model.network_inputs(slab.waveform, features, hop_frames) for slab, features in batch]
+        spec = self._config.frontend
+        seen = [self._model.network_inputs(slab, features, spec) for slab, features in batch]
         # A clip model's windows go one by one: a clip shorter than a window has a length of its own, and six at once
         # leave a core's cache (mn04_as: 3.8 ms a clip instead of 3.1).
         # A head's windows must not mix the patches of two files.
-        goes_alone = self._config.frontend.is_centred or self._model.window_patches > 1
+        goes_alone = spec.is_centred or self._model.window_patches > 1
         groups = [[window] for window in seen] if goes_alone else [seen]
         outputs = [output for group in groups for output in self._run(group)]
         return [
@@ -364,7 +354,7 @@ class _Run:
 
     def _assemble(self, slab: Slab, features: FloatArray, outputs: Outputs[FloatArray]) -> Prediction | AudioError:
         try:
-            return self._model.assemble(slab, features, outputs, self._config.hop_frames, self._config.frontend)
+            return self._model.assemble(slab, features, outputs, self._config.frontend)
         except AudioError as error:  # scores that are no numbers
             return error
 

@@ -25,7 +25,6 @@ class WorkerConfig:
 
     frontend: FrontendSpec
     limits: Limits
-    hop_frames: int
     slab_patches: int
     sends_waveform: bool = False  # of a slab, after its features: for a network that sees samples
 
@@ -44,7 +43,7 @@ def main() -> None:
 def _decode(config: WorkerConfig, send: Send, path: str) -> dict[str, Any]:
     with open_audio(path, config.limits) as reader:
         blocks = mono_blocks(reader, config.frontend.sample_rate)
-        for slab in slabs(blocks, config.frontend, config.hop_frames, config.slab_patches):
+        for slab in slabs(blocks, config.frontend, config.slab_patches):
             features = log_mel(slab.waveform, config.frontend)
             seen = np.append(features, slab.waveform) if config.sends_waveform else features
             send("slab", {name: value for name, value in vars(slab).items() if name != "waveform"}, seen)

@@ -63,11 +63,11 @@ def _checked(data: bytes, table: str | os.PathLike[str]) -> str:
         text = data.decode("utf-8-sig")
         heading = next(csv.reader(io.StringIO(text, newline="")), COLUMNS)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ConflictError(f"{table} cannot be added to: {error}. Next step: another name for --to") from error
+        raise ConflictError(f"{table} cannot be added to: {error}. Next step: another name for --output") from error
     if heading != COLUMNS:
         raise ConflictError(
             f"{table} begins with {','.join(heading)!r:.80}; expected {','.join(COLUMNS)!r}. "
-            "Likely cause: another kind of table. Next step: another name for --to"
+            "Likely cause: another kind of table. Next step: another name for --output"
         )
     return text if not text or text.endswith("\n") else text + "\n"
 

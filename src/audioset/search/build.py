@@ -15,7 +15,8 @@ from audioset.audio.limits import LIMITS, Limits
 from audioset.errors import AudioSetError
 from audioset.files import locked_folder
 from audioset.formats.rows import printable
-from audioset.models.model import Model, Prediction, join_predictions
+from audioset.models.model import Model
+from audioset.models.prediction import Prediction, join_predictions
 from audioset.runs.batch import Part, predict_parts
 from audioset.search.manifest import Manifest, Settings, open_or_begin
 from audioset.search.shards import (

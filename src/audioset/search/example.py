@@ -13,7 +13,8 @@ from audioset.arrays import FloatArray
 from audioset.audio.limits import LIMITS, Limits
 from audioset.errors import AudioError, UsageError
 from audioset.formats.rows import printable
-from audioset.models.model import Model, Prediction, join_predictions
+from audioset.models.model import Model
+from audioset.models.prediction import Prediction, join_predictions
 from audioset.search.manifest import Settings
 from audioset.search.moments import Span
 from audioset.search.shards import to_units

@@ -13,9 +13,8 @@ from typing import Any, BinaryIO
 
 from audioset.errors import one_line, plain
 from audioset.files import is_folder
-from audioset.formats.audacity import AudacityWriter, is_audacity
+from audioset.formats.editors import AudacityWriter, RavenWriter, is_audacity, is_raven
 from audioset.formats.output import FileId, Stream, check_output, open_output
-from audioset.formats.raven import RavenWriter, is_raven
 from audioset.formats.recognising import Recogniser, begins_with, has_lines, has_records
 from audioset.formats.rows import HIGH_HZ, Row, Tag, Writer
 from audioset.formats.table import clock

@@ -6,13 +6,13 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
 from audioset.errors import DataError
 from audioset.folders import find_recordings, is_audio_name, some
 from audioset.labels.tables import Heading, Table, TableRow, find_heading, read_table
-from audioset.sounds.entry import Entry
+from audioset.sounds.entry import Entry, join_labels, name_below
 from audioset.text import lines_of, read_text, shown, split_labels
 
 READ = frozenset((".txt", ".csv", ".tsv", ".tab"))
@@ -130,16 +130,13 @@ def read_annotations(label_files: Sequence[LabelFile], audio_folder: Path) -> tu
     DataError
         If a line is none of its form; the message has its number.
     """
-    joined: dict[tuple[Path, float, float], Entry] = {}
     notes: list[str] = []
-    for label_file in label_files:
-        for recording, start_s, end_s, labels in _stretches(label_file, audio_folder, notes):
-            name = recording.relative_to(audio_folder) if recording.is_relative_to(audio_folder) else recording
-            entry = joined.setdefault(
-                (recording, start_s, end_s), Entry(recording, name.as_posix(), (), start_s, end_s)
-            )
-            joined[recording, start_s, end_s] = replace(entry, labels=tuple(dict.fromkeys(entry.labels + labels)))
-    return list(joined.values()), notes
+    entries = join_labels(
+        Entry(recording, name_below(recording, audio_folder), labels, start_s, end_s)
+        for label_file in label_files
+        for recording, start_s, end_s, labels in _stretches(label_file, audio_folder, notes)
+    )
+    return entries, notes
 
 
 def _label_file(path: Path, place: Path, recordings: Sequence[Path], *, is_of_program: bool) -> LabelFile | None:

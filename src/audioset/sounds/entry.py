@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 
@@ -35,3 +35,18 @@ class Entry:
     split: str | None = None
     cells: Mapping[str, str] = field(default_factory=dict)
     line: int | None = None
+
+
+def join_labels(entries: Iterable[Entry]) -> list[Entry]:
+    """One entry for all of one piece of a file, with the labels of each."""
+    joined: dict[tuple[Path, float, float | None], Entry] = {}
+    for entry in entries:
+        key = entry.path, entry.start_s, entry.end_s
+        first = joined.get(key)
+        joined[key] = replace(first, labels=tuple(dict.fromkeys(first.labels + entry.labels))) if first else entry
+    return list(joined.values())
+
+
+def name_below(path: Path, folder: Path) -> str:
+    """The name of a file as its source has it: below a folder, or whole where it lies elsewhere."""
+    return (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()

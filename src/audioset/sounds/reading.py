@@ -17,16 +17,15 @@ from pathlib import Path, PurePosixPath
 from audioset.dataset.lists.published import SUBSET_FILES, segments_path
 from audioset.dataset.lists.segments import begins_as_list
 from audioset.errors import DataError, NoInputError, UsageError
-from audioset.folders import AUDIO_SUFFIXES, find_files, is_audio_name, scan_folder, some
+from audioset.folders import AUDIO_SUFFIXES, find_files, find_recordings, is_audio_name, scan_folder, some
 from audioset.labels.labels import LabelSet, nearest_names
+from audioset.labels.tables import Table, TableRow, read_table
 from audioset.sounds.annotations import FORMS as LABEL_FORMS
 from audioset.sounds.annotations import READ, SUFFIXES, LabelFile, find_label_files, names_recordings, read_annotations
 from audioset.sounds.collection import SPLITS, Clip, Collection
 from audioset.sounds.dataset import read_segment_list
-from audioset.sounds.entry import Entry
-from audioset.sounds.folder import read_folders
-from audioset.sounds.table import read_clip_table
-from audioset.text import class_name, has_bytes, shown
+from audioset.sounds.entry import Entry, join_labels, name_below
+from audioset.text import class_name, has_bytes, shown, split_labels
 
 BACKGROUNDS = ("background", "_background_noise_")  # names of no class, unless another is given
 FORMS = (
@@ -36,6 +35,8 @@ FORMS = (
 )
 SEGMENTS = "AudioSet's list"
 N_SHOWN = 3  # names in messages
+# Folders of this kind, and nothing else, on the first level are parts of the data; their folders are the classes.
+SPLIT_FOLDERS = frozenset(("train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"))
 
 
 def read_collection(
@@ -52,7 +53,7 @@ def read_collection(
     Parameters
     ----------
     source : path
-        One of: a folder of folders, one for each class; a CSV or TSV file, as ``label_tables.read_table`` reads it; a
+        One of: a folder of folders, one for each class; a CSV or TSV file, as ``labels.tables.read_table`` reads it; a
         folder of recordings with labels of Audacity, Raven or BirdNET beside them; a list of AudioSet's clips. It is
         recognised by what is in it.
     audio : path, optional
@@ -116,11 +117,35 @@ def _read_source(source: Path, audio: Path | None) -> tuple[list[Entry], str, tu
             return read_segment_list(source, folder, find_files(folder, AUDIO_SUFFIXES)), SEGMENTS, ()
         if is_audio_name(source.name):
             raise UsageError(f"{shown(source)} is one sound; expected {FORMS}")
-        return read_clip_table(source, audio), "table", ()
+        return _read_clip_table(source, audio), "table", ()
     except OSError as error:
         if isinstance(error, (DataError, NoInputError, UsageError)):
             raise
         raise DataError(f"{shown(source)} cannot be read: {error.strerror or error}") from error
+
+
+def _read_clip_table(path: Path, audio: Path | None) -> list[Entry]:
+    """One clip for each line of a table, whose relative paths begin in ``audio``, or in its own folder.
+
+    A clip without a label has none of the classes; an empty start is the beginning of the file, and an empty end its
+    end.
+    """
+    folder = path.parent if audio is None else audio
+    table = read_table(path)
+    if not table.rows:
+        raise DataError(f"{shown(path)} has no rows; expected a path and a label on each line")
+    try:
+        files = find_recordings((row.path for row in table.rows), folder)
+        entries = [_entry(row, table, files[row.path], folder) for row in table.rows]
+    except DataError as error:
+        raise DataError(f"{shown(path)}, {error}") from error
+    # In a table of one label a clip, lines of one piece contradict each other, and the check says so.
+    return join_labels(entries) if table.has_several_labels else entries
+
+
+def _entry(row: TableRow, table: Table, file: Path, folder: Path) -> Entry:
+    labels = split_labels(row.label or row.label_id, f"line {row.line}", table.separators)
+    return Entry(file, name_below(file, folder), labels, row.start_s or 0.0, row.end_s, None, row.cells, row.line)
 
 
 def _read_folder(source: Path, audio: Path | None) -> tuple[list[Entry], str, tuple[str, ...]]:
@@ -155,7 +180,25 @@ def _read_folder(source: Path, audio: Path | None) -> tuple[list[Entry], str, tu
             f"Next step: {step}. Known forms: {FORMS}"
         )
     notes = [*scan.notes(), *([f"skipped: {_not_labels(others)}"] if others else []), *skipped]
-    return read_folders(source, files), "folders", tuple(notes)
+    return _read_folders(source, files), "folders", tuple(notes)
+
+
+def _read_folders(folder: Path, files: Sequence[Path]) -> list[Entry]:
+    """One clip for each file, its class the first folder below ``folder``.
+
+    If these are named ``train`` and ``test``, they are the given split, and the class is the next folder.
+    """
+    parts = [path.relative_to(folder).parts for path in files]
+    level = 1 if _is_split(parts) else 0
+    return [
+        Entry(path, "/".join(names), (class_name(names[level]),), split=names[0] if level else None)
+        for path, names in zip(files, parts, strict=True)
+    ]
+
+
+def _is_split(parts: Sequence[tuple[str, ...]]) -> bool:
+    firsts = {names[0].casefold() for names in parts}
+    return len(firsts) > 1 and "train" in firsts and firsts <= SPLIT_FOLDERS and min(map(len, parts)) > 2
 
 
 def _are_of(label_files: Iterable[LabelFile], files: Sequence[Path]) -> bool:

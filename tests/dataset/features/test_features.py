@@ -889,19 +889,19 @@ def test_verify_says_what_is_wrong_and_exits_with_3(tmp_path: Path) -> None:
 
 def test_convert_writes_and_says_so(tmp_path: Path) -> None:
     path = written(tmp_path / "a.tar.gz")
-    result = run("convert", path, tmp_path / "a.h5", "--to", "hdf5", "--subset", "eval")
+    result = run("convert", path, tmp_path / "a.h5", "--format", "hdf5", "--subset", "eval")
     assert (result.code, result.out) == (0, "")
     assert f"audioset: 1 clips in {tmp_path / 'a.h5'}" in result.err
-    answer = json.loads(run("convert", path, tmp_path / "b.h5", "--to", "hdf5", "--json").out)
+    answer = json.loads(run("convert", path, tmp_path / "b.h5", "--format", "hdf5", "--json").out)
     assert answer == {"output": str(tmp_path / "b.h5"), "to": "hdf5", "n_clips": 3, "n_skipped": 0}
 
 
 def test_convert_stops_at_damage_unless_told_to_go_on(tmp_path: Path) -> None:
     path = tmp_path / "a.tfrecord"
     path.write_bytes(frame_record(b"?") + frame_record(example()))
-    assert run("convert", path, tmp_path / "b.h5", "--to", "hdf5").code == 3
+    assert run("convert", path, tmp_path / "b.h5", "--format", "hdf5").code == 3
     assert not (tmp_path / "b.h5").exists()
-    result = run("convert", path, tmp_path / "b.h5", "--to", "hdf5", "--skip-damaged")
+    result = run("convert", path, tmp_path / "b.h5", "--format", "hdf5", "--skip-damaged")
     assert result.code == 3
     assert "left out: " in result.err
     assert "1 clips in" in result.err

@@ -51,7 +51,9 @@ COLUMNS = {  # dtype and shape of a row; ids are as wide as the longest
 }
 SCHEMA = {"n_clips": WHOLE, "n_labels": WHOLE, "subsets": map_of(WHOLE, 1000), "files": OBJECT}
 FILE_SCHEMA = {"sha256": text(64)}
-HINT = "Likely cause: an unfinished or damaged copy. Next step: audioset data features convert ... --to arrays, again"
+HINT = (
+    "Likely cause: an unfinished or damaged copy. Next step: audioset data features convert ... --format arrays, again"
+)
 
 
 class MappedArrays(ClipArrays):

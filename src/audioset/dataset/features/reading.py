@@ -228,14 +228,14 @@ def output_form(path: str | os.PathLike[str], to: str | None = None) -> str:
     if to is None and said is None:
         raise UsageError(
             f"{output} has a name that says no form. Next step: a name that ends in {', '.join(ENDINGS)}, .tfrecord or "
-            f".tar.gz; or, for a folder, --to arrays, tfrecord or youtube8m"
+            f".tar.gz; or, for a folder, --format arrays, tfrecord or youtube8m"
         )
     form = to or str(said)
     if said not in NAMES_OF[form]:
         endings = ", ".join(ending for ending, other in ENDINGS.items() if other == form)
         expected = f"a name that ends in {endings}" if endings else "a folder" if form == "arrays" else "another name"
         raise UsageError(
-            f"--to {form} does not fit the name {output}: its readers could not tell. Next step: {expected}"
+            f"--format {form} does not fit the name {output}: its readers could not tell. Next step: {expected}"
             + (f", such as {output.name}{endings.partition(',')[0]}" if endings and said is None else "")
         )
     return form

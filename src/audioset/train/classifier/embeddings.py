@@ -18,10 +18,11 @@ from audioset.arrays import FloatArray, IndexArray
 from audioset.assets import hash_file
 from audioset.audio.limits import LIMITS, Limits
 from audioset.cache import EMBEDDINGS, cache_folder, delete, drop_lone_checksums, is_whole, seal
-from audioset.concurrency import available_cores
+from audioset.concurrency import available_cores, map_in_order
 from audioset.errors import AudioError, AudioSetError, NoInputError, UsageError
 from audioset.files import replacing, sweep
-from audioset.models.model import Model, make_engine, map_in_order
+from audioset.models.loading import open_model
+from audioset.models.model import Model
 from audioset.records import DAMAGE
 from audioset.sounds.audio import read_clips
 from audioset.sounds.collection import Clip, Collection
@@ -233,8 +234,7 @@ def _compute(
 ) -> dict[str, str]:
     """Embed some clips into ``known`` and the cache; what went wrong, by key."""
     n_threads = n_threads or available_cores()
-    engine = make_engine("openvino", backbone.card, backbone.folder, "f32", n_threads)
-    model = Model(backbone.card, backbone.folder, engine)
+    model = open_model(backbone.card, backbone.folder, "openvino", "f32", n_threads)
     failures: dict[str, str] = {}
     fresh: dict[str, Embedded] = {}
     try:

@@ -92,8 +92,8 @@ class Spectrograms:
 
 def log_mel_patches(waveform: Array, spec: FrontendSpec) -> list[Array]:
     """Patches of a clip as a model sees them when it predicts: each (n_frames, n_mels), float16."""
-    pieces = slabs([waveform], spec, spec.patch_hop_frames, SLAB_PATCHES)
-    made = (patches(log_mel(slab.waveform, spec), spec) for slab in pieces)
+    pieces = slabs([waveform], spec, SLAB_PATCHES)
+    made = (patches(log_mel(slab.waveform, spec)[slab.n_skipped :], spec) for slab in pieces)
     return [patch.astype(np.float16) for group in made for patch in group]
 
 

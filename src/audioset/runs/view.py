@@ -1,21 +1,19 @@
-"""What ``tag``, ``events`` and ``listen`` look at: some of the labels, rolled up or not, and the events in them."""
+"""What is looked at in predictions: some of the labels, rolled up or not, and the events in them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from audioset.cli.echo import echo
 from audioset.errors import UsageError
 
 if TYPE_CHECKING:
     from audioset.labels.events import Event, EventDetector, EventSettings
     from audioset.labels.labels import LabelSet
-    from audioset.models.model import Model, Prediction
-
-EVENT_SETTINGS = ("low_threshold", "median_patches", "max_gap_s", "min_duration_s")
+    from audioset.models.model import Model
+    from audioset.models.prediction import Prediction
 
 
 class View:
@@ -26,7 +24,7 @@ class View:
     labels : LabelSet
         Of the model.
     classes : sequence of str
-        Ids of classes of the ontology, from ``find_classes``; none means all labels.
+        Ids of classes of the ontology, none means all labels.
     roll_up : bool
 
     Attributes
@@ -96,42 +94,48 @@ class EventFinder:
         return kept
 
 
-def take_view(options: dict[str, Any]) -> Callable[[LabelSet], View]:
-    """Remove ``--classes`` and ``--roll-up`` from a command's options; what is misspelt is refused at once.
-
-    Returns
-    -------
-    callable
-        Makes the view of a model's labels.
-    """
+def view_maker(classes: Iterable[str], *, roll_up: bool) -> Callable[[LabelSet], View]:
+    """Make views of models' labels that show some classes; what is misspelt is refused at once."""
     from audioset.labels.ontology import Ontology
 
-    classes = [Ontology.load().find(name) for name in options.pop("classes")]
-    roll_up = options.pop("roll_up")
-    return lambda labels: View(labels, classes, roll_up=roll_up)
+    label_ids = [Ontology.load().find(name) for name in classes]
+    return lambda labels: View(labels, label_ids, roll_up=roll_up)
 
 
-def take_event_finder(options: dict[str, Any], *, in_order: bool = True) -> Callable[[Model], EventFinder]:
-    """Remove what decides about events from a command's options; what is wrong with it is said at once.
+def finder_maker(
+    make_view: Callable[[LabelSet], View],
+    threshold: float | None,
+    thresholds: Path | None,
+    *,
+    leaf_only: bool,
+    in_order: bool,
+    say: Callable[[str], None],
+    **chosen: Any,
+) -> Callable[[Model], EventFinder]:
+    """Make finders of models' events; what is wrong with the thresholds is said at once.
 
-    Returns
-    -------
-    callable
-        Makes the finder of a model's events, and says so where the model's own thresholds hold. If the table of
-        thresholds names labels that the model does not have, it is to blame.
+    Parameters
+    ----------
+    make_view : callable
+        From ``view_maker``.
+    threshold : float or None
+        For all labels.
+    thresholds : path or None
+        A table of thresholds. If it names labels that a model does not have, it is to blame.
+    leaf_only, in_order : bool
+    say : callable
+        Is told where a model's own thresholds hold.
+    **chosen
+        Of ``EventSettings``: low_threshold, median_patches, max_gap_s, min_duration_s.
     """
     from audioset.calibration import NONE
-    from audioset.labels.events import EventDetector, read_thresholds
+    from audioset.labels.events import EventDetector
     from audioset.labels.labels import LabelSet
     from audioset.labels.leaf_events import LeafEvents
+    from audioset.labels.thresholds import read_thresholds
 
-    thresholds: Path | None = options.pop("thresholds")
     label_thresholds = read_thresholds(thresholds) if thresholds else {}
-    threshold: float | None = options.pop("threshold")
-    chosen = {name: options.pop(name) for name in EVENT_SETTINGS}
     NONE.settings(LabelSet((), ()), threshold, **chosen)  # checks the ranges
-    make_view, leaf_only = take_view(options), options.pop("leaf_only")
-    is_quiet = options["quiet"]
 
     def make_finder(model: Model) -> EventFinder:
         view = make_view(model.labels)
@@ -140,9 +144,9 @@ def take_event_finder(options: dict[str, Any], *, in_order: bool = True) -> Call
             settings.thresholds(model.labels)  # checks the names
         except UsageError as error:
             raise UsageError(f"--thresholds {thresholds}: {error}") from error
-        if model.calibration and threshold is None and not is_quiet:
+        if model.calibration and threshold is None:
             names = f"{len(model.calibration.thresholds)} of {len(model.labels)} labels"
-            echo(f"audioset: thresholds of the model's own for {names}; --threshold T sets one for all", err=True)
+            say(f"thresholds of the model's own for {names}; --threshold T sets one for all")
         detector = EventDetector(view.labels, _of_labels(settings, model.labels, view.labels), in_order=in_order)
         return EventFinder(view, detector, LeafEvents(view.labels, in_order=in_order) if leaf_only else None)
 
