@@ -34,7 +34,7 @@ from audioset.concurrency import keep_freed_memory
 from audioset.sounds.collection import Collection
 from audioset.sounds.reading import read_collection
 from audioset.train.finetune.config import FinetuneConfig, read_finetune_config
-from audioset.train.finetune.result import finetune
+from audioset.train.finetune.finetune import finetune
 from audioset.train.settings import parse_argument
 
 QUICK_EPOCHS = 4

@@ -33,13 +33,21 @@ from audioset import metrics
 from audioset.dataset.features import folder as feature_folder
 from audioset.train.checkpoint import METRICS_NAME
 from audioset.train.distributed import Processes
-from audioset.train.heads.augment import Preparation
 from audioset.train.heads.config import TrainConfig
-from audioset.train.heads.examples import Batch, Examples, load_data
-from audioset.train.heads.loop import measure, predict, take_step, train
+from audioset.train.heads.examples import Batch, Data, Examples, load_data
 from audioset.train.heads.samplers import make_sampler
 from audioset.train.heads.sparse_labels import SparseLabels
-from audioset.train.heads.state import TrainingState
+from audioset.train.heads.training import (
+    batches,
+    choose_sampler,
+    first_state,
+    make_recipe,
+    measure,
+    predict,
+    train,
+)
+from audioset.train.loop import take_step
+from audioset.train.state import TrainingState
 
 HEADS = ("average-pooling", "single-attention", "feature-attention")
 N_CLASSES, N_SECONDS, SIZE, WIDTH, BATCH = 527, 10, 128, 1024, 500
@@ -152,9 +160,15 @@ def interleaved_medians(functions: dict[str, Callable[[], object]]) -> tuple[dic
 def our_step(examples: Examples, head: str, precision: str) -> Callable[[], float]:
     """A function that takes the next step of a run."""
     config = TrainConfig(head=head, precision=precision, batch_size=BATCH, device="cpu")
-    state = TrainingState(config, examples.labels, ALONE.device)
-    prepare = Preparation(config, examples.labels.counts, len(examples), ALONE.device)
-    return lambda: take_step(state, config, examples, prepare, ALONE)
+    return begin(config, Data(examples, None, None))[1]
+
+
+def begin(config: TrainConfig, data: Data) -> tuple[TrainingState, Callable[[], float]]:
+    """A run, and a function that takes its next step."""
+    sampler = choose_sampler(config, data.training.labels)
+    state = first_state(config, sampler, ALONE.device)
+    recipe, course = make_recipe(state, config, data, ALONE), batches(state, sampler, config, ALONE)
+    return state, lambda: take_step(state, recipe, next(course), ALONE)
 
 
 def random_examples(n_clips: int) -> Examples:
@@ -181,8 +195,7 @@ def bench_learning(features: str) -> None:
     for head in HEADS:
         config = TrainConfig(features=features, eval_subset="eval", head=head, precision="bf16", device="cpu")
         data = load_data(config)
-        state = TrainingState(config, data.training.labels, ALONE.device)
-        prepare = Preparation(config, data.training.labels.counts, len(data.training), ALONE.device)
+        state, step = begin(config, data)
         rival = RivalRun(head)
         sampler = make_sampler("balanced", data.training.labels, BATCH, 0)
 
@@ -190,7 +203,7 @@ def bench_learning(features: str) -> None:
             scores = predict(state.module, state.weights, data.evaluation, ALONE)
             return measure(scores, data.evaluation, ALONE)["mean_ap"]
 
-        print_learning(f"{head}, ours bf16", lambda: take_step(state, config, data.training, prepare, ALONE), our_map)  # noqa: B023
+        print_learning(f"{head}, ours bf16", step, our_map)
         print_learning(
             f"{head}, rival",
             lambda: rival.step(data.training.batch(sampler.next_batch())),  # noqa: B023
@@ -300,16 +313,15 @@ def run_large(features: str, sampler: str) -> None:
     start = time.perf_counter()
     config = TrainConfig(features=features, subset="train", sampler=sampler, head="logistic", device="cpu")
     data = load_data(config)
-    state = TrainingState(config, data.training.labels, ALONE.device)
+    state, step = begin(config, data)
     data.training.batch(state.sampler.next_batch())
     start_s = time.perf_counter() - start
-    prepare = Preparation(config, data.training.labels.counts, len(data.training), ALONE.device)
     start = time.perf_counter()
     for _ in range(100):
         data.training.batch(state.sampler.next_batch())
     batch_ms = (time.perf_counter() - start) * 10
     for _ in range(20):
-        take_step(state, config, data.training, prepare, ALONE)
+        step()
     print(json.dumps({"start_s": start_s, "batch_ms": batch_ms, "peak_mib": peak.stop()}))
 
 

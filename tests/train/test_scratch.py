@@ -12,7 +12,7 @@ from audioset.errors import AssetError
 from audioset.models.folders import load_weights
 from audioset.sounds.reading import read_collection
 from audioset.train.finetune.config import FinetuneConfig
-from audioset.train.finetune.result import finetune
+from audioset.train.finetune.finetune import finetune
 from audioset.train.finetune.scratch import prepare_or_draw
 from audioset.weights.model_folder import WEIGHTS_NAME
 

@@ -32,7 +32,7 @@ from audioset.train.classifier.classifier import learn_classifier  # noqa: E402
 from audioset.train.finetune import augment  # noqa: E402
 from audioset.train.finetune.config import FinetuneConfig  # noqa: E402
 from audioset.train.finetune.data import log_mel_patches  # noqa: E402
-from audioset.train.finetune.result import finetune  # noqa: E402
+from audioset.train.finetune.finetune import finetune  # noqa: E402
 
 RATE = 16_000
 SECONDS = 0.6

@@ -57,7 +57,7 @@ def finetune(
     is_first = is_first_process()
     if is_first:
         hold_folder(wanted.output)
-    from audioset.train.finetune.result import finetune as finetune_collection
+    from audioset.train.finetune.finetune import finetune as finetune_collection
 
     shown = _Shown(config.n_epochs, is_quiet=learned.quiet or not is_first)
     record = finetune_collection(

@@ -69,7 +69,7 @@ def heads(wanted: HeadsOptions, given: Mapping[str, Any]) -> None:
         raise ConflictError(f"--resume: {output} holds no run. Next step: check the path, or leave out --resume")
     if is_first_process():
         hold_folder(Path(output))
-    from audioset.train.heads.loop import train as train_head
+    from audioset.train.heads.training import train as train_head
 
     keep_freed_memory()
     result = train_head(config, output, None if wanted.quiet else _Lines(config.n_iterations))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from audioset.train.heads.config import TrainConfig as TrainConfig
     from audioset.train.heads.config import read_config as read_config
-    from audioset.train.heads.loop import train as train
+    from audioset.train.heads.training import train as train
     from audioset.train.warm_start import WarmStart as WarmStart
     from audioset.train.warm_start import fit as fit
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _HOME = {
     "TrainConfig": "heads.config",
     "read_config": "heads.config",
-    "train": "heads.loop",
+    "train": "heads.training",
     "WarmStart": "warm_start",
     "fit": "warm_start",
 }

@@ -22,37 +22,20 @@ SHORT, SHORT_S = "_2s", 2.0  # how frontends for short clips are named, and what
 
 @dataclass(frozen=True)
 class Head:
-    """New layers on embeddings.
+    """New layers on embeddings."""
 
-    Attributes
-    ----------
-    weights : mapping of str to ndarray, float32
-        ``classifier/logits/kernel`` and ``bias``, and those of ``classifier/hidden`` if there is such a layer.
-    hidden_size : int
-    activation : {"softmax", "sigmoid"}
-    """
-
-    weights: Mapping[str, FloatArray]
-    hidden_size: int
-    activation: str
+    weights: Mapping[str, FloatArray]  # ``classifier/logits/kernel`` and ``bias``, and those of a hidden layer, if any
+    hidden_size: int  # 0 for none
+    activation: str  # softmax or sigmoid
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network that gives embeddings of patches.
+    """A network that gives embeddings of patches."""
 
-    Attributes
-    ----------
-    name : str
-        As the caller gave it: a published name, or the path of a model folder.
-    card : ModelCard
-    folder : Path
-        With its weights.
-    """
-
-    name: str
+    name: str  # as the caller gave it: a published name, or the path of a model folder
     card: ModelCard
-    folder: Path
+    folder: Path  # with its weights
 
     @property
     def network(self) -> str:
@@ -83,17 +66,7 @@ class Backbone:
         source: Mapping[str, Any],
         calibration: Mapping[str, Any] | None = None,
     ) -> tuple[ModelCard, dict[str, FloatArray]]:
-        """Card and weights of this network with new layers.
-
-        Parameters
-        ----------
-        head : Head
-        classes : tuple of str
-        source : mapping
-            Where the new weights come from, as JSON's own types.
-        calibration : mapping, optional
-            Record of a ``Calibration``.
-        """
+        """Card and weights of this network with new layers; ``source`` is where they come from, as JSON's types."""
         card = ModelCard(
             network="classifier",
             arguments={

@@ -8,21 +8,27 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+import math
+import shutil
+import struct
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from audioset.arrays import FloatArray
+from audioset.dataset.features.framing import frame_record
+from audioset.dataset.features.sequence_example import message, varint
 from audioset.errors import ConflictError, DataError, UsageError
 from audioset.files import check_regular, explain_os_errors, output_file
 from audioset.records import DAMAGE, parse_json
 from audioset.train.finite import named
-from audioset.train.heads.config import TrainConfig, read_config
-from audioset.train.settings import differences
-from audioset.train.tensorboard import EventFile
+from audioset.train.settings import Settings, differences, read_settings
 from audioset.weights.model_folder import CARD_NAME, ModelCard, read_card, write_model_folder
 
 logger = logging.getLogger(__name__)
@@ -31,21 +37,18 @@ CONFIG_NAME = "run.toml"
 METRICS_NAME = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 N_KEPT = 2
-Tensors = dict[str, torch.Tensor]
+FORMAT = 2  # of checkpoints: another one is of an earlier version
+Weights = dict[str, torch.Tensor]
 Record = dict[str, Any]
+# TensorBoard: tensorflow/core/util/event.proto and framework/summary.proto. The tags of fields have their wire types:
+# Event.wall_time, Event.step, Summary.Value.simple_value.
+VERSION = b"brain.Event:2"
+WALL_TIME, STEP, SIMPLE_VALUE = b"\x09", b"\x10", b"\x15"
+FILE_VERSION, SUMMARY, VALUE, TAG = 3, 5, 1, 1
 
 
 class RunFolder:
-    """The folder of a run.
-
-    Parameters
-    ----------
-    path : Path
-        Made if need be.
-    config : TrainConfig
-    data_digest : str
-    is_writer : bool
-        Whether this process writes; the others only read.
+    """The folder of a run, made if need be; only ``is_writer`` writes, the other processes read.
 
     Raises
     ------
@@ -55,10 +58,13 @@ class RunFolder:
         The place cannot be written.
     """
 
-    def __init__(self, path: Path, config: TrainConfig, data_digest: str, *, is_writer: bool) -> None:
+    def __init__(
+        self, path: Path, config: Settings, data_digest: str, *, is_writer: bool, is_logged: bool = False
+    ) -> None:
         self.path, self._config, self._data_digest, self._is_writer = path, config, data_digest, is_writer
         if is_writer:
             self._begin()
+        self._is_logged = is_logged  # for TensorBoard too
         self._events: EventFile | None = None
 
     def find_result(self) -> Record | None:
@@ -70,13 +76,13 @@ class RunFolder:
         metrics: Record = source["metrics"]
         return metrics
 
-    def load(self) -> tuple[Tensors, Record] | None:
+    def load(self) -> tuple[Weights, Record] | None:
         """The newest checkpoint that can be read, or None; later measurements are struck out.
 
         Raises
         ------
         ConflictError
-            It is of other data.
+            It is of other data, or of an earlier version.
         DataError
             There are checkpoints, and none can be read.
         """
@@ -88,6 +94,8 @@ class RunFolder:
                 logger.warning("%s; going on with the one before", error)
                 continue
             self._check_data(record["data_digest"])
+            if record.get("format") != FORMAT:
+                raise ConflictError(f"{path} is of another version of audioset. Next step: delete {self.path}")
             self._strike_out_after(record["iteration"])
             return tensors, record
         if paths:
@@ -95,13 +103,13 @@ class RunFolder:
         self._strike_out_after(0)
         return None
 
-    def save(self, tensors: Tensors, record: Record) -> None:
+    def save(self, tensors: Weights, record: Record) -> None:
         """Write a checkpoint, and delete all but the last two."""
         if not self._is_writer:
             return
         from safetensors.torch import save
 
-        header = {"record": json.dumps({**record, "data_digest": self._data_digest})}
+        header = {"record": json.dumps({**record, "format": FORMAT, "data_digest": self._data_digest})}
         contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         self._write(f"{CHECKPOINTS}/{record['iteration']:09d}.safetensors", save(contiguous, header))
         for path in self._checkpoints()[:-N_KEPT]:
@@ -114,31 +122,28 @@ class RunFolder:
         path = self.path / METRICS_NAME
         with explain_os_errors(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
-        if self._config.tensorboard:
+        if self._is_logged:
             self._events = self._events or EventFile(self.path)
             self._events.write(record)
 
-    def finish(self, card: ModelCard, weights: Mapping[str, Any]) -> None:
-        """Write the model: the folder is then one that ``load_model`` reads.
+    def finish(self, card: ModelCard, weights: Weights, metrics: Record) -> None:
+        """Write the model, and where its weights come from: the folder is then one that ``load_model`` reads.
 
         Raises
         ------
         UsageError
             A weight is not finite; nothing is written.
         """
-        spoilt = [name for name, value in weights.items() if not np.isfinite(value).all()]
+        arrays = as_arrays(weights)
+        spoilt = [name for name, value in arrays.items() if not np.isfinite(value).all()]
         if spoilt:
             raise UsageError(
                 f"the weights {named(spoilt)} are not finite, and no model was written. Likely cause: a learning rate "
                 "that is too high. Next step: a lower learning_rate, a warm_up, or clip_norm = 1"
             )
-        if self._is_writer:
-            with explain_os_errors(self.path):
-                write_model_folder(self.path, card, weights)
-
-    def provenance(self, metrics: Record) -> Record:
-        """What the model's card says of where the weights come from."""
-        return {
+        if not self._is_writer:
+            return
+        provenance = {
             "file": CONFIG_NAME,
             "digest": "",
             "url": "",
@@ -147,6 +152,13 @@ class RunFolder:
             "data_digest": self._data_digest,
             "metrics": metrics,
         }
+        with explain_os_errors(self.path):
+            write_model_folder(self.path, replace(card, source={**card.source, **provenance}), arrays)
+
+    def delete_checkpoints(self) -> None:
+        """Once the model is written, they are of no use but to look back."""
+        if self._is_writer:
+            shutil.rmtree(self.path / CHECKPOINTS, ignore_errors=True)
 
     def _begin(self) -> None:
         """Write the settings, before anything else, and clear away what a killed process was writing."""
@@ -164,7 +176,7 @@ class RunFolder:
     def _check_settings(self) -> None:
         path = self.path / CONFIG_NAME
         if path.is_file():
-            changed = differences(self._config.as_dict(), read_config(path).as_dict())
+            changed = differences(self._config.as_dict(), read_settings(type(self._config), path, {}).as_dict())
             if changed:
                 raise ConflictError(
                     f"{self.path} holds a run with other settings ({'; '.join(changed)}). "
@@ -191,6 +203,45 @@ class RunFolder:
             temporary.write_bytes(data)
 
 
+class EventFile:
+    """Measurements as TensorBoard reads them, written without it; each time that a run goes on, it begins another."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / f"events.out.tfevents.{time.time_ns()}"
+        self._append(_event(message(FILE_VERSION, VERSION)))
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Write the numbers of a line of the measurements, by their names: ``eval/mean_ap``."""
+        values = b"".join(
+            message(VALUE, message(TAG, name.encode()) + SIMPLE_VALUE + struct.pack("<f", value))
+            for name, value in numbers(line)
+            if name != "iteration"
+        )
+        self._append(_event(STEP + varint(line["iteration"]) + message(SUMMARY, values)))
+
+    def _append(self, event: bytes) -> None:
+        with explain_os_errors(self._path), self._path.open("ab") as file:
+            file.write(frame_record(event))
+
+
+def numbers(line: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """The numbers in nested dictionaries, by the path to each; not those that are None, NaN or infinite."""
+    for name, value in line.items():
+        if isinstance(value, Mapping):
+            yield from numbers(value, f"{prefix}{name}/")
+        elif value is not None and math.isfinite(value):
+            yield f"{prefix}{name}", value
+
+
+def _event(content: bytes) -> bytes:
+    return WALL_TIME + struct.pack("<d", time.time()) + content
+
+
+def as_arrays(weights: Weights) -> dict[str, FloatArray]:
+    """Weights as a model folder has them."""
+    return {name: value.detach().float().cpu().numpy() for name, value in weights.items()}
+
+
 def read_measurements(folder: Path) -> list[Record]:
     """The measurements of a run; what is no line of them, as the end of one that was being written, is left out."""
     path, records = folder / METRICS_NAME, list[Record]()
@@ -202,7 +253,7 @@ def read_measurements(folder: Path) -> list[Record]:
     return records
 
 
-def _read(path: Path) -> tuple[Tensors, Record]:
+def _read(path: Path) -> tuple[Weights, Record]:
     from safetensors import SafetensorError, safe_open
 
     try:

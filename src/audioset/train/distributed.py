@@ -10,26 +10,17 @@ from dataclasses import dataclass
 import torch
 from torch import distributed
 
-from audioset.arrays import Int64Array
+from audioset.arrays import FloatArray, Int64Array
 from audioset.errors import EngineError
 
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes of a run, as one of them sees them.
+    """The processes of a run, as one of them sees them."""
 
-    Attributes
-    ----------
-    rank : int
-        0 for the first, which alone writes.
-    n_processes : int
-    device : torch.device
-        Where it computes.
-    """
-
-    rank: int
+    rank: int  # 0 for the first, which alone writes
     n_processes: int
-    device: torch.device
+    device: torch.device  # where it computes
 
     @property
     def is_first(self) -> bool:
@@ -57,6 +48,12 @@ class Processes:
             self.add_up(listed)
             torch._foreach_div_(listed, float(self.n_processes))
 
+    def total(self, scores: torch.Tensor) -> FloatArray:
+        """The sum over all processes, each of which has put its own clips' scores among zeros."""
+        scores = scores.to(self.device)
+        self.add_up([scores])
+        return scores.cpu().numpy()
+
     def agree(self, value: float) -> float:
         """The first process's value: processors may differ in the last bit, and decisions must not."""
         if self.n_processes == 1:
@@ -81,17 +78,7 @@ class Processes:
 
 @contextmanager
 def join_processes(device: str) -> Iterator[Processes]:
-    """Join the processes that torchrun started, or be the only one.
-
-    Parameters
-    ----------
-    device : {"auto", "cpu", "cuda"}
-
-    Raises
-    ------
-    EngineError
-        A GPU is asked for, and there is none.
-    """
+    """Join the processes that torchrun started, or be the only one; EngineError for a GPU that is not there."""
     rank, n_processes, local_rank = (
         int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
     )

@@ -13,25 +13,10 @@ N_NAMED = 3  # clips of a batch
 def no_number(
     loss: float, gradient_norm: float, place: str, clips: Sequence[str], spoilt_clips: Sequence[str] = ()
 ) -> AudioSetError:
-    """The error of a step whose loss, or whose gradient, is not finite.
+    """The error of a step whose loss, or the norm of all its gradients, is not finite.
 
-    Parameters
-    ----------
-    loss : float
-        Of the batch.
-    gradient_norm : float
-        Of all weights together.
-    place : str
-        Where the training is: ``"iteration 12 (epoch 2, batch 3)"``.
-    clips : sequence of str
-        Of the batch.
-    spoilt_clips : sequence of str
-        Those whose spectrograms, as the network got them, are not finite.
-
-    Returns
-    -------
-    DataError or UsageError
-        The first where the network got what is no number, the second where the training has diverged.
+    ``spoilt_clips`` are those whose spectrograms are not finite as the network got them: a DataError. Otherwise the
+    training has diverged: a UsageError.
     """
     found = f"the loss is {loss:g} in {place}"
     if math.isfinite(loss):

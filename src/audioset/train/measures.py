@@ -24,23 +24,14 @@ NO_CLASS = "(no class)"
 class Decision:
     """How scores become classes.
 
-    Attributes
-    ----------
-    activation : {"softmax", "sigmoid"}
-        Of softmax scores, the class with the highest is said. Of sigmoid scores, those that reach their threshold;
-        without multi-label clips, only the one that is highest above its own.
-    is_multi_label : bool
-        Whether any clip has several classes.
-    has_background : bool
-        Whether any clip has none.
-    thresholds : tuple of float or None
-        One for each class, where it has one of its own.
+    Of softmax scores, the class with the highest is said. Of sigmoid scores, those that reach their threshold; without
+    multi-label clips, only the one that is highest above its own.
     """
 
-    activation: str
-    is_multi_label: bool = False
-    has_background: bool = False
-    thresholds: tuple[float | None, ...] = ()
+    activation: str  # softmax or sigmoid
+    is_multi_label: bool = False  # whether any clip has several classes
+    has_background: bool = False  # whether any clip has none
+    thresholds: tuple[float | None, ...] = ()  # for each class, where it has one of its own
 
     def __call__(self, scores: Array) -> BoolArray:
         """Whether a class is said of a clip: (n_clips, n_classes)."""

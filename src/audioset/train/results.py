@@ -57,21 +57,11 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """How good a model of fewer clips is.
+    """How good a model of fewer clips is."""
 
-    Attributes
-    ----------
-    split : str
-        As ``HeldOut.name``.
-    n_clips_per_class : float
-        That it learned from, on average.
-    balanced_accuracy : float
-        In [0, 1].
-    """
-
-    split: str
-    n_clips_per_class: float
-    balanced_accuracy: float
+    split: str  # as ``HeldOut.name``
+    n_clips_per_class: float  # that it learned from, on average
+    balanced_accuracy: float  # in [0, 1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,9 +109,7 @@ class Learned:
     @property
     def decision(self) -> Decision:
         """How scores become classes."""
-        is_multi_label = any(len(clip.labels) > 1 for clip in self.clips)
-        has_background = any(not clip.labels for clip in self.clips)
-        return Decision(self.activation, is_multi_label, has_background, tuple(map(self.thresholds.get, self.classes)))
+        return decide(self.clips, self.classes, self.activation, self.thresholds)
 
     def held_out_by(self, name: str) -> HeldOut | None:
         """The evaluation of a name, if there is one."""
@@ -171,22 +159,20 @@ class Learned:
         return {**where, "group": clip.group, "labels": list(clip.labels), "said": said, "scores": scores}
 
 
+def decide(
+    clips: Sequence[Clip], classes: Sequence[str], activation: str, thresholds: Mapping[str, float | None]
+) -> Decision:
+    """How scores become classes, where these are all clips."""
+    is_multi_label = any(len(clip.labels) > 1 for clip in clips)
+    has_background = any(not clip.labels for clip in clips)
+    return Decision(activation, is_multi_label, has_background, tuple(map(thresholds.get, classes)))
+
+
 def check_output(folder: Path, own_names: Sequence[str] = ()) -> None:
     """Refuse, before any work is done, a folder that holds what a training did not write.
 
-    Parameters
-    ----------
-    folder : Path
-        It may be missing, be empty, or hold an earlier result.
-    own_names : sequence of str
-        Files and folders of a run, such as checkpoints, that also mark it as a training's own.
-
-    Raises
-    ------
-    ConflictError
-        It holds something else.
-    UsageError
-        It is a file.
+    It may be missing, be empty, or hold an earlier result; ``own_names`` are files and folders of a run, such as
+    checkpoints, that also mark it as a training's own.
     """
     if not exists(folder):
         return
@@ -208,25 +194,10 @@ def write_result(
     weights: Mapping[str, FloatArray],
     own_names: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Write the model folder with its measurements and its report.
+    """Write the model folder with its measurements and its report, and return what ``results.json`` says.
 
     All is made beside the folder first, and moved into it at the end. A folder with ``model.json`` is complete: an
     earlier one is taken away first, and the new one comes last.
-
-    Parameters
-    ----------
-    folder : Path
-        Made if need be; an earlier result in it is replaced.
-    learned : Learned
-    card : ModelCard
-    weights : mapping of str to float32 ndarray
-    own_names : sequence of str
-        As for ``check_output``.
-
-    Returns
-    -------
-    dict
-        What ``results.json`` says.
 
     Raises
     ------

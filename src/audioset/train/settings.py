@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from audioset.errors import NoInputError, UsageError
 from audioset.records import read_bounded
@@ -51,6 +52,11 @@ class Settings:
     def check_together(self) -> None:
         """Refuse values that are at odds with each other."""
 
+    @classmethod
+    def recipe(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What settings are where none was given, if that is not the default."""
+        return {}
+
     def as_dict(self) -> dict[str, Any]:
         """All settings by name, in order."""
         return {setting.name: getattr(self, setting.name) for setting in fields(self)}
@@ -60,20 +66,22 @@ class Settings:
         return "".join(f"{name} = {_toml(value)}\n" for name, value in self.as_dict().items())
 
 
-def check_names(kind: type[Settings], values: Mapping[str, Any], place: str = "") -> None:
-    """Refuse names that are no settings of a table.
+Table = TypeVar("Table", bound=Settings)
 
-    Raises
-    ------
-    UsageError
-        With the setting whose name is nearest.
-    """
-    names = [setting.name for setting in fields(kind)]
-    for name in values:
-        if name not in names:
-            nearest = difflib.get_close_matches(name, names, 1, 0.5)
-            hint = f"Likely meant: {nearest[0]}" if nearest else f"Expected one of {', '.join(names)}"
-            raise UsageError(f"{place}there is no setting {name!r}. {hint}")
+
+def read_settings(kind: type[Table], path: str | os.PathLike[str] | None, flags: Mapping[str, Any]) -> Table:
+    """Settings of a file, and of flags that overrule it; tables of arguments are merged."""
+    values = {} if path is None else read_toml(Path(path))
+    place = "" if path is None else f"{os.fspath(path)}: "
+    _check_names(kind, values, place)
+    _check_names(kind, flags)
+    given = {**values, **flags}
+    tables = [setting.name for setting in fields(kind) if setting.type == "dict[str, Any]"]
+    merged = {name: {**values.get(name, {}), **flags.get(name, {})} for name in tables}
+    try:
+        return kind(**{**kind.recipe(given), **given, **merged})
+    except UsageError as error:
+        raise UsageError(f"{place}{error}") from error
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
@@ -85,12 +93,7 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]
 
 
 def parse_argument(text: str) -> tuple[str, Any]:
-    """``name=value`` with a TOML value; what is no such value is a string.
-
-    Raises
-    ------
-    UsageError
-    """
+    """``name=value`` with a TOML value; what is no such value is a string."""
     name, sign, value = text.partition("=")
     if not (name and sign):
         raise UsageError(f"{text!r} is no argument; expected NAME=VALUE, such as n_hidden=512")
@@ -101,13 +104,7 @@ def parse_argument(text: str) -> tuple[str, Any]:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """What a file of settings says.
-
-    Raises
-    ------
-    NoInputError, UsageError
-        There is no such file; it is not TOML.
-    """
+    """What a file of settings says."""
     try:
         values: dict[str, Any] = tomllib.loads(read_bounded(path, UsageError, MAX_BYTES).decode())
         return values
@@ -117,6 +114,16 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise
     except (ValueError, RecursionError, MemoryError) as error:
         raise UsageError(f"{path} is not TOML: {error}") from error
+
+
+def _check_names(kind: type[Settings], values: Mapping[str, Any], place: str = "") -> None:
+    """Refuse names that are no settings of a table, with the setting whose name is nearest."""
+    names = [setting.name for setting in fields(kind)]
+    for name in values:
+        if name not in names:
+            nearest = difflib.get_close_matches(name, names, 1, 0.5)
+            hint = f"Likely meant: {nearest[0]}" if nearest else f"Expected one of {', '.join(names)}"
+            raise UsageError(f"{place}there is no setting {name!r}. {hint}")
 
 
 def _check(name: str, value: Any, kind: str, bounds: Mapping[str, Any]) -> None:

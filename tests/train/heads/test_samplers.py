@@ -7,10 +7,10 @@ import itertools
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 
-from audioset.train.heads.samplers import clip_weights, make_sampler, split, weighted_draw  # noqa: E402 - it needs torch
-from audioset.train.heads.sparse_labels import SparseLabels  # noqa: E402
+from audioset.train.heads.samplers import clip_weights, make_sampler, split, weighted_draw
+from audioset.train.heads.sparse_labels import SparseLabels
 
 NAMES = ("balanced", "uniform", "weighted")
 

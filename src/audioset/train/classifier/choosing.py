@@ -15,6 +15,7 @@ from audioset.train.classifier.embeddings import ClipEmbeddings
 from audioset.train.classifier.fit import Recipe, fit, log_losses
 from audioset.train.measures import Decision, clip_balanced_accuracy
 from audioset.train.results import CurvePoint
+from audioset.train.steps import can_be_judged
 
 CURVE_SIZES = (2, 5, 10, 20, 50, 100, 200, 500, 1000)  # clips of a class
 CURVE_FOLDS = 3  # that a point of the curve is a mean over
@@ -22,45 +23,23 @@ CURVE_FOLDS = 3  # that a point of the curve is a mean over
 
 @dataclass(frozen=True, eq=False)
 class CrossValidated:
-    """What cross-validation found.
+    """What cross-validation found."""
 
-    Attributes
-    ----------
-    rows : ndarray, shape (n,), int
-        Clips that can be judged: those whose classes are also in other folds.
-    scores : ndarray, shape (n, n_classes), float32
-        Of the candidate that the other folds chose.
-    folds : ndarray, shape (n,), int
-    candidate : int
-        Which all folds together choose.
-    """
-
-    rows: IndexArray
-    scores: Array
-    folds: IndexArray
-    candidate: int
+    rows: IndexArray  # clips that can be judged: those whose classes are also in other folds
+    scores: Array  # (n_rows, n_classes) float32, of the candidate that the other folds chose
+    folds: IndexArray  # (n_rows,)
+    candidate: int  # which all folds together choose
+    all_folds: IndexArray  # of all clips
 
 
 def cross_validate(embeddings: ClipEmbeddings, folds: IndexArray, recipe: Recipe) -> CrossValidated | None:
-    """Score each fold by heads fitted to the others.
+    """Score each fold by heads fitted to the others; None if no clip can be judged.
 
     For each fold, the candidate is the one that is best on the clips of the other folds, when those are held out in
     turn: no clip has a say in the choice of the head that scores it.
-
-    Parameters
-    ----------
-    embeddings : ClipEmbeddings
-    folds : ndarray, shape (n_clips,), int
-        From 0.
-    recipe : Recipe
-
-    Returns
-    -------
-    CrossValidated or None
-        None if no clip can be judged.
     """
     targets = embeddings.collection.targets()
-    rows = np.flatnonzero(_can_be_judged(targets, folds))
+    rows = np.flatnonzero(can_be_judged(targets, folds))
     if not rows.size:
         return None
     scores = np.zeros((len(recipe.candidates), *targets.shape), np.float32)
@@ -70,13 +49,14 @@ def cross_validate(embeddings: ClipEmbeddings, folds: IndexArray, recipe: Recipe
         scores[:, held] = fold_scores(embeddings, np.flatnonzero(~held), np.flatnonzero(held), recipe)
 
     _on_all_cores(score, np.unique(folds[rows]).tolist())
-    scores, targets, folds = scores[:, rows], targets[rows], folds[rows]
+    all_folds, folds = folds, folds[rows]
+    scores, targets = scores[:, rows], targets[rows]
     chosen = np.empty(scores.shape[1:], np.float32)
     for fold in np.unique(folds):
         held = folds == fold
         others = ~held if not held.all() else held
         chosen[held] = scores[choose(scores[:, others], targets[others], recipe), held]
-    return CrossValidated(rows, chosen, folds, choose(scores, targets, recipe))
+    return CrossValidated(rows, chosen, folds, choose(scores, targets, recipe), all_folds)
 
 
 def fold_scores(
@@ -107,22 +87,9 @@ def choose(scores: Array, targets: Array, recipe: Recipe) -> int:
 def learning_curve(
     embeddings: ClipEmbeddings, folds: IndexArray, recipe: Recipe, split: str, decision: Decision, seed: int
 ) -> list[CurvePoint]:
-    """Balanced accuracy of heads that learn from fewer clips, on the same held-out clips.
-
-    Parameters
-    ----------
-    embeddings : ClipEmbeddings
-    folds : ndarray, shape (n_clips,), int
-    recipe : Recipe
-        With one candidate.
-    split : str
-        Name of the folds.
-    decision : Decision
-    seed : int
-        Of which clips are taken.
-    """
+    """Balanced accuracy of heads of one candidate that learn from fewer clips, on the same held-out clips."""
     targets = embeddings.collection.targets()
-    judged = _can_be_judged(targets, folds)
+    judged = can_be_judged(targets, folds)
     chosen = np.unique(folds[judged])[:CURVE_FOLDS].tolist()
     largest = max(int(targets[folds != fold].sum(axis=0).max()) for fold in chosen) if chosen else 0
     sizes = [size for size in CURVE_SIZES if size < largest]
@@ -153,13 +120,3 @@ def _sample(targets: Array, rows: IndexArray, size: int, rng: np.random.Generato
     is_taken = (every[shuffled].astype(bool) & (every[shuffled].cumsum(axis=0) <= size)).any(axis=1)
     sampled: IndexArray = np.sort(shuffled[is_taken])
     return sampled
-
-
-def _can_be_judged(targets: Array, folds: IndexArray) -> Array:
-    """Whether all classes of a clip are also in clips of other folds; and whether there are any others."""
-    is_judged = np.zeros(len(targets), bool)
-    for fold in np.unique(folds):
-        held = folds == fold
-        is_known = targets[~held].any(axis=0)
-        is_judged |= held & ~(targets.astype(bool) & ~is_known).any(axis=1) & (~held).any()
-    return is_judged

@@ -40,47 +40,23 @@ CLIPS_PER_TASK = 64  # of one file, decoded together
 
 @dataclass(frozen=True, eq=False)
 class Embedded:
-    """One clip's embeddings.
+    """One clip's embeddings."""
 
-    Attributes
-    ----------
-    mean : ndarray, shape (embedding_size,), float32
-        Over all patches.
-    patches : ndarray, shape (n_patches, embedding_size), float32
-        At most ``MAX_PATCHES``, evenly over the clip.
-    """
-
-    mean: FloatArray
-    patches: FloatArray
+    mean: FloatArray  # (embedding_size,), over all patches
+    patches: FloatArray  # (n_patches, embedding_size), at most MAX_PATCHES, evenly over the clip
 
 
 @dataclass(frozen=True, eq=False)
 class ClipEmbeddings:
-    """Embeddings of the clips of a collection.
+    """Embeddings of the clips of a collection."""
 
-    Attributes
-    ----------
-    collection : Collection
-        The clips that could be embedded.
-    backbone : Backbone
-    means : ndarray, shape (n_clips, embedding_size), float32
-    patches : ndarray, shape (n_patches, embedding_size), float32
-        Of all clips, one after the other.
-    counts : ndarray, shape (n_clips,), int
-        Patches of each clip.
-    n_computed : int
-        How many clips were not in the cache.
-    warnings : tuple of str
-        One for each clip that failed, and one if the cache cannot be written.
-    """
-
-    collection: Collection
+    collection: Collection  # the clips that could be embedded
     backbone: Backbone
-    means: FloatArray
-    patches: FloatArray
-    counts: IndexArray
-    n_computed: int = 0
-    warnings: tuple[str, ...] = ()
+    means: FloatArray  # (n_clips, embedding_size)
+    patches: FloatArray  # (n_patches, embedding_size), of all clips, one after the other
+    counts: IndexArray  # (n_clips,): patches of each clip
+    n_computed: int = 0  # clips that were not in the cache
+    warnings: tuple[str, ...] = ()  # one for each clip that failed, and one if the cache cannot be written
 
     def mean_over_patches(self, values: FloatArray) -> FloatArray:
         """Mean of each clip's patches: from (n_patches, n) to (n_clips, n)."""
@@ -111,29 +87,10 @@ def embed_collection(
     n_threads: int | None = None,
     on_progress: Progress | None = None,
 ) -> ClipEmbeddings:
-    """Embeddings of all clips, from the cache where they are there.
+    """Embeddings of all clips, from the cache where they are there; each clip that cannot be read is a warning.
 
     They are kept in the cache folder by what identifies them: the bytes of the file, the times of the clip, and the
     weights of the network. A run that is stopped has kept what it had done, up to the last few hundred clips.
-
-    Parameters
-    ----------
-    collection : Collection
-    backbone : str, path or Backbone
-        A published model, or a model folder.
-    digests : sequence of str, optional
-        Of the content of each clip's file, if it is known already.
-    limits : Limits
-        What one file may cost.
-    n_threads : int, optional
-        Default: one for each core.
-    on_progress : function, optional
-        Called with the clips done and in all.
-
-    Returns
-    -------
-    ClipEmbeddings
-        Without the clips that cannot be read: each of them is a warning.
 
     Raises
     ------

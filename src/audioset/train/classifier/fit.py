@@ -85,17 +85,10 @@ class Recipe:
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """Heads for embeddings as they are: the standardisation is in their weights.
+    """Heads for embeddings as they are: the standardisation is in their weights."""
 
-    Attributes
-    ----------
-    layers : tuple of (kernel, bias)
-        Of each layer, shape (n_candidates, n_inputs, n_outputs) and (n_candidates, n_outputs), float64.
-    activation : {"softmax", "sigmoid"}
-    """
-
-    layers: tuple[tuple[RealArray, RealArray], ...]
-    activation: str
+    layers: tuple[tuple[RealArray, RealArray], ...]  # kernels (n_candidates, n_inputs, n_outputs) and biases
+    activation: str  # softmax or sigmoid
 
     def scores(self, embeddings: Array) -> Array:
         """Scores of every candidate: (n_candidates, n, n_classes), float32, in [0, 1]."""
@@ -114,26 +107,10 @@ class Fitted:
 
 
 def fit(embeddings: Array, targets: Array, recipe: Recipe, *, is_rough: bool = False) -> Fitted:
-    """Fit heads of all candidates to clips.
+    """Fit heads of all candidates to embeddings (n_clips, embedding_size) and targets (n_clips, n_classes) of 0 and 1.
 
-    Parameters
-    ----------
-    embeddings : ndarray, shape (n_clips, embedding_size)
-    targets : ndarray, shape (n_clips, n_classes)
-        0 or 1; one 1 a row with softmax.
-    recipe : Recipe
-    is_rough : bool
-        Whether to compute in single precision and to stop early, several times as fast: for comparisons.
-
-    Returns
-    -------
-    Fitted
-        The same for the same numbers. With softmax, classes that no clip has get next to no score.
-
-    Raises
-    ------
-    UsageError
-        If there are no clips.
+    With ``is_rough`` it computes in single precision and stops early, several times as fast: for comparisons. The same
+    numbers give the same heads. With softmax, classes that no clip has get next to no score.
     """
     if not len(embeddings):
         raise UsageError("there are no clips to learn from")
@@ -157,10 +134,7 @@ def fit(embeddings: Array, targets: Array, recipe: Recipe, *, is_rough: bool = F
 def log_losses(scores: Array, targets: Array) -> RealArray:
     """Log loss of each clip: of its class with softmax scores, the sum over classes with independent ones.
 
-    Parameters
-    ----------
-    scores : ndarray, shape (..., n_clips, n_classes)
-    targets : ndarray, shape (n_clips, n_classes)
+    ``scores`` are (..., n_clips, n_classes), ``targets`` (n_clips, n_classes).
     """
     safe = np.clip(scores.astype(np.float64), 1e-12, 1 - 1e-7)
     is_distribution = np.allclose(scores.sum(axis=-1), 1, atol=1e-3) and np.all(targets.sum(axis=-1) == 1)
@@ -287,23 +261,10 @@ def minimise(
     tolerance: float = TOLERANCE,
     n_iterations: int = MAX_ITERATIONS,
 ) -> RealArray:
-    """Minimise several problems at once by L-BFGS.
+    """Minimise several problems at once by L-BFGS, from the points ``start`` (n_problems, n_values).
 
-    Parameters
-    ----------
-    objective : function
-        From points (n_problems, n_values) to losses (n_problems,) and gradients (n_problems, n_values).
-    start : ndarray, shape (n_problems, n_values), float64
-    inverse_curvature : ndarray, shape (n_problems, n_values), float64
-        About one over the second derivative by each value; steps begin with it.
-    tolerance : float
-        A problem is solved where the norm of its gradient is this share of that at the start.
-    n_iterations : int
-        At most.
-
-    Returns
-    -------
-    ndarray, shape (n_problems, n_values)
+    Steps begin with ``inverse_curvature``, about one over the second derivative by each value. A problem is solved
+    where the norm of its gradient is ``tolerance`` of that at the start.
 
     Source: Nocedal and Wright, "Numerical Optimization", 2006, algorithms 7.4 and 3.1.
     """

@@ -19,18 +19,10 @@ SEPARATORS = re.compile(r"[^A-Za-z0-9]+")
 
 @dataclass(frozen=True)
 class NamedGroup:
-    """A part of the files' names that looks like a group.
+    """A part of the files' names that looks like a group."""
 
-    Attributes
-    ----------
-    pattern : str
-        Regular expression with one group, for ``--group``.
-    values : tuple of str
-        Of each clip.
-    """
-
-    pattern: str
-    values: tuple[str, ...]
+    pattern: str  # regular expression with one group, for ``--group``
+    values: tuple[str, ...]  # of each clip
 
     def applied_to(self, collection: Collection) -> Collection:
         """The collection with these groups."""

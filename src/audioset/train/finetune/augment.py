@@ -27,18 +27,7 @@ HALF_STEP = float(torch.finfo(torch.float16).eps)  # of values in half precision
 
 
 class MelScale:
-    """The bands of a frontend: where they are, and how their energies become its log-mel values and back.
-
-    Parameters
-    ----------
-    spec : FrontendSpec
-
-    Attributes
-    ----------
-    centres_hz : ndarray, shape (n_mels,)
-    floor : float
-        Log-mel value of digital silence.
-    """
+    """The bands of a frontend: where they are, and how their energies become its log-mel values and back."""
 
     def __init__(self, spec: FrontendSpec) -> None:
         self._spec = spec
@@ -69,32 +58,14 @@ class MelScale:
         return (logarithm - spec.log_mean) / spec.log_scale
 
     def warped_bands(self, factors: Array) -> Array:
-        """The band, as a fraction, that each one has after frequencies are multiplied.
-
-        Parameters
-        ----------
-        factors : ndarray, shape (n_clips,)
-
-        Returns
-        -------
-        ndarray, shape (n_clips, n_mels)
-            Beyond the last band, the last one.
-        """
+        """The band, as a fraction, that each has once frequencies are multiplied: (n_clips, n_mels)."""
         places = self.centres_hz[np.newaxis] / np.asarray(factors)[:, np.newaxis]
         bands: Array = np.interp(places, self.centres_hz, np.arange(len(self.centres_hz)))
         return bands
 
 
 class Augmentation:
-    """Makes a batch of clips, each changed at random.
-
-    Parameters
-    ----------
-    config : FinetuneConfig
-    spec : FrontendSpec
-    noise : function of int and Generator, optional
-        Gives energies of so many frames of noise; default: generated ones.
-    """
+    """Makes a batch of clips, each changed at random; without ``noise``, with one that is generated."""
 
     def __init__(self, config: FinetuneConfig, spec: FrontendSpec, noise: Noise | None = None) -> None:
         self._config, self._scale = config, MelScale(spec)
@@ -105,20 +76,10 @@ class Augmentation:
     def __call__(
         self, clips: Sequence[torch.Tensor], targets: torch.Tensor, rng: np.random.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """A batch and its targets.
+        """Patches (n_clips, n_frames, n_mels) and targets, of log-mel clips (n_frames, n_mels) and theirs.
 
-        Parameters
-        ----------
-        clips : sequence of tensor, shape (n_frames, n_mels), float32
-            Log-mel values; with a frontend that is not centred, of one patch each.
-        targets : tensor, shape (n_clips, n_classes)
-        rng : Generator
-
-        Returns
-        -------
-        patches : tensor, shape (n_clips, n_frames, n_mels)
-            As long as the longest, and silent after the end of the others.
-        targets : tensor, shape (n_clips, n_classes)
+        With a frontend that is not centred, clips are one patch each. Patches are as long as the longest, and silent
+        after the end of the others.
         """
         config = self._config
         patches = self._placed(clips, rng)
@@ -185,25 +146,10 @@ def draw_factors(strength: float, n: int, rng: np.random.Generator) -> Array:
 def placed(
     clips: Sequence[torch.Tensor], n_frames: int, starts: Array, stretches: Array, bands: Array, floor: float
 ) -> torch.Tensor:
-    """Clips in silence, each with its own place, duration and bands.
+    """Clips in silence, each with its own place, duration and bands: (n_clips, n_frames, n_mels).
 
-    Parameters
-    ----------
-    clips : sequence of tensor, shape (n_frames, n_mels)
-    n_frames : int
-        Of the result.
-    starts : ndarray, shape (n_clips,)
-        Frame at which each begins.
-    stretches : ndarray, shape (n_clips,)
-        2 for twice as long.
-    bands : ndarray, shape (n_clips, n_mels)
-        Which band of the clip, as a fraction, each band of the result is.
-    floor : float
-        Value of silence.
-
-    Returns
-    -------
-    tensor, shape (n_clips, n_frames, n_mels)
+    A clip begins at the frame ``starts``, is ``stretches`` times as long, and ``bands`` (n_clips, n_mels) says which of
+    its bands, as a fraction, each band of the result is. ``floor`` is the value of silence.
     """
     lengths = np.array([len(clip) for clip in clips])
     n_mels = clips[0].shape[1]
@@ -245,18 +191,8 @@ def noise_factor(energy: torch.Tensor, noise: torch.Tensor, snr_db: float) -> fl
 def with_styles(patches: torch.Tensor, partners: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
     """Give the bands of each clip means and deviations over time that are in part those of another one.
 
-    Parameters
-    ----------
-    patches : tensor, shape (n_clips, n_frames, n_mels)
-    partners : tensor, shape (n_clips,), int64
-    shares : tensor, shape (n_clips,), in [0, 1]
-        What each clip's own statistics count.
-
-    Returns
-    -------
-    tensor, shape (n_clips, n_frames, n_mels)
-        A band that does not vary but by rounding, as of digital silence, keeps its own values: there is nothing to
-        enlarge.
+    A clip's own statistics count ``shares``. A band that does not vary but by rounding, as of digital silence, keeps
+    its own values: there is nothing to enlarge.
 
     Source: Freq-MixStyle, of Kim et al. 2022 (DCASE), after Zhou et al. 2021 (arXiv:2104.02008).
     """
@@ -277,15 +213,7 @@ def draw_mixup(strength: float, n: int, rng: np.random.Generator) -> tuple[torch
 def mixup(
     energy: torch.Tensor, targets: torch.Tensor, partners: torch.Tensor, shares: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mix the energies of each clip with those of another one, and their targets.
-
-    Parameters
-    ----------
-    energy : tensor, shape (n_clips, n_frames, n_mels)
-    targets : tensor, shape (n_clips, n_classes)
-    partners : tensor, shape (n_clips,), int64
-    shares : tensor, shape (n_clips,), in [0, 1]
-        What each clip's own part counts.
+    """Mix the energies of each clip with those of another one, and their targets; its own part counts ``shares``.
 
     Source: Zhang et al. 2018 (arXiv:1710.09412).
     """
@@ -295,15 +223,7 @@ def mixup(
 
 
 def masked(patches: torch.Tensor, axis: int, longest: float, rng: np.random.Generator) -> torch.Tensor:
-    """Hide a stripe of each clip, at random, by the clip's mean.
-
-    Parameters
-    ----------
-    patches : tensor, shape (n_clips, n_frames, n_mels)
-    axis : {1, 2}
-        1 for a stretch of time, 2 for a stripe of bands.
-    longest : float
-        As a share of the axis.
+    """Hide a stripe of each clip by its mean: of time on axis 1, of bands on axis 2, ``longest`` as a share of it.
 
     Source: Park et al. 2019 (arXiv:1904.08779).
     """

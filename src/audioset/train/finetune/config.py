@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from audioset.errors import UsageError
 from audioset.train.heads.config import DEVICES, PRECISIONS
-from audioset.train.settings import Settings, check_names, define, read_toml
+from audioset.train.settings import Settings, define, read_settings
 
 BATCH_NORMS = ("adapt", "keep")
 HOLDOUTS = ("auto", "file", "group")
@@ -131,12 +130,4 @@ def read_finetune_config(path: str | os.PathLike[str] | None = None, **flags: An
     UsageError
         It is not TOML, a name is unknown, or a value is not allowed.
     """
-    values = {} if path is None else read_toml(Path(path))
-    place = "" if path is None else f"{os.fspath(path)}: "
-    check_names(FinetuneConfig, values, place)
-    check_names(FinetuneConfig, flags)
-    arguments = {**values.get("backbone_arguments", {}), **flags.get("backbone_arguments", {})}
-    try:
-        return FinetuneConfig(**{**values, **flags, "backbone_arguments": arguments})
-    except UsageError as error:
-        raise UsageError(f"{place}{error}") from error
+    return read_settings(FinetuneConfig, path, flags)

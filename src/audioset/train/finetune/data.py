@@ -37,21 +37,9 @@ NOISE_S = 30.0  # of each file of noise, at most
 class Spectrograms:
     """Log-mel patches of the clips of a collection.
 
-    They are computed once and kept in half precision, up to a bound; those beyond it are computed each time.
-
-    Parameters
-    ----------
-    clips : sequence of Clip
-    spec : FrontendSpec
-    max_clip_s : float
-        Of longer ones, the network sees a piece at a time, with a frontend of whole clips.
-    memory_mb : float
-
-    Attributes
-    ----------
-    clips : sequence of Clip
-    spec : FrontendSpec
-        Shorter clips are filled up, where the published one refuses them.
+    They are computed once and kept in half precision, up to ``memory_mb``; those beyond are computed each time. Of
+    clips longer than ``max_clip_s``, the network sees a piece at a time, with a frontend of whole clips. Shorter ones
+    than the frontend takes are filled up, where the published one refuses them.
     """
 
     def __init__(self, clips: Sequence[Clip], spec: FrontendSpec, max_clip_s: float, memory_mb: float) -> None:
@@ -75,13 +63,7 @@ class Spectrograms:
         return failures
 
     def patches(self, row: int) -> list[Array]:
-        """All patches of a clip, each (n_frames, n_mels), float16; a frontend of whole clips makes one of most.
-
-        Raises
-        ------
-        AudioError
-            It cannot be read.
-        """
+        """All patches of a clip, each (n_frames, n_mels), float16; a frontend of whole clips makes one of most."""
         if row in self._kept:
             return self._kept[row]
         made = log_mel_patches(read_clip(self.clips[row], self.spec.sample_rate), self.spec)
@@ -118,20 +100,9 @@ def log_mel_patches(waveform: Array, spec: FrontendSpec) -> list[Array]:
 def read_spectrograms(
     collection: Collection, config: FinetuneConfig, spec: FrontendSpec, on_progress: Progress | None = None
 ) -> tuple[Spectrograms, Collection, dict[str, str]]:
-    """Spectrograms of all clips that can be read.
+    """Spectrograms of the clips that can be read, those clips, and what was wrong with the others, by path.
 
-    Returns
-    -------
-    spectrograms : Spectrograms
-    collection : Collection
-        Of the clips that could be read.
-    failures : dict of str to str
-        What was wrong with the others, by path.
-
-    Raises
-    ------
-    NoInputError
-        None can be read.
+    Raises NoInputError if none can be read.
     """
     found = Spectrograms(collection.clips, spec, config.max_clip_s, config.memory_mb)
     failed = found.load(on_progress)
@@ -185,12 +156,7 @@ def _digest(path: Path) -> str:
 def noise_source(folder: str, spec: FrontendSpec) -> Noise | None:
     """Pieces of the recordings in a folder, as energies of bands; None if no folder is named.
 
-    Raises
-    ------
-    NoInputError
-        There is no such folder, or no audio in it.
-    DataError
-        None of its files can be read.
+    NoInputError where there is no such folder or no audio in it, DataError where none of its files can be read.
     """
     if not folder:
         return None

@@ -19,13 +19,7 @@ BETAS = (0.9, 0.98)
 
 
 def find_stages(names: Iterable[str]) -> dict[str, int]:
-    """The stage of each tensor: 0 for the layers next to the sound, ``HEAD`` for the new ones.
-
-    Parameters
-    ----------
-    names : iterable of str
-        All tensors, in the order in which the network uses them.
-    """
+    """The stage of each tensor, in the network's order: 0 for layers next to the sound, ``HEAD`` for the new ones."""
     layers = {name: _layer(name) for name in names}
     own = list(dict.fromkeys(layer for layer in layers.values() if layer not in (HIDDEN, LOGITS)))
     stages = {layer: place * N_STAGES // len(own) for place, layer in enumerate(own)}
@@ -33,19 +27,9 @@ def find_stages(names: Iterable[str]) -> dict[str, int]:
 
 
 def find_frozen(names: Iterable[str], last_layer: str) -> frozenset[str]:
-    """Tensors of a layer and of all before it; none for an empty name.
+    """Tensors, in the network's order, of a layer and of all before it; none for an empty name.
 
-    Parameters
-    ----------
-    names : iterable of str
-        All tensors, in the order in which the network uses them.
-    last_layer : str
-        A layer, or the beginning of the names of several: ``features.9`` is all of that block.
-
-    Raises
-    ------
-    UsageError
-        There is no such layer.
+    ``last_layer`` may be the beginning of the names of several: ``features.9`` is all of that block.
     """
     own = [name for name in names if _layer(name) not in (HIDDEN, LOGITS)]
     if not last_layer:

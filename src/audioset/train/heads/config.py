@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from audioset.errors import UsageError
 from audioset.networks.heads import HEADS
-from audioset.train.settings import Settings, check_names, define, read_toml
+from audioset.train.settings import Settings, define, read_settings
 
 SAMPLERS = ("balanced", "uniform", "weighted")
 SUBSETS = ("bal_train", "unbal_train", "train", "all")
@@ -87,9 +86,40 @@ class TrainConfig(Settings):
     tensorboard: bool = define(False, "Write the metrics for TensorBoard too.")
     licence: str = define("CC-BY-4.0", "Of the weights, for the model's card; AudioSet's features have this one.")
 
+    @classmethod
+    def recipe(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the head asks for; of none that there is, the run says so itself."""
+        head = given.get("head", cls.head)
+        return HEADS[head].recipe if isinstance(head, str) and head in HEADS else {}
+
     def check_together(self) -> None:
         """Refuse settings that would do nothing: they are a mistake somewhere else."""
-        _check_together(self)
+        needs_holdout = [
+            name for name, is_set in (("patience", self.patience), ("choose", self.choose == "best")) if is_set
+        ]
+        if needs_holdout and not self.holdout:
+            raise UsageError(
+                f"{needs_holdout[0]} needs held-out clips, and holdout is 0. Next step: holdout = 0.1. "
+                "Clips of the evaluation set are not for choosing"
+            )
+        if (self.average != "none") != bool(self.average_every):
+            raise UsageError(
+                f"average is {self.average!r} and average_every is {self.average_every}; expected both or neither"
+            )
+        if self.average_from and self.average == "none":
+            raise UsageError("average_from is set, and average is 'none'. Next step: average = 'weights'")
+        if self.average_from > self.n_iterations:
+            raise UsageError(f"average_from is {self.average_from}, after the last of {self.n_iterations} iterations")
+        if self.average == "scores" and not (self.eval_features or self.eval_subset):
+            raise UsageError(
+                "average is 'scores', of clips to measure on, and there are none. Next step: eval_features"
+            )
+        if self.average != "none" and self.choose == "best":
+            raise UsageError(f"average is {self.average!r} and choose is 'best'; expected one of the two")
+        if self.draws_per_pass and self.sampler != "weighted":
+            raise UsageError(f"draws_per_pass is for the weighted sampler, and sampler is {self.sampler!r}")
+        if self.target_share != 1 and not self.targets:
+            raise UsageError("target_share is set, and targets is not. Next step: name the file of soft targets")
 
 
 def read_config(path: str | os.PathLike[str] | None = None, **flags: Any) -> TrainConfig:
@@ -115,47 +145,4 @@ def read_config(path: str | os.PathLike[str] | None = None, **flags: Any) -> Tra
     UsageError
         It is not TOML, a name is unknown, or a value is not allowed.
     """
-    values = {} if path is None else read_toml(Path(path))
-    place = "" if path is None else f"{os.fspath(path)}: "
-    check_names(TrainConfig, values, place)
-    check_names(TrainConfig, flags)
-    given = {**values, **flags}
-    head_arguments = {**values.get("head_arguments", {}), **flags.get("head_arguments", {})}
-    try:
-        return TrainConfig(**{**_recipe(given), **given, "head_arguments": head_arguments})
-    except UsageError as error:
-        raise UsageError(f"{place}{error}") from error
-
-
-def _recipe(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What the head asks for; of none that there is, the run says so itself."""
-    head = given.get("head", TrainConfig.head)
-    return HEADS[head].recipe if isinstance(head, str) and head in HEADS else {}
-
-
-def _check_together(config: TrainConfig) -> None:
-    """Refuse settings that would do nothing: they are a mistake somewhere else."""
-    needs_holdout = [
-        name for name, is_set in (("patience", config.patience), ("choose", config.choose == "best")) if is_set
-    ]
-    if needs_holdout and not config.holdout:
-        raise UsageError(
-            f"{needs_holdout[0]} needs held-out clips, and holdout is 0. Next step: holdout = 0.1. "
-            "Clips of the evaluation set are not for choosing"
-        )
-    if (config.average != "none") != bool(config.average_every):
-        raise UsageError(
-            f"average is {config.average!r} and average_every is {config.average_every}; expected both or neither"
-        )
-    if config.average_from and config.average == "none":
-        raise UsageError("average_from is set, and average is 'none'. Next step: average = 'weights'")
-    if config.average_from > config.n_iterations:
-        raise UsageError(f"average_from is {config.average_from}, after the last of {config.n_iterations} iterations")
-    if config.average == "scores" and not (config.eval_features or config.eval_subset):
-        raise UsageError("average is 'scores', of clips to measure on, and there are none. Next step: eval_features")
-    if config.average != "none" and config.choose == "best":
-        raise UsageError(f"average is {config.average!r} and choose is 'best'; expected one of the two")
-    if config.draws_per_pass and config.sampler != "weighted":
-        raise UsageError(f"draws_per_pass is for the weighted sampler, and sampler is {config.sampler!r}")
-    if config.target_share != 1 and not config.targets:
-        raise UsageError("target_share is set, and targets is not. Next step: name the file of soft targets")
+    return read_settings(TrainConfig, path, flags)

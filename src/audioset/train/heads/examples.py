@@ -25,50 +25,24 @@ SEVERAL = {"train": ("bal_train", "unbal_train"), "all": None, "": None}  # name
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Some clips.
+    """Some clips."""
 
-    Attributes
-    ----------
-    embeddings : ndarray, shape (n_clips, n_seconds, 128), uint8
-    mask : ndarray, shape (n_clips, n_seconds), float32
-        1 for the seconds of a clip, 0 for the padding after them.
-    targets : ndarray, shape (n_clips, n_classes), float32, in [0, 1]
-    """
-
-    embeddings: ByteArray
-    mask: FloatArray
-    targets: FloatArray
+    embeddings: ByteArray  # (n_clips, n_seconds, 128)
+    mask: FloatArray  # (n_clips, n_seconds): 1 for the seconds of a clip, 0 for the padding after them
+    targets: FloatArray  # (n_clips, n_classes), in [0, 1]
 
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Clips of the features, chosen but not copied.
+    """Clips of the features, chosen but not copied."""
 
-    Attributes
-    ----------
-    arrays : ClipArrays
-        All of the features, perhaps mapped.
-    rows : ndarray, shape (n_clips,), int64
-        Which of them.
-    labels : SparseLabels
-        Their labels.
-    digest : str
-        SHA-256 of the features and the choice.
-    soft : ndarray, shape (n_soft, n_classes), float, or None
-        Soft targets, perhaps mapped.
-    soft_rows : ndarray, shape (n_clips,), int64
-        The row of each clip in ``soft``.
-    soft_share : float
-        What soft targets count against labels.
-    """
-
-    arrays: ClipArrays
-    rows: Int64Array
+    arrays: ClipArrays  # all of the features, perhaps mapped
+    rows: Int64Array  # which of them
     labels: SparseLabels
-    digest: str
-    soft: Array | None = None
-    soft_rows: Int64Array | None = None
-    soft_share: float = 1.0
+    digest: str  # of the features and the choice
+    soft: Array | None = None  # soft targets (n_soft, n_classes), perhaps mapped
+    soft_rows: Int64Array | None = None  # of each clip
+    soft_share: float = 1.0  # what they count against labels
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -102,14 +76,7 @@ class Examples:
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """What a run reads.
-
-    Attributes
-    ----------
-    training : Examples
-    held_out, evaluation : Examples or None
-        What it measures on: kept from training, and not of it.
-    """
+    """What a run reads; what it measures on is kept from training, or not of it."""
 
     training: Examples
     held_out: Examples | None

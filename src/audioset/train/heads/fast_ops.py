@@ -19,14 +19,7 @@ LEVELS = 1 << 16  # of a random number
 
 
 class TrainingOps(TorchOps):
-    """Executor of one training step.
-
-    Parameters
-    ----------
-    module : TorchNetwork
-    rng : numpy.random.Generator
-        For dropout on a processor. Other devices and primitives use PyTorch's own generator.
-    """
+    """Executor of one training step; ``rng`` is for dropout on a processor, all else has PyTorch's generator."""
 
     def __init__(self, module: torch.nn.Module, rng: np.random.Generator) -> None:
         super().__init__(module)

@@ -86,30 +86,13 @@ AVERAGE_RULES: tuple[tuple[str, Draw], ...] = (
 def init_weights(
     head: str | Network, arguments: Mapping[str, Any] | None = None, seed: int = 0
 ) -> dict[str, FloatArray]:
-    """Weights that a head begins its training with.
+    """Weights that a head begins with, by published name; ``arguments`` are added to those of a named head.
 
     Each tensor depends on its name, its shape and the seed alone: heads that share a layer begin with the same one.
-
-    Parameters
-    ----------
-    head : str or function over ``Ops``
-        A name in ``networks.heads.HEADS``, or a network that sees embeddings.
-    arguments : mapping, optional
-        Keyword arguments of the network; added to those of a named head, such as ``{"n_classes": 10}``.
-    seed : int
-
-    Returns
-    -------
-    dict of str to ndarray, float32
-        By published name. Kong's heads, and our own: uniform within √(6 / fan-in), biases 0. With average pooling,
-        the last layer has PyTorch's default, uniform within 1 / √fan-in, its bias too. YouTube-8M's, and the last
-        layer of our own head's clip branch: uniform within √(6 / (fan-in + fan-out)), biases 0; the matrices of
-        ``dbof``, normal with a deviation of 1 / √fan-in. Batch norms begin as the identity.
-
-    Raises
-    ------
-    UsageError
-        For another name, or arguments that the network cannot have.
+    Kong's heads, and our own: uniform within √(6 / fan-in), biases 0. With average pooling, the last layer has
+    PyTorch's default, uniform within 1 / √fan-in, its bias too. YouTube-8M's, and the last layer of our own head's clip
+    branch: uniform within √(6 / (fan-in + fan-out)), biases 0; the matrices of ``dbof``, normal with a deviation of 1 /
+    √fan-in. Batch norms begin as the identity.
 
     Source: qiuqiangkong/audioset_classification, pytorch/models.py (init_layer, init_bn); google/youtube-8m,
     frame_level_models.py.

@@ -10,12 +10,12 @@ EfficientAT, datasets/audioset.py (weighted).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
 import numpy as np
 
 from audioset.arrays import Array, DoubleArray, Int64Array
 from audioset.train.heads.sparse_labels import SparseLabels
+from audioset.train.state import Sampler
 
 State = dict[str, Int64Array]
 
@@ -24,31 +24,8 @@ PASSES_OVER_ALL = 20  # EfficientAT draws 100,000 of two million clips
 QUEUE = -1  # stands where the number of a class does, for the order of the classes themselves
 
 
-class Sampler(Protocol):
-    """An endless source of batches."""
-
-    def next_batch(self) -> Int64Array:
-        """Positions of the next batch's clips, shape (n_clips,), n_clips at most the batch size."""
-        ...
-
-    def state(self) -> State:
-        """Where it stands, as a few small arrays."""
-        ...
-
-    def restore(self, state: Mapping[str, Int64Array]) -> None:
-        """Go to where the sampler stood that ``state`` is from."""
-        ...
-
-
 class PassSampler:
-    """Passes over an order of clips, batch by batch; the last batch of a pass may be short.
-
-    Parameters
-    ----------
-    order : function of int
-        The clips of a pass, by its number.
-    batch_size : int
-    """
+    """Passes over clips in an order that depends on the pass; its last batch may be short."""
 
     def __init__(self, order: Callable[[int], Int64Array], batch_size: int) -> None:
         self._order_of, self._batch_size = order, batch_size
@@ -76,16 +53,10 @@ class BalancedSampler:
     """Kong's balance in batch: classes take turns, and each gives the next of its own clips.
 
     A queue repeats the classes, shuffled anew each time. A batch takes as many classes as it has places; these are
-    served in ascending order, each with as many clips as it was drawn times, from the place where the class
-    stands in its own shuffled list. So a class has one or two clips in a batch of up to 527, rows come in the order
-    of classes, and a clip with several classes may come twice. At the end of its list a class gives what is left,
-    so a batch may be short; then the list is shuffled anew. Classes without clips take no turns.
-
-    Parameters
-    ----------
-    labels : SparseLabels
-    batch_size : int
-    seed : int
+    served in ascending order, each with as many clips as it was drawn times, from the place where the class stands in
+    its own shuffled list. So a class has one or two clips in a batch of up to 527, rows come in the order of classes,
+    and a clip with several classes may come twice. At the end of its list a class gives what is left, so a batch may be
+    short; then the list is shuffled anew. Classes without clips take no turns.
     """
 
     def __init__(self, labels: SparseLabels, batch_size: int, seed: int) -> None:
@@ -133,21 +104,7 @@ class BalancedSampler:
 
 
 def make_sampler(name: str, labels: SparseLabels, batch_size: int, seed: int, draws_per_pass: int = 0) -> Sampler:
-    """A sampler by name.
-
-    Parameters
-    ----------
-    name : {"balanced", "uniform", "weighted"}
-    labels : SparseLabels
-    batch_size : int
-    seed : int
-    draws_per_pass : int
-        Of the weighted sampler; 0: a twentieth of all clips.
-
-    Returns
-    -------
-    Sampler
-    """
+    """A sampler by name; of weighted ones, 0 ``draws_per_pass`` are a twentieth of all clips."""
     if name == "balanced":
         return BalancedSampler(labels, batch_size, seed)
     if name == "uniform":
@@ -177,19 +134,8 @@ def weighted_draw(weights: DoubleArray, n_draws: int, rng: np.random.Generator) 
 def split(labels: SparseLabels, share: float, seed: int) -> tuple[Int64Array, Int64Array]:
     """Keep a share of the clips from training, and of every class as nearly the same share as can be.
 
-    Classes choose in turn, the rarest first, among their clips that no rarer class has settled.
-
-    Parameters
-    ----------
-    labels : SparseLabels
-    share : float
-        From 0 to below 1.
-    seed : int
-
-    Returns
-    -------
-    trained_on, held_out : ndarray of int64
-        Positions, ascending.
+    Classes choose in turn, the rarest first, among their clips that no rarer class has settled. Returns the positions
+    of clips to train on and of those held out, ascending.
     """
     rng = _generator(seed)
     is_held, is_settled = np.zeros((2, len(labels)), np.bool_)

@@ -13,19 +13,10 @@ from audioset.dataset.features.reading import ClipArrays
 
 @dataclass(frozen=True, eq=False)
 class SparseLabels:
-    """Which clip has which labels.
+    """Which clip has which labels: of clip ``i``, ``indices[offsets[i] : offsets[i + 1]]``, each at most once."""
 
-    Attributes
-    ----------
-    indices : ndarray, shape (n_labels,), int16
-        The labels of all clips, one clip after the other; each at most once for a clip.
-    offsets : ndarray, shape (n_clips + 1,), int64
-        The labels of clip ``i`` are ``indices[offsets[i] : offsets[i + 1]]``.
-    n_classes : int
-    """
-
-    indices: Int16Array
-    offsets: Int64Array
+    indices: Int16Array  # (n_labels,)
+    offsets: Int64Array  # (n_clips + 1,)
     n_classes: int
 
     @classmethod
@@ -48,13 +39,7 @@ class SparseLabels:
         return SparseLabels(self.indices[self._places(rows, lengths, offsets)], offsets, self.n_classes)
 
     def targets(self, rows: Array) -> FloatArray:
-        """A matrix for some clips.
-
-        Returns
-        -------
-        ndarray, shape (len(rows), n_classes), float32
-            1 where a clip has a class, else 0.
-        """
+        """A matrix for some clips, (n_rows, n_classes): 1 where a clip has a class, else 0."""
         chosen = self.take(rows)
         targets = np.zeros((len(rows), self.n_classes), np.float32)
         targets[np.repeat(np.arange(len(rows)), np.diff(chosen.offsets)), chosen.indices] = 1
