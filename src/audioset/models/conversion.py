@@ -17,7 +17,7 @@ from audioset.weights.model_folder import ModelCard
 
 def check_export(input: str, choices: tuple[str, ...], **settings: float | str | None) -> None:
     """Refuse an input that a model's export cannot take, and settings of audio for one that takes embeddings."""
-    check_choice("input", input, choices)
+    check_choice("input", input, sorted(choices))
     given = [name for name, value in settings.items() if value is not None]
     if input == "embeddings" and given:
         raise UsageError(f"{', '.join(given)} are settings of audio, and an exported head takes embeddings")
