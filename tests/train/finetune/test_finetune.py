@@ -19,7 +19,7 @@ from audioset.errors import ConflictError, DataError, NoInputError, UsageError
 from audioset.frontend.log_mel import log_mel
 from audioset.frontend.published import EFFICIENTAT, PANNS, VGGISH, YAMNET
 from audioset.models.cards import NETWORKS
-from audioset.networks.ops import trace_shapes
+from audioset.networks.shapes import trace_shapes
 from audioset.sounds.reading import read_collection
 from audioset.weights.model_folder import CARD_NAME, WEIGHTS_NAME, read_card
 
