@@ -21,7 +21,7 @@ import google_crc32c
 import numpy as np
 from report import print_bound
 
-from audioset.networks.ops import trace_shapes
+from audioset.networks.shapes import trace_shapes
 from audioset.networks.vggish import vggish
 from audioset.weights.model_folder import ModelCard, write_model_folder
 from audioset.weights.tf_checkpoint import open_tf_checkpoint, read_tf_checkpoint

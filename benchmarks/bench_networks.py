@@ -20,8 +20,8 @@ import audioset
 from audioset.assets import ASSETS
 from audioset.models.cards import FRONTENDS, NETWORKS, patch_shape
 from audioset.models.published import MODELS, ModelSpec
-from audioset.networks.cost import count_multiply_adds
-from audioset.networks.ops import input_names, trace_shapes
+from audioset.networks.ops import input_names
+from audioset.networks.shapes import count_multiply_adds, trace_shapes
 from audioset.weights.model_folder import ModelCard, write_model_folder
 
 CLIP_S = 10

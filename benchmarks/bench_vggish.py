@@ -22,7 +22,7 @@ import audioset
 from audioset.errors import EngineError, MissingExtraError
 from audioset.frontend.cutting import patches
 from audioset.models.model import Model
-from audioset.networks.ops import trace_shapes
+from audioset.networks.shapes import trace_shapes
 from audioset.networks.vggish import vggish
 from audioset.weights.model_folder import ModelCard, write_model_folder
 

@@ -44,7 +44,7 @@ from audioset.frontend.published import VGGISH
 from audioset.models.folders import load_weights as read_model_weights
 from audioset.models.folders import prepare_model
 from audioset.models.postprocess import Postprocessor, dequantize
-from audioset.networks.ops import trace_shapes
+from audioset.networks.shapes import trace_shapes
 from audioset.networks.vggish import vggish
 from audioset.weights.model_folder import read_weights
 

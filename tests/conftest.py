@@ -18,7 +18,7 @@ from checkpoints import write_v1
 from audioset import Model, load_model
 from audioset.errors import EngineError
 from audioset.models.cards import NETWORKS
-from audioset.networks.ops import trace_shapes
+from audioset.networks.shapes import trace_shapes
 from audioset.weights.model_folder import ModelCard, write_model_folder
 
 Cases = dict[str, dict[str, np.ndarray]]

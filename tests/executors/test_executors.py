@@ -26,8 +26,9 @@ from audioset.frontend.log_mel import log_mel
 from audioset.frontend.published import EFFICIENTAT, VGGISH, YAMNET
 from audioset.frontend.spec import PADS
 from audioset.networks.mobilenet import mobilenet
-from audioset.networks.ops import KERAS_NAMES, SLIM_NAMES, TORCH_NAMES, Outputs, both, input_names, trace_shapes
+from audioset.networks.ops import KERAS_NAMES, SLIM_NAMES, TORCH_NAMES, Outputs, both, input_names
 from audioset.networks.panns import panns_cnn, panns_mobilenet_v2, panns_resnet, panns_wavegram, panns_wavegram_logmel
+from audioset.networks.shapes import trace_shapes
 from audioset.networks.vggish import vggish
 from audioset.networks.yamnet import yamnet as yamnet_network
 from audioset.weights.keras_h5 import read_keras_h5

@@ -32,7 +32,7 @@ from audioset.export.clips import read_calibration
 from audioset.export.job import Job
 from audioset.models.cards import network_shapes
 from audioset.networks.heads import HEADS
-from audioset.networks.ops import trace_shapes
+from audioset.networks.shapes import trace_shapes
 from audioset.weights.model_folder import WEIGHTS_NAME, ModelCard, write_model_folder
 
 CLASSES = ["low", "high", "noise"]

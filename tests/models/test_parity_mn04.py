@@ -14,7 +14,7 @@ from audioset.frontend.cutting import patches, slabs
 from audioset.frontend.log_mel import log_mel
 from audioset.frontend.published import EFFICIENTAT
 from audioset.networks.mobilenet import mobilenet
-from audioset.networks.ops import trace_shapes
+from audioset.networks.shapes import trace_shapes
 from audioset.weights.torch_zip import read_torch_zip
 
 CHECKPOINT = "mn04_as_mAP_432.pt"

@@ -24,7 +24,7 @@ from audioset.frontend.log_mel import log_mel
 from audioset.frontend.published import PANNS, PANNS_VARIANTS
 from audioset.models.prediction import Prediction
 from audioset.models.published import UNUSED
-from audioset.networks.ops import input_names, trace_shapes
+from audioset.networks.ops import input_names
 from audioset.networks.panns import (
     panns_cnn,
     panns_mobilenet,
@@ -33,6 +33,7 @@ from audioset.networks.panns import (
     panns_wavegram,
     panns_wavegram_logmel,
 )
+from audioset.networks.shapes import trace_shapes
 
 FRONTENDS = {spec.sample_rate: spec for spec in (PANNS, *PANNS_VARIANTS)}
 FOUR_BLOCKS = [64, 128, 256, 512]

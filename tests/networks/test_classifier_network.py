@@ -10,7 +10,7 @@ from audioset.models.cards import network_shapes
 from audioset.models.folders import load_weights, prepare_model
 from audioset.models.published import find_model
 from audioset.networks.classifier import BACKBONES, classifier
-from audioset.networks.ops import trace_shapes
+from audioset.networks.shapes import trace_shapes
 from audioset.weights.model_folder import ModelCard, write_model_folder
 
 SHAPES = {"yamnet": (96, 64), "vggish": (96, 64), "vgg16": (224, 224), "mobilenet": (100, 128)}

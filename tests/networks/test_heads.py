@@ -25,8 +25,9 @@ from audioset.models.postprocess import Postprocessor
 from audioset.models.prediction import join_predictions
 from audioset.models.published import find_model
 from audioset.networks.heads import HEADS, kong
-from audioset.networks.ops import KERAS_NAMES, Outputs, ShapeOps, input_names, trace_shapes
+from audioset.networks.ops import KERAS_NAMES, Outputs, input_names
 from audioset.networks.panns import panns_cnn, panns_wavegram_logmel
+from audioset.networks.shapes import ShapeOps, trace_shapes
 from audioset.networks.two_branch import two_branch
 from audioset.networks.youtube8m_heads import dbof
 from audioset.weights.model_folder import ModelCard, read_card, write_model_folder

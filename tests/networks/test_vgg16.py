@@ -20,7 +20,7 @@ from audioset.frontend.mel import mel_weights
 from audioset.frontend.published import VGG16
 from audioset.models.cards import NETWORKS
 from audioset.models.published import MODELS
-from audioset.networks.ops import trace_shapes
+from audioset.networks.shapes import trace_shapes
 from audioset.networks.vgg16 import BLOCKS, NORMALISATIONS, vgg16
 from audioset.weights.vgg16_files import KERAS_LAYERS, read_vgg16_keras, read_vgg16_torch
 

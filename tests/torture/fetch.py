@@ -18,7 +18,7 @@ import numpy as np
 
 from audioset import assets, cli
 from audioset.models.cards import NETWORKS
-from audioset.networks.ops import trace_shapes
+from audioset.networks.shapes import trace_shapes
 
 NAME = "yamnet.h5"
 N_CHUNKS = 30

@@ -40,7 +40,8 @@ from conftest import ASSETS
 from sounds import noise
 
 from audioset.errors import WeightsError
-from audioset.weights.tf_checkpoint import _ordered_number, _unsnappy, open_tf_checkpoint, read_tf_checkpoint
+from audioset.weights.tf_checkpoint import _ordered_number, open_tf_checkpoint, read_tf_checkpoint
+from audioset.weights.tf_table import unsnappy
 
 FOLDER = ASSETS.parent / "reference" / "tf_checkpoints"
 V1, V2 = "tiny_v1.ckpt", "tiny_v2.ckpt"
@@ -139,7 +140,7 @@ def test_snappy_of_all_kinds(compress):
     far = RNG.bytes(70_000)
     for data in (b"", b"a", text, RNG.bytes(61), RNG.bytes(300), far + far[:5000] + b"ab" * 200):
         compressed = snappy(data) if compress == "ours" else arrow.compress(data, codec="snappy", asbytes=True)
-        assert _unsnappy(memoryview(compressed)) == data
+        assert unsnappy(memoryview(compressed)) == data
 
 
 def test_numbers_in_keys():

@@ -10,11 +10,13 @@ from audioset.arrays import FloatArray
 from audioset.errors import EngineError, MissingExtraError
 from audioset.networks.ops import (
     AXES,
-    BATCH_NORM_MOMENTUM,
     KERAS_NAMES,
-    TORCH_NAMES,
+    ROW_NAMES,
+    BatchNorm,
+    Convolution,
     Names,
     Network,
+    Ops,
     Size,
     both,
     input_names,
@@ -34,7 +36,7 @@ from keras import layers
 MAPS = "channels_last"
 
 
-class KerasOps:
+class KerasOps(Ops[Any]):
     """Executor whose tensor is a symbolic one of the functional model that it builds.
 
     A layer is named as published, with ``_`` for ``/`` and ``.``; one without weights, by its kind and a number.
@@ -67,91 +69,35 @@ class KerasOps:
         self.counts[kind] += 1
         return make(*values, name=f"{kind}_{self.counts[kind]}", **options)(x)
 
-    def conv2d(
-        self,
-        x: Any,
-        layer: str,
-        *,
-        filters: int,
-        kernel: int,
-        stride: int = 1,
-        groups: int = 1,
-        bias: bool = False,
-        padding: str = "same",
-        names: Names = KERAS_NAMES,
-    ) -> Any:
-        weight, *biases = (self.weights[name] for name in names.layer(layer, bias=bias))
-        if names.is_output_first:
-            weight = weight.transpose(2, 3, 1, 0)
-        if padding == "symmetric" and stride > 1:  # with a stride of 1, both paddings are the same
-            x = self.numbered(x, layers.ZeroPadding2D, "padding", (kernel - 1) // 2, data_format=MAPS)
+    def convolve(self, x: Any, convolution: Convolution) -> Any:
+        layer, (weight, *biases) = convolution.layer, (self.weights[name] for name in convolution.tensors)
+        weight = weight.transpose(convolution.names.kernel_order)
+        weight = (weight if weight.ndim == 4 else weight[:, :, None]).transpose(2, 3, 1, 0)
+        # Of a square kernel and a stride of 1, both paddings are the same.
+        is_padded = convolution.padding == "symmetric" and (
+            convolution.names is ROW_NAMES or convolution.stride > (1, 1)
+        )
+        if is_padded and convolution.size != (1, 1):
+            x = self.numbered(x, layers.ZeroPadding2D, "padding", convolution.symmetric_ends, data_format=MAPS)
         options: dict[str, Any] = {
-            "kernel_size": kernel,
-            "strides": stride,
-            "padding": "valid" if padding == "symmetric" and stride > 1 else "same",
+            "kernel_size": convolution.size,
+            "strides": convolution.stride,
+            "dilation_rate": convolution.dilation,
+            "padding": "valid" if is_padded else "same",
             "data_format": MAPS,
-            "use_bias": bias,
+            "use_bias": convolution.bias,
         }
-        if groups == filters == x.shape[-1] > 1:
+        if convolution.groups is None or convolution.groups == convolution.filters == x.shape[-1] > 1:
             values = [weight.transpose(0, 1, 3, 2), *biases]
             return self.named(x, layers.DepthwiseConv2D, layer, values, **options)
-        return self.named(x, layers.Conv2D, layer, [weight, *biases], filters=filters, groups=groups, **options)
+        options |= {"filters": convolution.filters, "groups": convolution.groups}
+        return self.named(x, layers.Conv2D, layer, [weight, *biases], **options)
 
-    def conv1d(
-        self,
-        x: Any,
-        layer: str,
-        *,
-        filters: int,
-        kernel: int,
-        stride: int = 1,
-        dilation: int = 1,
-        bias: bool = False,
-    ) -> Any:
-        weight, *biases = (self.weights[name] for name in TORCH_NAMES.layer(layer, bias=bias))
-        ends = (0, (kernel - 1) // 2 * dilation)
-        x = self.numbered(x, layers.ZeroPadding2D, "padding", ends, data_format=MAPS) if kernel > 1 else x
-        return self.named(
-            x,
-            layers.Conv2D,
-            layer,
-            [weight.transpose(2, 1, 0)[None], *biases],
-            filters=filters,
-            kernel_size=(1, kernel),
-            strides=(1, stride),
-            dilation_rate=(1, dilation),
-            data_format=MAPS,
-            use_bias=bias,
-        )
-
-    def depthwise_conv2d(self, x: Any, layer: str, *, kernel: int, stride: int = 1) -> Any:
-        return self.named(
-            x,
-            layers.DepthwiseConv2D,
-            layer,
-            [self.weights[f"{layer}/depthwise_kernel"]],
-            kernel_size=kernel,
-            strides=stride,
-            padding="same",
-            data_format=MAPS,
-            use_bias=False,
-        )
-
-    def batch_norm(
-        self,
-        x: Any,
-        layer: str,
-        *,
-        epsilon: float,
-        scale: bool = True,
-        axis: str = "channels",
-        momentum: float = BATCH_NORM_MOMENTUM,
-        names: Names = KERAS_NAMES,
-    ) -> Any:
-        values = [self.weights[name] for name in names.batch_norm(layer, scale=scale)]
-        options: dict[str, Any] = {"momentum": momentum, "epsilon": epsilon, "scale": scale}
-        place = AXES.index(axis) - len(AXES)
-        return self.named(x, layers.BatchNormalization, layer, values, axis=place, **options)
+    def normalise(self, x: Any, norm: BatchNorm) -> Any:
+        values = [self.weights[name] for name in norm.tensors]
+        options: dict[str, Any] = {"momentum": norm.momentum, "epsilon": norm.epsilon, "scale": norm.scale}
+        place = AXES.index(norm.axis) - len(AXES)
+        return self.named(x, layers.BatchNormalization, norm.layer, values, axis=place, **options)
 
     def relu(self, x: Any, limit: float | None = None) -> Any:
         return self.numbered(x, layers.ReLU, "relu", limit)
@@ -221,9 +167,6 @@ class KerasOps:
 
     def height_max(self, x: Any) -> Any:
         return keras.ops.max(x, axis=1, keepdims=True)
-
-    def draw_rows(self, x: Any, mask: Any, n_rows: int) -> tuple[Any, Any]:
-        return x, mask  # in training too: Keras's own layers do not draw
 
     def axis_mean(self, x: Any, axis: str) -> Any:
         order = [number for number, name in enumerate(AXES, start=1) if name != axis]

@@ -13,11 +13,12 @@ from onnx import TensorProto, helper, numpy_helper
 from audioset.arrays import Array, FloatArray
 from audioset.networks.ops import (
     AXES,
-    BATCH_NORM_MOMENTUM,
     KERAS_NAMES,
-    TORCH_NAMES,
+    BatchNorm,
+    Convolution,
     Names,
     Network,
+    Ops,
     Size,
     both,
     input_names,
@@ -89,7 +90,7 @@ class OnnxGraph:
         return data
 
 
-class OnnxOps(OnnxGraph):
+class OnnxOps(OnnxGraph, Ops[str]):
     """Executor whose tensor is the name of a value in the graph it builds.
 
     Feature maps are stored as (patches, channels, height, width), as ONNX has them. A batch norm of channels
@@ -100,89 +101,33 @@ class OnnxOps(OnnxGraph):
         super().__init__()
         self.weights = weights
 
-    def conv2d(
-        self,
-        x: str,
-        layer: str,
-        *,
-        filters: int,
-        kernel: int,
-        stride: int = 1,
-        groups: int = 1,
-        bias: bool = False,
-        padding: str = "same",
-        names: Names = KERAS_NAMES,
-    ) -> str:
-        tensors = [self.weights[name] for name in names.layer(layer, bias=bias)]
-        weight = tensors[0] if names.is_output_first else tensors[0].transpose(3, 2, 0, 1)
-        offset = tensors[1] if bias else np.zeros(filters, np.float32)
-        return self._conv(x, layer, weight, offset, stride, groups, padding)
-
-    def conv1d(
-        self,
-        x: str,
-        layer: str,
-        *,
-        filters: int,
-        kernel: int,
-        stride: int = 1,
-        dilation: int = 1,
-        bias: bool = False,
-    ) -> str:
-        weight, *biases = (self.weights[name] for name in TORCH_NAMES.layer(layer, bias=bias))
-        offset = biases[0] if bias else np.zeros(filters, np.float32)
-        return self._conv(x, layer, weight[:, :, None], offset, (1, stride), 1, "symmetric", (1, dilation))
-
-    def depthwise_conv2d(self, x: str, layer: str, *, kernel: int, stride: int = 1) -> str:
-        weight = self.weights[f"{layer}/depthwise_kernel"].transpose(2, 3, 0, 1)
-        channels = len(weight)
-        return self._conv(x, layer, weight, np.zeros(channels, np.float32), stride, channels, "same")
-
-    def _conv(
-        self,
-        x: str,
-        layer: str,
-        weight: FloatArray,
-        offset: FloatArray,
-        stride: Size,
-        groups: int,
-        padding: str,
-        dilation: tuple[int, int] = (1, 1),
-    ) -> str:
-        size = weight.shape[2:]
-        ends = [(n - 1) // 2 * step for n, step in zip(size, dilation, strict=True)]
+    def convolve(self, x: str, convolution: Convolution) -> str:
+        layer, (weight, *biases) = convolution.layer, (self.weights[name] for name in convolution.tensors)
+        weight = weight.transpose(convolution.names.kernel_order)
+        while weight.ndim < 4:  # of one axis, or of one place
+            weight = weight[:, :, None]
+        offset = biases[0] if convolution.bias else np.zeros(len(weight), np.float32)
         # SAME_UPPER is TensorFlow's: the odd sample of padding goes at the end.
-        pads: dict[str, Any] = {"pads": ends * 2} if padding == "symmetric" else {"auto_pad": "SAME_UPPER"}
+        is_same = convolution.padding == "same"
+        padding: dict[str, Any] = {"auto_pad": "SAME_UPPER"} if is_same else {"pads": convolution.symmetric_ends * 2}
         return self.node(
             "Conv",
             x,
             self.constant(f"{layer}/weight", weight),
             self.constant(f"{layer}/offset", offset),
             output=layer,
-            kernel_shape=list(size),
-            strides=list(both(stride)),
-            dilations=list(dilation),
-            group=groups,
-            **pads,
+            kernel_shape=convolution.size,
+            strides=convolution.stride,
+            dilations=convolution.dilation,
+            group=convolution.groups or len(weight),
+            **padding,
         )
 
-    def batch_norm(
-        self,
-        x: str,
-        layer: str,
-        *,
-        epsilon: float,
-        scale: bool = True,
-        axis: str = "channels",
-        momentum: float = BATCH_NORM_MOMENTUM,
-        names: Names = KERAS_NAMES,
-    ) -> str:
-        *gains, beta, mean, variance = (
-            self.weights[name].astype(np.float64) for name in names.batch_norm(layer, scale=scale)
-        )
-        gain = np.prod(gains, axis=0) / np.sqrt(variance + epsilon)
-        if axis != "channels" or f"{x}/weight" not in self.constants:
-            return self._affine(x, layer, gain, beta - mean * gain, axis)
+    def normalise(self, x: str, norm: BatchNorm) -> str:
+        *gains, beta, mean, variance = (self.weights[name].astype(np.float64) for name in norm.tensors)
+        gain = np.prod(gains, axis=0) / np.sqrt(variance + norm.epsilon)
+        if norm.axis != "channels" or f"{x}/weight" not in self.constants:
+            return self._affine(x, norm.layer, gain, beta - mean * gain, norm.axis)
         weight, offset = self.constants[f"{x}/weight"], self.constants[f"{x}/offset"]
         self.constants[f"{x}/weight"] = (weight * gain[:, None, None, None]).astype(np.float32)
         self.constants[f"{x}/offset"] = ((offset - mean) * gain + beta).astype(np.float32)
@@ -228,9 +173,6 @@ class OnnxOps(OnnxGraph):
         shortest = self.constant(f"{x}/shortest", np.array(epsilon, np.float32))
         return self.node("Div", x, self.node("Max", length, shortest, output=f"{x}/divisor"), output=f"{x}/normalized")
 
-    def dropout(self, x: str, rate: float) -> str:
-        return x
-
     def add(self, x: str, y: str) -> str:
         return self.node("Add", x, y, output=f"{y}/sum")
 
@@ -267,9 +209,6 @@ class OnnxOps(OnnxGraph):
             count_include_pad=1,
         )
 
-    def spatial_mean(self, x: str) -> str:
-        return self.axis_mean(x, "channels")
-
     def spatial_max(self, x: str) -> str:
         return self.node("ReduceMax", x, output=f"{x}/max", axes=_other_axes("channels"), keepdims=0)
 
@@ -288,9 +227,6 @@ class OnnxOps(OnnxGraph):
 
     def height_max(self, x: str) -> str:
         return self.node("ReduceMax", x, output=f"{x}/height_max", axes=[ONNX_AXES["height"]], keepdims=1)
-
-    def draw_rows(self, x: str, mask: str | None, n_rows: int) -> tuple[str, str | None]:
-        return x, mask
 
     def axis_mean(self, x: str, axis: str) -> str:
         return self.node("ReduceMean", x, output=f"{x}/mean", axes=_other_axes(axis), keepdims=0)
@@ -322,12 +258,6 @@ class OnnxOps(OnnxGraph):
     def dense(self, x: str, layer: str, units: int, *, bias: bool = True, names: Names = KERAS_NAMES) -> str:
         tensors = [self.constant(name, self.weights[name]) for name in names.layer(layer, bias=bias)]
         return self.node("Gemm", x, *tensors, output=layer, transB=int(names.is_output_first))
-
-    def pointwise_dense(self, x: str, layer: str, units: int, *, bias: bool = True, names: Names = KERAS_NAMES) -> str:
-        weight, *biases = (self.weights[name] for name in names.layer(layer, bias=bias))
-        weight = weight if names.is_output_first else weight.T
-        offset = biases[0] if bias else np.zeros(units, np.float32)
-        return self._conv(x, layer, weight[:, :, None, None], offset, 1, 1, "symmetric")
 
     def mixture(self, gates: str, experts: str, n_experts: int) -> str:
         of_classes = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from audioset.arrays import FloatArray
@@ -11,11 +12,13 @@ from audioset.errors import EngineError, MissingExtraError, UsageError
 from audioset.executors.forks import check_not_forked
 from audioset.networks.ops import (
     AXES,
-    BATCH_NORM_MOMENTUM,
     KERAS_NAMES,
-    TORCH_NAMES,
+    ROW_NAMES,
+    BatchNorm,
+    Convolution,
     Names,
     Network,
+    Ops,
     Outputs,
     Size,
     both,
@@ -26,12 +29,13 @@ try:
     import torch
 except ImportError as error:
     raise MissingExtraError("the PyTorch executor", "torch", "train") from error
+from torch import Tensor
 from torch.nn import functional
 
 # Of a batch norm: stored with the weights, not trained.
 MOMENTS = ("moving_mean", "moving_variance", "running_mean", "running_var")
 TORCH_AXES = {"height": 2, "width": 3, "channels": 1}
-INPUT_MAPS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+INPUT_MAPS: dict[str, Callable[[Tensor], Tensor]] = {
     "patches": lambda patches: patches.unsqueeze(1),
     "waveforms": lambda waveforms: waveforms[:, None, None],
     "embeddings": lambda embeddings: _floats(embeddings).transpose(1, 2).unsqueeze(3),
@@ -39,7 +43,7 @@ INPUT_MAPS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 
 
-class TorchOps:
+class TorchOps(Ops[Tensor]):
     """Executor that computes at once, with the tensors of a module.
 
     Feature maps are (patches, channels, height, width) in the ``channels_last`` memory format: a pointwise
@@ -49,160 +53,113 @@ class TorchOps:
     def __init__(self, module: torch.nn.Module) -> None:
         self.module = module
 
-    def tensor(self, name: str) -> torch.Tensor:
+    def tensor(self, name: str) -> Tensor:
         """A parameter or buffer by its published name."""
         owner, _, attribute = name.rpartition(".")
-        value: torch.Tensor = getattr(self.module.get_submodule(owner), attribute)
+        value: Tensor = getattr(self.module.get_submodule(owner), attribute)
         return value
 
-    def conv2d(
-        self,
-        x: torch.Tensor,
-        layer: str,
-        *,
-        filters: int,
-        kernel: int,
-        stride: int = 1,
-        groups: int = 1,
-        bias: bool = False,
-        padding: str = "same",
-        names: Names = KERAS_NAMES,
-    ) -> torch.Tensor:
-        weight, *biases = (self.tensor(name) for name in names.layer(layer, bias=bias))
-        offset = biases[0] if bias else None
-        if kernel == stride == groups == 1:
-            matrix = weight.flatten(1) if names.is_output_first else weight.flatten(0, 2).T
-            return _channels_first(functional.linear(_channels_last(x), matrix, offset))
-        weight = weight if names.is_output_first else weight.permute(3, 2, 0, 1)
-        return _conv(x, weight, offset, stride, groups, padding)
+    def convolve(self, x: Tensor, convolution: Convolution) -> Tensor:
+        weight, *biases = map(self.tensor, convolution.tensors)
+        bias = biases[0] if convolution.bias else None
+        weight = weight.permute(convolution.names.kernel_order)
+        groups = convolution.groups or len(weight)
+        if convolution.size == convolution.stride == (1, 1) and groups == 1 and convolution.names is not ROW_NAMES:
+            return _channels_first(functional.linear(_channels_last(x), weight.flatten(1), bias))
+        weight = weight if weight.dim() == 4 else weight.unsqueeze(2)
+        ends = convolution.symmetric_ends
+        if convolution.padding == "same":
+            x, ends = _pad_same(x, convolution.size, convolution.stride, value=0.0)
+        return functional.conv2d(x, weight, bias, convolution.stride, ends, convolution.dilation, groups)
 
-    def conv1d(
-        self,
-        x: torch.Tensor,
-        layer: str,
-        *,
-        filters: int,
-        kernel: int,
-        stride: int = 1,
-        dilation: int = 1,
-        bias: bool = False,
-    ) -> torch.Tensor:
-        weight, *biases = (self.tensor(name) for name in TORCH_NAMES.layer(layer, bias=bias))
-        ends = (0, (kernel - 1) // 2 * dilation)
-        offset = biases[0] if bias else None
-        return functional.conv2d(x, weight.unsqueeze(2), offset, (1, stride), ends, (1, dilation))
-
-    def depthwise_conv2d(self, x: torch.Tensor, layer: str, *, kernel: int, stride: int = 1) -> torch.Tensor:
-        weight = self.tensor(f"{layer}/depthwise_kernel").permute(2, 3, 0, 1)
-        return _conv(x, weight, None, stride, len(weight), "same")
-
-    def batch_norm(
-        self,
-        x: torch.Tensor,
-        layer: str,
-        *,
-        epsilon: float,
-        scale: bool = True,
-        axis: str = "channels",
-        momentum: float = BATCH_NORM_MOMENTUM,
-        names: Names = KERAS_NAMES,
-    ) -> torch.Tensor:
-        if axis != "channels":
-            place = TORCH_AXES[axis]
-            x = x.transpose(1, place)
-            x = self.batch_norm(x, layer, epsilon=epsilon, scale=scale, momentum=momentum, names=names)
-            return x.transpose(1, place)
-        *gains, beta, moving_mean, moving_variance = (
-            self.tensor(name) for name in names.batch_norm(layer, scale=scale)
-        )
-        gamma = gains[0] if scale else None
+    def normalise(self, x: Tensor, norm: BatchNorm) -> Tensor:
+        if norm.axis != "channels":
+            place = TORCH_AXES[norm.axis]
+            return self.normalise(x.transpose(1, place), replace(norm, axis="channels")).transpose(1, place)
+        *gains, beta, moving_mean, moving_variance = map(self.tensor, norm.tensors)
+        gamma = gains[0] if norm.scale else None
         is_training = self.module.training
-        if names.is_output_first or not is_training:
+        if norm.names.is_output_first or not is_training:
             moments = moving_mean, moving_variance
-            return functional.batch_norm(x, *moments, gamma, beta, is_training, 1 - momentum, epsilon)
+            return functional.batch_norm(x, *moments, gamma, beta, is_training, 1 - norm.momentum, norm.epsilon)
         mean, variance = torch.zeros_like(moving_mean), torch.zeros_like(moving_variance)
-        x = functional.batch_norm(x, mean, variance, gamma, beta, training=True, momentum=1.0, eps=epsilon)
+        x = functional.batch_norm(x, mean, variance, gamma, beta, training=True, momentum=1.0, eps=norm.epsilon)
         n_values = x.numel() // x.shape[1]
         variance = variance * ((n_values - 1) / n_values)  # PyTorch gives the unbiased variance; Keras keeps this one
         for moving, batch in ((moving_mean, mean), (moving_variance, variance)):
-            moving.mul_(momentum).add_(batch, alpha=1 - momentum)
+            moving.mul_(norm.momentum).add_(batch, alpha=1 - norm.momentum)
         return x
 
-    def relu(self, x: torch.Tensor, limit: float | None = None) -> torch.Tensor:
+    def relu(self, x: Tensor, limit: float | None = None) -> Tensor:
         return functional.relu(x) if limit is None else functional.hardtanh(x, 0.0, limit)
 
-    def hard_swish(self, x: torch.Tensor) -> torch.Tensor:
+    def hard_swish(self, x: Tensor) -> Tensor:
         return functional.hardswish(x)
 
-    def sigmoid(self, x: torch.Tensor) -> torch.Tensor:
+    def sigmoid(self, x: Tensor) -> Tensor:
         # With autocast, scores and what they are made of stay exact: near 1, bfloat16 knows steps of 0.004 only.
         is_rounded = x.dtype in (torch.bfloat16, torch.float16) and torch.is_autocast_enabled(x.device.type)
         return torch.sigmoid(x.float() if is_rounded else x)
 
-    def softmax(self, x: torch.Tensor) -> torch.Tensor:
+    def softmax(self, x: Tensor) -> Tensor:
         return torch.softmax(x, TORCH_AXES["channels"])
 
-    def clip(self, x: torch.Tensor, low: float, high: float) -> torch.Tensor:
+    def clip(self, x: Tensor, low: float, high: float) -> Tensor:
         return x.clamp(low, high)
 
-    def affine(self, x: torch.Tensor, gain: float, offset: float) -> torch.Tensor:
+    def affine(self, x: Tensor, gain: float, offset: float) -> Tensor:
         return x * gain + offset
 
-    def sqrt(self, x: torch.Tensor) -> torch.Tensor:
+    def sqrt(self, x: Tensor) -> Tensor:
         return torch.sqrt(x)
 
-    def l2_normalize(self, x: torch.Tensor, epsilon: float) -> torch.Tensor:
+    def l2_normalize(self, x: Tensor, epsilon: float) -> Tensor:
         return functional.normalize(x, dim=TORCH_AXES["channels"], eps=epsilon)
 
-    def dropout(self, x: torch.Tensor, rate: float) -> torch.Tensor:
+    def dropout(self, x: Tensor, rate: float) -> Tensor:
         return functional.dropout(x, rate, self.module.training)
 
-    def add(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    def add(self, x: Tensor, y: Tensor) -> Tensor:
         return x + y
 
-    def multiply(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    def multiply(self, x: Tensor, y: Tensor) -> Tensor:
         return x * y
 
-    def scale(self, x: torch.Tensor, gains: torch.Tensor, axis: str) -> torch.Tensor:
+    def scale(self, x: Tensor, gains: Tensor, axis: str) -> Tensor:
         shape = [1] * 4
         shape[0], shape[TORCH_AXES[axis]] = gains.shape
         return x * gains.reshape(shape).to(x.dtype)
 
-    def concatenate(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    def concatenate(self, x: Tensor, y: Tensor) -> Tensor:
         return torch.cat([x, y], TORCH_AXES["channels"])
 
-    def max_pool(self, x: torch.Tensor, *, size: Size, stride: Size, padding: str = "same") -> torch.Tensor:
+    def max_pool(self, x: Tensor, *, size: Size, stride: Size, padding: str = "same") -> Tensor:
         if padding == "none":
             return functional.max_pool2d(x, size, stride)
         x, ends = _pad_same(x, size, stride, value=float("-inf"))
         return functional.max_pool2d(x, size, stride, ends)
 
-    def avg_pool(self, x: torch.Tensor, *, size: tuple[int, int], stride: Size, padding: str = "none") -> torch.Tensor:
+    def avg_pool(self, x: Tensor, *, size: tuple[int, int], stride: Size, padding: str = "none") -> Tensor:
         ends = tuple((n - 1) // 2 if padding == "symmetric" else 0 for n in size)
         return functional.avg_pool2d(x, size, stride, ends)
 
-    def spatial_mean(self, x: torch.Tensor) -> torch.Tensor:
-        return self.axis_mean(x, "channels")
-
-    def spatial_max(self, x: torch.Tensor) -> torch.Tensor:
+    def spatial_max(self, x: Tensor) -> Tensor:
         return x.flatten(2).max(2).values  # unlike amax, one of equal values has the whole gradient
 
-    def width_mean(self, x: torch.Tensor) -> torch.Tensor:
+    def width_mean(self, x: Tensor) -> Tensor:
         return x.mean(TORCH_AXES["width"], keepdim=True)
 
-    def height_mean(self, x: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+    def height_mean(self, x: Tensor, weights: Tensor | None = None) -> Tensor:
         height = TORCH_AXES["height"]
         if weights is None:
             return x.mean(height, keepdim=True)
         shares = weights / weights.sum(height, keepdim=True)
         return (x * shares).sum(height, keepdim=True)
 
-    def height_max(self, x: torch.Tensor) -> torch.Tensor:
+    def height_max(self, x: Tensor) -> Tensor:
         return x.max(TORCH_AXES["height"], keepdim=True).values
 
-    def draw_rows(
-        self, x: torch.Tensor, mask: torch.Tensor | None, n_rows: int
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def draw_rows(self, x: Tensor, mask: Tensor | None, n_rows: int) -> tuple[Tensor, Tensor | None]:
         if not self.module.training:
             return x, mask
         n_maps, n_channels, height, width = x.shape
@@ -210,50 +167,41 @@ class TorchOps:
         drawn = (torch.rand(n_maps, 1, n_rows, 1, device=x.device) * lengths).long()
         return x.gather(TORCH_AXES["height"], drawn.expand(-1, n_channels, -1, width)), None
 
-    def axis_mean(self, x: torch.Tensor, axis: str) -> torch.Tensor:
+    def axis_mean(self, x: Tensor, axis: str) -> Tensor:
         return x.mean([TORCH_AXES[other] for other in AXES if other != axis])
 
-    def attention_mean(self, x: torch.Tensor, weights: torch.Tensor, limit: float) -> torch.Tensor:
+    def attention_mean(self, x: Tensor, weights: Tensor, limit: float) -> Tensor:
         height = TORCH_AXES["height"]
         shares = torch.softmax(weights.clamp(-limit, limit), height)
         return (x * shares).sum([height, TORCH_AXES["width"]])
 
-    def transpose(self, x: torch.Tensor) -> torch.Tensor:
+    def transpose(self, x: Tensor) -> Tensor:
         return x.transpose(2, 3)
 
-    def spread(self, x: torch.Tensor, width: int) -> torch.Tensor:
-        neighbours: torch.Tensor = x.squeeze(2).unflatten(1, (-1, width))
+    def spread(self, x: Tensor, width: int) -> Tensor:
+        neighbours: Tensor = x.squeeze(2).unflatten(1, (-1, width))
         return neighbours.transpose(2, 3)
 
-    def rows(self, x: torch.Tensor) -> torch.Tensor:
+    def rows(self, x: Tensor) -> Tensor:
         return x.squeeze(3).transpose(1, 2)
 
-    def flatten(self, x: torch.Tensor) -> torch.Tensor:
+    def flatten(self, x: Tensor) -> Tensor:
         return _channels_last(x).flatten(1)
 
-    def dense(
-        self, x: torch.Tensor, layer: str, units: int, *, bias: bool = True, names: Names = KERAS_NAMES
-    ) -> torch.Tensor:
+    def dense(self, x: Tensor, layer: str, units: int, *, bias: bool = True, names: Names = KERAS_NAMES) -> Tensor:
         weight, *biases = (self.tensor(name) for name in names.layer(layer, bias=bias))
         return functional.linear(x, weight if names.is_output_first else weight.T, biases[0] if bias else None)
 
-    def pointwise_dense(
-        self, x: torch.Tensor, layer: str, units: int, *, bias: bool = True, names: Names = KERAS_NAMES
-    ) -> torch.Tensor:
-        return _channels_first(self.dense(_channels_last(x), layer, units, bias=bias, names=names))
-
-    def mixture(self, gates: torch.Tensor, experts: torch.Tensor, n_experts: int) -> torch.Tensor:
+    def mixture(self, gates: Tensor, experts: Tensor, n_experts: int) -> Tensor:
         shares = torch.softmax(gates.unflatten(1, (-1, n_experts + 1)), 2)[..., :n_experts]
-        scores: torch.Tensor = (shares * experts.unflatten(1, (-1, n_experts))).sum(2)
+        scores: Tensor = (shares * experts.unflatten(1, (-1, n_experts))).sum(2)
         return scores
 
-    def lstm(
-        self, x: torch.Tensor, mask: torch.Tensor | None, layers: Sequence[str], units: int, forget_bias: float
-    ) -> torch.Tensor:
+    def lstm(self, x: Tensor, mask: Tensor | None, layers: Sequence[str], units: int, forget_bias: float) -> Tensor:
         rows = self.rows(x)
         weights = [weight for layer in layers for weight in self._lstm_weights(layer, units, forget_bias)]
         start = rows.new_zeros(len(layers), len(rows), units)
-        outputs: torch.Tensor
+        outputs: Tensor
         # with biases, so many layers, no dropout, one direction, maps first
         options = (True, len(layers), 0.0, self.module.training, False, True)
         outputs, *_ = torch.lstm(rows, (start, start), weights, *options)
@@ -262,7 +210,7 @@ class TorchOps:
         last = mask.sum(TORCH_AXES["height"]).long().reshape(-1, 1, 1) - 1
         return outputs.gather(1, last.expand(-1, 1, units)).squeeze(1)
 
-    def _lstm_weights(self, layer: str, units: int, forget_bias: float) -> list[torch.Tensor]:
+    def _lstm_weights(self, layer: str, units: int, forget_bias: float) -> list[Tensor]:
         """A layer's weights in PyTorch's layout; the second bias is the one of the forget gates."""
         kernel, bias = self.tensor(f"{layer}/kernel"), self.tensor(f"{layer}/bias")
         order = [0, 2, 1, 3]  # forget gates before candidates
@@ -314,7 +262,7 @@ class TorchNetwork(torch.nn.Module):
             else:
                 module.register_parameter(attribute, torch.nn.Parameter(torch.tensor(value)))
 
-    def forward(self, *inputs: torch.Tensor) -> Outputs[torch.Tensor]:
+    def forward(self, *inputs: Tensor) -> Outputs[Tensor]:
         """Run the network.
 
         Parameters
@@ -451,33 +399,22 @@ def _make_submodule(module: torch.nn.Module, path: str) -> torch.nn.Module:
     return module
 
 
-def _conv(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, stride: int, groups: int, padding: str
-) -> torch.Tensor:
-    """Convolution with a kernel (out, in / groups, height, width) and one of the two paddings."""
-    kernel = weight.shape[2]
-    if padding == "symmetric":
-        return functional.conv2d(x, weight, bias, stride, (kernel - 1) // 2, groups=groups)
-    x, ends = _pad_same(x, kernel, stride, value=0.0)
-    return functional.conv2d(x, weight, bias, stride, ends, groups=groups)
-
-
-def _floats(values: torch.Tensor) -> torch.Tensor:
+def _floats(values: Tensor) -> Tensor:
     """Numbers as a network takes them: bytes travel to a device as bytes."""
     return values if values.is_floating_point() else values.float()
 
 
-def _channels_last(x: torch.Tensor) -> torch.Tensor:
+def _channels_last(x: Tensor) -> Tensor:
     """(n, channels, height, width) to (n, height, width, channels), as a view."""
     return x.permute(0, 2, 3, 1)
 
 
-def _channels_first(x: torch.Tensor) -> torch.Tensor:
+def _channels_first(x: Tensor) -> Tensor:
     """(n, height, width, channels) to (n, channels, height, width), as a view."""
     return x.permute(0, 3, 1, 2)
 
 
-def _pad_same(x: torch.Tensor, size: Size, stride: Size, value: float) -> tuple[torch.Tensor, tuple[int, int]]:
+def _pad_same(x: Tensor, size: Size, stride: Size, value: float) -> tuple[Tensor, tuple[int, int]]:
     """Pad a map as TensorFlow does, or give the (height, width) padding that PyTorch adds by itself.
 
     PyTorch pads both ends alike, so a map that needs an odd sample at the end is padded here.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,44 +94,35 @@ def read_calibration(
     clips = _find_clips(Path(source))
     chosen = _spread(clips, max_calibration)
     taken = {id(clip) for clip in chosen}
-    columns = _columns(labels)
     others = [clip for clip in clips if id(clip) not in taken]
-    read = _Reader(columns, spec)
-    ranges, measured = read(chosen), read(_spread(others, max_measured))
-    if read.n_failed:
+    columns = {key: column for names in (labels.names, labels.ids) for column, key in enumerate(names)}
+    failures: list[str] = []
+
+    def read(chosen: Iterable[Clip]) -> Iterator[CalibrationClip]:
+        for clip in chosen:
+            try:
+                yield _read(clip, columns, spec)
+            except AudioError as error:
+                failures.append(f"{clip.path}: {error}")
+
+    ranges, measured = tuple(read(chosen)), tuple(read(_spread(others, max_measured)))
+    if failures:
         logger.warning(
-            "%d clips of %s cannot be used and are left out; the first: %s", read.n_failed, source, read.first
+            "%d clips of %s cannot be used and are left out; the first: %s", len(failures), source, failures[0]
         )
     if not ranges:
         raise NoInputError(
-            f"int8 is calibrated on clips, and none of {source} can be used; the first: {read.first}. "
+            f"int8 is calibrated on clips, and none of {source} can be used; the first: {failures[0]}. "
             "Next step: give --calibration a folder with sounds such as the model will hear"
         )
-    return CalibrationClips(ranges, measured or ranges, read.n_failed)
+    return CalibrationClips(ranges, measured or ranges, len(failures))
 
 
-class _Reader:
-    """Reads clips, and counts those that fail."""
-
-    def __init__(self, columns: dict[str, int], spec: FrontendSpec) -> None:
-        self._columns = columns
-        self._spec = spec
-        self.n_failed = 0
-        self.first = ""
-
-    def __call__(self, clips: Iterable[Clip]) -> tuple[CalibrationClip, ...]:
-        return tuple(read for clip in clips if (read := self._read(clip)) is not None)
-
-    def _read(self, clip: Clip) -> CalibrationClip | None:
-        try:
-            waveform = read_clip(clip, self._spec.sample_rate)[: MAX_SECONDS * self._spec.sample_rate]
-        except AudioError as error:
-            self.n_failed += 1
-            self.first = self.first or f"{clip.path}: {error}"
-            return None
-        if self._spec.pad == "error" and len(waveform) < self._spec.min_samples:
-            waveform = np.pad(waveform, (0, self._spec.min_samples - len(waveform)))
-        return CalibrationClip(waveform, _column(clip, self._columns))
+def _read(clip: Clip, columns: dict[str, int], spec: FrontendSpec) -> CalibrationClip:
+    waveform = read_clip(clip, spec.sample_rate)[: MAX_SECONDS * spec.sample_rate]
+    if spec.pad == "error" and len(waveform) < spec.min_samples:
+        waveform = np.pad(waveform, (0, spec.min_samples - len(waveform)))
+    return CalibrationClip(waveform, columns.get(clip.labels[0]) if len(clip.labels) == 1 else None)
 
 
 def _find_clips(source: Path) -> Sequence[Clip]:
@@ -146,15 +137,6 @@ def _find_clips(source: Path) -> Sequence[Clip]:
         if any(path.parent == source for path in files):
             return [Clip(path, ()) for path in files]
     return read_collection(source).clips
-
-
-def _columns(labels: LabelSet) -> dict[str, int]:
-    """Columns by name and by id."""
-    return {key: column for names in (labels.names, labels.ids) for column, key in enumerate(names)}
-
-
-def _column(clip: Clip, columns: dict[str, int]) -> int | None:
-    return columns.get(clip.labels[0]) if len(clip.labels) == 1 else None
 
 
 def _spread(clips: Sequence[Clip], n: int) -> list[Clip]:

@@ -147,7 +147,7 @@ def export_model(
         check_int8(kind)
     loaded = model if isinstance(model, Model) else load_model(model, n_threads=1)
     job = Job(loaded, name, choose_input(kind, input, possible_inputs(loaded)))
-    clips = _calibration(job, calibration)
+    clips = None if calibration is None else read_calibration(calibration, loaded.labels, loaded.frontend)
     job = replace(job, calibration=clips.ranges if clips else ())
     module = import_module(f"audioset.export.{kind.module}")  # before a folder is made: it may not be installed
     with partial_folder(path) as folder:
@@ -179,6 +179,28 @@ def _check(
     runner = _load(module, written)
     parity = compare(job, runner, clips.measured if clips else (), has_clip_batch=kind.has_clip_batch)
     accuracy = measure_accuracy(job, runner, clips.measured) if clips and len(job.model.labels) else None
+    _check_bounds(job, kind, runner, parity, accuracy, max_accuracy_drop)
+    files = _files(path, kind)
+    return ExportResult(
+        path=path,
+        files=files,
+        card=path.with_name(path.name + CARD_SUFFIX),
+        format=kind.name,
+        input=job.input,
+        precision=str(job.facts["precision"]),
+        parity=parity,
+        latency=measure_latency(job, runner),
+        size_bytes=sum((written.parent / file.name).stat().st_size for file in files),
+        runtime=runner.runtime,
+        accuracy=accuracy,
+        n_failed_clips=clips.n_failed if clips else 0,
+    )
+
+
+def _check_bounds(
+    job: Job, kind: Format, runner: Runner, parity: Parity, accuracy: Accuracy | None, max_accuracy_drop: float
+) -> None:
+    """Refuse a file that is too far from its model."""
     if job.is_int8 and not math.isfinite(parity.greatest):
         raise ExportError(
             f"the int8 {kind.title} file does not give numbers, or not as many as its model. It was not kept. "
@@ -196,21 +218,6 @@ def _check(
             f"({100 * accuracy.audioset:.1f} % to {100 * accuracy.export:.1f} %); {max_accuracy_drop:g} are allowed. "
             "It was not kept. Next step: calibrate on more clips, such as the model will hear, or leave out int8"
         )
-    files = _files(path, kind)
-    return ExportResult(
-        path=path,
-        files=files,
-        card=path.with_name(path.name + CARD_SUFFIX),
-        format=kind.name,
-        input=job.input,
-        precision=str(job.facts["precision"]),
-        parity=parity,
-        latency=measure_latency(job, runner),
-        size_bytes=sum((written.parent / file.name).stat().st_size for file in files),
-        runtime=runner.runtime,
-        accuracy=accuracy,
-        n_failed_clips=clips.n_failed if clips else 0,
-    )
 
 
 def _load(module: Any, written: Path) -> Runner:
@@ -255,10 +262,6 @@ def _target(output: Path, *, names_folder: bool, name: str, kind: Format) -> Pat
             f"Next step: --output {output.with_suffix(kind.suffix)}"
         )
     return output
-
-
-def _calibration(job: Job, source: str | os.PathLike[str] | None) -> CalibrationClips | None:
-    return None if source is None else read_calibration(source, job.model.labels, job.model.frontend)
 
 
 def _check_free(path: Path, kind: Format) -> None:

@@ -69,11 +69,6 @@ class Job:
         ]
 
     @cached_property
-    def weights_digest(self) -> str:
-        """SHA-256 of the model's weight file."""
-        return digest_weights(self.model.card, self.model.folder)
-
-    @cached_property
     def facts(self) -> dict[str, Any]:
         """What the file means, for its metadata and its card."""
         model = self.model
@@ -90,7 +85,7 @@ class Job:
             "hop_s": model.frontend.patch_hop_frames * model.frontend.frame_hop_s,
             "pad": model.frontend.pad,
             "licence": model.card.licence,
-            "weights_digest": self.weights_digest,
+            "weights_digest": digest_weights(model.card, model.folder),
             "source": model.card.source,
             "calibration": model.card.calibration,
             "audioset_version": __version__,

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import onnx
 
 from audioset.arrays import Array
 from audioset.errors import MissingExtraError
 from audioset.executors.onnxruntime import import_onnxruntime
 from audioset.export.job import Job
-from audioset.export.runner import Arrays, Runner, load_in_openvino
+from audioset.export.runner import Arrays, Runner, bind, load_in_openvino
 
 RUNTIME = "onnxruntime"
 
@@ -55,8 +54,7 @@ def load(path: Path) -> Runner:
     output_names = [value.name for value in session.get_outputs()]
 
     def run(inputs: Arrays) -> dict[str, Array]:
-        feeds = dict(zip(input_names, map(np.ascontiguousarray, inputs.values()), strict=True))
-        return dict(zip(output_names, session.run(output_names, feeds), strict=True))
+        return dict(zip(output_names, session.run(output_names, bind(input_names, inputs)), strict=True))
 
     shapes = {value.name: value.shape for value in (*session.get_inputs(), *session.get_outputs())}
     return Runner(run, f"onnxruntime {onnxruntime.__version__}", input_names, shapes)

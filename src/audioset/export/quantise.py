@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 
-from audioset.arrays import Array
+from audioset.arrays import FloatArray
 from audioset.errors import UsageError
 from audioset.executors.onnxruntime import import_onnxruntime
 from audioset.export.job import Job
+from audioset.export.runner import bind
 
 FRONTEND = ("frontend/", "log_mel")  # names of its nodes begin so
 LAYERS = ("Conv", "Gemm")
@@ -85,17 +84,10 @@ def _reader(job: Job, input_names: list[str]) -> Any:
     """Clips as ONNX Runtime's calibration asks for them."""
     from onnxruntime.quantization import CalibrationDataReader
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self._inputs = _inputs(job, input_names)
+    inputs = (bind(input_names, seen) for clip in job.calibration for seen in job.inputs_of(clip.waveform))
 
-        def get_next(self) -> dict[str, Array] | None:
-            return next(self._inputs, None)
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def get_next(self) -> dict[str, FloatArray] | None:
+            return next(inputs, None)
 
     return Reader()
-
-
-def _inputs(job: Job, input_names: list[str]) -> Iterator[dict[str, Array]]:
-    for clip in job.calibration:
-        for inputs in job.inputs_of(clip.waveform):
-            yield dict(zip(input_names, map(np.ascontiguousarray, inputs.values()), strict=True))

@@ -40,6 +40,11 @@ class Runner:
     shapes: Mapping[str, Shape] = field(default_factory=dict)
 
 
+def bind(names: Sequence[str], inputs: Arrays) -> dict[str, FloatArray]:
+    """Inputs, in the order in which the network takes them, under the names that a file has for them."""
+    return dict(zip(names, map(np.ascontiguousarray, inputs.values()), strict=True))
+
+
 def load_in_openvino(path: Path) -> Runner:
     """A file of OpenVINO's or ONNX's, compiled for one core in float32."""
     options = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1}
@@ -49,7 +54,7 @@ def load_in_openvino(path: Path) -> Runner:
     output_names = [value.any_name for value in compiled.outputs]
 
     def run(inputs: Arrays) -> dict[str, Array]:
-        request.infer(dict(zip(input_names, map(np.ascontiguousarray, inputs.values()), strict=True)))
+        request.infer(bind(input_names, inputs))
         return {name: request.get_tensor(name).data.copy() for name in output_names}
 
     shapes = {value.any_name: _shape(value) for value in (*compiled.inputs, *compiled.outputs)}

@@ -20,7 +20,7 @@ from audioset.models.postprocess import EMBEDDING_SIZE
 from audioset.networks.classifier import classifier
 from audioset.networks.heads import HEADS
 from audioset.networks.mobilenet import mobilenet
-from audioset.networks.ops import Network, Outputs, input_names, trace_shapes
+from audioset.networks.ops import Network, Outputs, input_names
 from audioset.networks.panns import (
     panns_cnn,
     panns_mobilenet,
@@ -29,6 +29,7 @@ from audioset.networks.panns import (
     panns_wavegram,
     panns_wavegram_logmel,
 )
+from audioset.networks.shapes import trace_shapes
 from audioset.networks.vgg16 import vgg16
 from audioset.networks.vggish import vggish
 from audioset.networks.yamnet import yamnet

@@ -14,7 +14,7 @@ from typing import Any
 from audioset.arrays import FloatArray
 from audioset.errors import UsageError
 from audioset.models.cards import FRONTENDS, NETWORKS, NO_LABELS, patch_shape
-from audioset.networks.ops import trace_shapes
+from audioset.networks.shapes import trace_shapes
 from audioset.weights.keras_h5 import read_keras_h5
 from audioset.weights.model_folder import CARD_NAME
 from audioset.weights.tf_checkpoint import read_tf_checkpoint

@@ -1,4 +1,4 @@
-"""The primitives that networks are written in, and the executor that only counts shapes.
+"""The primitives that networks are written in: what they mean, and their signatures, which stand here alone.
 
 A network is a function ``network(ops, patches, **arguments) -> Outputs``. It names its layers as the
 published checkpoint does and never sees a framework: an executor supplies ``ops``. Feature maps are
@@ -13,10 +13,10 @@ clip and 0 for padding after it.
 from __future__ import annotations
 
 import inspect
-import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
 
 Tensor = TypeVar("Tensor")
 
@@ -33,9 +33,9 @@ class Names:
         Of a convolution and of a dense layer.
     gain, offset, mean, variance : str
         Of a batch norm.
-    is_output_first : bool
-        Whether kernels are (out, in, height, width) and dense weights (out, in), as in PyTorch; if not, they
-        are (height, width, in, out) and (in, out), as in TensorFlow.
+    kernel_axes : str
+        Of a stored kernel: ``"OIHW"``, outputs, inputs, height and width, in PyTorch; ``"HWIO"`` in TensorFlow. Dense
+        weights have those of outputs and inputs, in the same order.
     """
 
     separator: str = "/"
@@ -45,7 +45,7 @@ class Names:
     offset: str = "beta"
     mean: str = "moving_mean"
     variance: str = "moving_variance"
-    is_output_first: bool = False
+    kernel_axes: str = "HWIO"
 
     def tensor(self, layer: str, kind: str) -> str:
         """Published name of a tensor, by its kind: ``tensor("logits", "bias")``."""
@@ -59,20 +59,33 @@ class Names:
         """Published names of a batch norm's tensors: its gain, where there is one, offset, mean and variance."""
         return [self.tensor(layer, kind) for kind in ("gain", "offset", "mean", "variance")[not scale :]]
 
-    def kernel_shape(self, height: int, width: int, n_in: int, n_out: int) -> tuple[int, ...]:
-        """Shape of a convolution's stored kernel."""
-        return (n_out, n_in, height, width) if self.is_output_first else (height, width, n_in, n_out)
+    def kernel_shape(self, n_out: int, n_in: int, height: int = 1, width: int = 1) -> tuple[int, ...]:
+        """Shape of a stored kernel or dense weight."""
+        lengths = {"O": n_out, "I": n_in, "H": height, "W": width}
+        return tuple(lengths[axis] for axis in self.kernel_axes)
 
-    def dense_shape(self, n_in: int, n_out: int) -> tuple[int, ...]:
-        """Shape of a dense layer's stored weight."""
-        return (n_out, n_in) if self.is_output_first else (n_in, n_out)
+    @property
+    def kernel_order(self) -> tuple[int, ...]:
+        """Axes of a stored kernel in the order of PyTorch's: outputs, inputs, height and width, those that it has."""
+        return tuple(self.kernel_axes.index(axis) for axis in "OIHW" if axis in self.kernel_axes)
+
+    @property
+    def is_output_first(self) -> bool:
+        """Whether outputs are the first axis of kernels and dense weights."""
+        return self.kernel_axes.startswith("O")
+
+    @property
+    def dense(self) -> Names:
+        """The same for kernels without height and width: the weights of dense layers."""
+        return replace(self, kernel_axes=self.kernel_axes.replace("HW", ""))
 
 
 KERAS_NAMES = Names()
 SLIM_NAMES = Names(weight="weights", bias="biases")
-TORCH_NAMES = Names(".", "weight", "bias", "weight", "bias", "running_mean", "running_var", is_output_first=True)
+TORCH_NAMES = Names(".", "weight", "bias", "weight", "bias", "running_mean", "running_var", "OIHW")
+ROW_NAMES = replace(TORCH_NAMES, kernel_axes="OIW")  # of convolutions along the width
+DEPTHWISE_NAMES = Names(weight="depthwise_kernel", kernel_axes="HWOI")
 
-MOST_TENSORS, MOST_VALUES = 10_000, 1 << 32  # of a network; the largest published one has 700, and 138 million
 BATCH_NORM_MOMENTUM = 0.99  # what a stored moment keeps of itself in a step: Keras's default, and EfficientAT's
 AXES = ("height", "width", "channels")
 INPUTS = ("patches", "waveforms", "embeddings", "mask")  # what a network may see
@@ -104,13 +117,76 @@ class Outputs(Generic[Tensor]):
     branches: tuple[Tensor, ...] | None = None
 
 
-class Ops(Protocol[Tensor]):
-    """What every executor implements. ``layer`` is the published layer name; ``names``, how its tensors are called.
+@dataclass(frozen=True)
+class Convolution:
+    """A convolution as an executor computes it; sizes and steps are (height, width).
+
+    Attributes
+    ----------
+    layer, names
+        What its weight and, with ``bias``, its bias are called.
+    filters, groups : int or None
+        None for one filter, and one group, for each channel of the input.
+    padding : {"same", "symmetric"}
+    """
+
+    layer: str
+    names: Names
+    filters: int | None
+    groups: int | None = 1
+    size: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    bias: bool = False
+    padding: str = "same"
+
+    @property
+    def tensors(self) -> list[str]:
+        """Published names of its weight and, where there is one, its bias."""
+        return self.names.layer(self.layer, bias=self.bias)
+
+    @property
+    def symmetric_ends(self) -> tuple[int, int]:
+        """Rows and columns of ``symmetric`` padding at each end."""
+        height, width = ((n - 1) // 2 * step for n, step in zip(self.size, self.dilation, strict=True))
+        return height, width
+
+
+@dataclass(frozen=True)
+class BatchNorm:
+    """A batch norm as an executor computes it; attributes as the arguments of ``Ops.batch_norm``."""
+
+    layer: str
+    names: Names
+    epsilon: float
+    scale: bool
+    axis: str
+    momentum: float
+
+    @property
+    def tensors(self) -> list[str]:
+        """Published names of its gain, where there is one, offset, mean and variance."""
+        return self.names.batch_norm(self.layer, scale=self.scale)
+
+
+class Ops(ABC, Generic[Tensor]):
+    """What a network is written in. ``layer`` is the published layer name; ``names``, how its tensors are called.
+
+    An executor computes what has no body here, among it all convolutions as ``convolve`` and batch norms as
+    ``normalise``. What has one is the same in all of them, or in all that only predict.
 
     ``padding="same"`` is TensorFlow's: output size ``ceil(size / stride)``, the odd sample of padding
     at the end. ``"symmetric"`` is PyTorch's ``(kernel - 1) // 2`` at both ends, for odd kernels, and makes
     outputs of the same size.
     """
+
+    @abstractmethod
+    def convolve(self, x: Tensor, convolution: Convolution) -> Tensor:
+        """Any of the convolutions, by their description."""
+
+    @abstractmethod
+    def normalise(self, x: Tensor, norm: BatchNorm) -> Tensor:
+        """A batch norm, by its description."""
 
     def conv2d(
         self,
@@ -126,7 +202,8 @@ class Ops(Protocol[Tensor]):
         names: Names = KERAS_NAMES,
     ) -> Tensor:
         """Convolution; with ``groups``, each group of outputs sees one group of inputs only."""
-        ...
+        size = both(kernel), both(stride)
+        return self.convolve(x, Convolution(layer, names, filters, groups, *size, bias=bias, padding=padding))
 
     def conv1d(
         self,
@@ -143,11 +220,12 @@ class Ops(Protocol[Tensor]):
 
         With a dilation, neighbours under the kernel are so many columns apart.
         """
-        ...
+        size = (1, kernel), (1, stride), (1, dilation)
+        return self.convolve(x, Convolution(layer, ROW_NAMES, filters, 1, *size, bias=bias, padding="symmetric"))
 
     def depthwise_conv2d(self, x: Tensor, layer: str, *, kernel: int, stride: int = 1) -> Tensor:
         """Per-channel convolution with ``same`` padding; weight ``{layer}/depthwise_kernel``."""
-        ...
+        return self.convolve(x, Convolution(layer, DEPTHWISE_NAMES, None, None, both(kernel), both(stride)))
 
     def batch_norm(
         self,
@@ -165,150 +243,151 @@ class Ops(Protocol[Tensor]):
         In training, by the moments of the batch, and of the stored ones the share ``momentum`` stays. The
         variance that is stored is the biased one, as in Keras, or the unbiased one, as in PyTorch.
         """
-        ...
+        return self.normalise(x, BatchNorm(layer, names, epsilon, scale, axis, momentum))
 
+    @abstractmethod
     def relu(self, x: Tensor, limit: float | None = None) -> Tensor:
         """``max(x, 0)``; with a limit, ``min(max(x, 0), limit)``."""
-        ...
 
+    @abstractmethod
     def hard_swish(self, x: Tensor) -> Tensor:
         """``x min(max(x + 3, 0), 6) / 6``."""
-        ...
 
+    @abstractmethod
     def sigmoid(self, x: Tensor) -> Tensor:
         """``1 / (1 + exp(-x))``."""
-        ...
 
+    @abstractmethod
     def softmax(self, x: Tensor) -> Tensor:
         """``exp(x)`` over its sum over the channels."""
-        ...
 
+    @abstractmethod
     def clip(self, x: Tensor, low: float, high: float) -> Tensor:
         """``min(max(x, low), high)``."""
-        ...
 
+    @abstractmethod
     def affine(self, x: Tensor, gain: float, offset: float) -> Tensor:
         """``x * gain + offset``."""
-        ...
 
+    @abstractmethod
     def sqrt(self, x: Tensor) -> Tensor:
         """Square root of numbers that are not below 0."""
-        ...
 
+    @abstractmethod
     def l2_normalize(self, x: Tensor, epsilon: float) -> Tensor:
         """A map over the Euclidean length of its channels at each place, which counts as ``epsilon`` if shorter."""
-        ...
 
     def dropout(self, x: Tensor, rate: float) -> Tensor:
         """The same; in training, each number is 0 with probability ``rate`` and else divided by ``1 - rate``."""
-        ...
+        return x
 
+    @abstractmethod
     def add(self, x: Tensor, y: Tensor) -> Tensor:
         """Sum of two tensors of one shape."""
-        ...
 
+    @abstractmethod
     def multiply(self, x: Tensor, y: Tensor) -> Tensor:
         """Product of two maps of one height and width; the second has as many channels as the first, or one."""
-        ...
 
+    @abstractmethod
     def scale(self, x: Tensor, gains: Tensor, axis: str) -> Tensor:
         """A map times gains (n, length of ``axis``), one of ``AXES``."""
-        ...
 
+    @abstractmethod
     def concatenate(self, x: Tensor, y: Tensor) -> Tensor:
         """The channels of two maps of one height and width, those of ``x`` first."""
-        ...
 
+    @abstractmethod
     def max_pool(self, x: Tensor, *, size: Size, stride: Size, padding: str = "same") -> Tensor:
         """Maximum of each window, with ``same`` padding; with ``"none"``, what fills no window is left out."""
-        ...
 
+    @abstractmethod
     def avg_pool(self, x: Tensor, *, size: tuple[int, int], stride: Size, padding: str = "none") -> Tensor:
         """Mean of each window of this height and width.
 
         With ``padding="none"``, what fills no window is left out. With ``"symmetric"``, the zeros that are added
         count as values: outputs of the same size for odd windows and a stride of 1.
         """
-        ...
 
     def spatial_mean(self, x: Tensor) -> Tensor:
         """Mean over height and width: (n, height, width, channels) to (n, channels)."""
-        ...
+        return self.axis_mean(x, "channels")
 
+    @abstractmethod
     def spatial_max(self, x: Tensor) -> Tensor:
         """Maximum over height and width: (n, height, width, channels) to (n, channels)."""
-        ...
 
+    @abstractmethod
     def width_mean(self, x: Tensor) -> Tensor:
         """Mean over the width: (n, height, width, channels) to (n, height, 1, channels)."""
-        ...
 
+    @abstractmethod
     def height_mean(self, x: Tensor, weights: Tensor | None = None) -> Tensor:
         """Mean over the height: (n, height, width, channels) to (n, 1, width, channels).
 
         With weights, which are a map like ``x`` or one of one channel, a place counts by its share in their sum.
         """
-        ...
 
+    @abstractmethod
     def height_max(self, x: Tensor) -> Tensor:
         """Maximum over the height: (n, height, width, channels) to (n, 1, width, channels)."""
-        ...
 
     def draw_rows(self, x: Tensor, mask: Tensor | None, n_rows: int) -> tuple[Tensor, Tensor | None]:
         """The same map and mask; in training, ``n_rows`` rows of each map drawn with replacement, and no mask.
 
         Only rows whose mask is 1 are drawn: the first ones.
         """
-        ...
+        return x, mask
 
+    @abstractmethod
     def axis_mean(self, x: Tensor, axis: str) -> Tensor:
         """Mean over all of ``AXES`` but one: (n, height, width, channels) to (n, length of ``axis``)."""
-        ...
 
+    @abstractmethod
     def attention_mean(self, x: Tensor, weights: Tensor, limit: float) -> Tensor:
         """Weighted mean over the height: (n, height, 1, channels) twice to (n, channels).
 
         A place weighs ``exp(min(max(weight, -limit), limit))``.
         """
-        ...
 
+    @abstractmethod
     def transpose(self, x: Tensor) -> Tensor:
         """(n, height, width, channels) to (n, width, height, channels)."""
-        ...
 
+    @abstractmethod
     def spread(self, x: Tensor, width: int) -> Tensor:
         """(n, 1, height, channels) to (n, height, width, channels / width), neighbours side by side.
 
         Channel ``c * width + j`` becomes column ``j`` of channel ``c``.
         """
-        ...
 
+    @abstractmethod
     def rows(self, x: Tensor) -> Tensor:
         """(n, height, 1, channels) to (n, height, channels)."""
-        ...
 
+    @abstractmethod
     def flatten(self, x: Tensor) -> Tensor:
         """(n, height, width, channels) to (n, height * width * channels), channels changing fastest."""
-        ...
 
+    @abstractmethod
     def dense(self, x: Tensor, layer: str, units: int, *, bias: bool = True, names: Names = KERAS_NAMES) -> Tensor:
         """Matrix product with the layer's weight, plus its bias, if it has one."""
-        ...
 
     def pointwise_dense(
         self, x: Tensor, layer: str, units: int, *, bias: bool = True, names: Names = KERAS_NAMES
     ) -> Tensor:
         """``dense`` at each place of a map: (n, height, width, channels) to (n, height, width, units)."""
-        ...
+        return self.convolve(x, Convolution(layer, names.dense, units, bias=bias, padding="symmetric"))
 
+    @abstractmethod
     def mixture(self, gates: Tensor, experts: Tensor, n_experts: int) -> Tensor:
         """What gated experts say: (n, classes * (n_experts + 1)) and (n, classes * n_experts) to (n, classes).
 
         The gates of a class are neighbours, and so are its experts. Softmax of the gates says what each expert
         counts; the last gate belongs to an expert that always says 0.
         """
-        ...
 
+    @abstractmethod
     def lstm(self, x: Tensor, mask: Tensor | None, layers: Sequence[str], units: int, forget_bias: float) -> Tensor:
         """The last layer's output at the last row: (n, height, 1, channels) to (n, units).
 
@@ -317,7 +396,6 @@ class Ops(Protocol[Tensor]):
         are the input gates, the candidates, the forget gates, whose bias is ``forget_bias`` higher, and the output
         gates.
         """
-        ...
 
 
 Network = Callable[..., Outputs[Any]]
@@ -338,269 +416,6 @@ def input_names(network: Network) -> tuple[str, ...]:
     return tuple(name for name in INPUTS if name in parameters)
 
 
-class _Shapes(dict[str, tuple[int, ...]]):
-    """Names and shapes of parameters, within bounds: arguments from outside could ask for a billion layers."""
-
-    n_values = 0
-
-    def __setitem__(self, name: str, shape: tuple[int, ...]) -> None:
-        if not all(isinstance(n, int) and n > 0 for n in shape):
-            raise ValueError(f"they make a tensor of shape {shape}")
-        self.n_values += math.prod(shape)
-        if len(self) >= MOST_TENSORS or self.n_values > MOST_VALUES:
-            raise ValueError(f"they make a network of more than {MOST_TENSORS:,} tensors or {MOST_VALUES:,} numbers")
-        super().__setitem__(name, shape)
-
-    def update(self, shapes: Any) -> None:  # type: ignore[override]
-        """Add some, each within the bounds; a dict's own would not ask."""
-        for name, shape in dict(shapes).items():
-            self[name] = shape
-
-
-class ShapeOps:
-    """Executor that computes nothing: it records the name and shape of every parameter.
-
-    Its tensor is the shape without the batch: (height, width, channels) or (features,). A height or width of
-    None is free.
-    """
-
-    def __init__(self) -> None:
-        self.shapes: dict[str, tuple[int, ...]] = _Shapes()
-
-    def conv2d(
-        self,
-        x: tuple[Any, ...],
-        layer: str,
-        *,
-        filters: int,
-        kernel: int,
-        stride: int = 1,
-        groups: int = 1,
-        bias: bool = False,
-        padding: str = "same",
-        names: Names = KERAS_NAMES,
-    ) -> tuple[Any, ...]:
-        height, width, channels = x
-        shapes = (names.kernel_shape(kernel, kernel, channels // groups, filters), (filters,))
-        self.shapes.update(zip(names.layer(layer, bias=bias), shapes, strict=False))
-        return (_windows(height, stride), _windows(width, stride), filters)
-
-    def conv1d(
-        self,
-        x: tuple[Any, ...],
-        layer: str,
-        *,
-        filters: int,
-        kernel: int,
-        stride: int = 1,
-        dilation: int = 1,
-        bias: bool = False,
-    ) -> tuple[Any, ...]:
-        height, width, channels = x
-        shapes = ((filters, channels, kernel), (filters,))
-        self.shapes.update(zip(TORCH_NAMES.layer(layer, bias=bias), shapes, strict=False))
-        return (height, _windows(width, stride), filters)
-
-    def depthwise_conv2d(self, x: tuple[Any, ...], layer: str, *, kernel: int, stride: int = 1) -> tuple[Any, ...]:
-        height, width, channels = x
-        self.shapes[f"{layer}/depthwise_kernel"] = (kernel, kernel, channels, 1)
-        return (_windows(height, stride), _windows(width, stride), channels)
-
-    def batch_norm(
-        self,
-        x: tuple[Any, ...],
-        layer: str,
-        *,
-        epsilon: float,
-        scale: bool = True,
-        axis: str = "channels",
-        momentum: float = BATCH_NORM_MOMENTUM,
-        names: Names = KERAS_NAMES,
-    ) -> tuple[Any, ...]:
-        self.shapes.update(dict.fromkeys(names.batch_norm(layer, scale=scale), (x[AXES.index(axis)],)))
-        return x
-
-    def relu(self, x: tuple[Any, ...], limit: float | None = None) -> tuple[Any, ...]:
-        return x
-
-    def hard_swish(self, x: tuple[Any, ...]) -> tuple[Any, ...]:
-        return x
-
-    def sigmoid(self, x: tuple[Any, ...]) -> tuple[Any, ...]:
-        return x
-
-    def softmax(self, x: tuple[Any, ...]) -> tuple[Any, ...]:
-        return x
-
-    def clip(self, x: tuple[Any, ...], low: float, high: float) -> tuple[Any, ...]:
-        return x
-
-    def affine(self, x: tuple[Any, ...], gain: float, offset: float) -> tuple[Any, ...]:
-        return x
-
-    def sqrt(self, x: tuple[Any, ...]) -> tuple[Any, ...]:
-        return x
-
-    def l2_normalize(self, x: tuple[Any, ...], epsilon: float) -> tuple[Any, ...]:
-        return x
-
-    def dropout(self, x: tuple[Any, ...], rate: float) -> tuple[Any, ...]:
-        return x
-
-    def add(self, x: tuple[Any, ...], y: tuple[Any, ...]) -> tuple[Any, ...]:
-        return x
-
-    def multiply(self, x: tuple[Any, ...], y: tuple[Any, ...]) -> tuple[Any, ...]:
-        return x
-
-    def scale(self, x: tuple[Any, ...], gains: tuple[Any, ...], axis: str) -> tuple[Any, ...]:
-        return x
-
-    def concatenate(self, x: tuple[Any, ...], y: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (*x[:-1], x[-1] + y[-1])
-
-    def max_pool(self, x: tuple[Any, ...], *, size: Size, stride: Size, padding: str = "same") -> tuple[Any, ...]:
-        return self._pool(x, both(size), both(stride), is_padded=padding == "same")
-
-    def avg_pool(
-        self, x: tuple[Any, ...], *, size: tuple[int, int], stride: Size, padding: str = "none"
-    ) -> tuple[Any, ...]:
-        return self._pool(x, size, both(stride), is_padded=padding == "symmetric")
-
-    def _pool(
-        self, x: tuple[Any, ...], size: tuple[int, int], stride: tuple[int, int], *, is_padded: bool
-    ) -> tuple[Any, ...]:
-        *lengths, channels = x
-        if not is_padded:
-            lengths = [
-                length and max(0, length - n + step) // step * step
-                for length, n, step in zip(lengths, size, stride, strict=True)
-            ]
-        return (*map(_windows, lengths, stride), channels)
-
-    def spatial_mean(self, x: tuple[Any, ...]) -> tuple[Any, ...]:
-        return x[-1:]
-
-    def spatial_max(self, x: tuple[Any, ...]) -> tuple[Any, ...]:
-        return x[-1:]
-
-    def width_mean(self, x: tuple[Any, ...]) -> tuple[Any, ...]:
-        height, _, channels = x
-        return (height, 1, channels)
-
-    def height_mean(self, x: tuple[Any, ...], weights: tuple[Any, ...] | None = None) -> tuple[Any, ...]:
-        return (1, *x[1:])
-
-    def height_max(self, x: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (1, *x[1:])
-
-    def draw_rows(
-        self, x: tuple[Any, ...], mask: tuple[Any, ...] | None, n_rows: int
-    ) -> tuple[tuple[Any, ...], tuple[Any, ...] | None]:
-        return x, mask
-
-    def axis_mean(self, x: tuple[Any, ...], axis: str) -> tuple[Any, ...]:
-        return (x[AXES.index(axis)],)
-
-    def attention_mean(self, x: tuple[Any, ...], weights: tuple[Any, ...], limit: float) -> tuple[Any, ...]:
-        return x[-1:]
-
-    def transpose(self, x: tuple[Any, ...]) -> tuple[Any, ...]:
-        height, width, channels = x
-        return (width, height, channels)
-
-    def spread(self, x: tuple[Any, ...], width: int) -> tuple[Any, ...]:
-        _, height, channels = x
-        return (height, width, channels // width)
-
-    def rows(self, x: tuple[Any, ...]) -> tuple[Any, ...]:
-        height, _, channels = x
-        return (height, channels)
-
-    def flatten(self, x: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (math.prod(x),)
-
-    def dense(
-        self, x: tuple[Any, ...], layer: str, units: int, *, bias: bool = True, names: Names = KERAS_NAMES
-    ) -> tuple[Any, ...]:
-        shapes = (names.dense_shape(x[-1], units), (units,))
-        self.shapes.update(zip(names.layer(layer, bias=bias), shapes, strict=False))
-        return (units,)
-
-    def pointwise_dense(
-        self, x: tuple[Any, ...], layer: str, units: int, *, bias: bool = True, names: Names = KERAS_NAMES
-    ) -> tuple[Any, ...]:
-        return (*x[:-1], *self.dense(x, layer, units, bias=bias, names=names))
-
-    def mixture(self, gates: tuple[Any, ...], experts: tuple[Any, ...], n_experts: int) -> tuple[Any, ...]:
-        return (experts[-1] // n_experts,)
-
-    def lstm(
-        self,
-        x: tuple[Any, ...],
-        mask: tuple[Any, ...] | None,
-        layers: Sequence[str],
-        units: int,
-        forget_bias: float,
-    ) -> tuple[Any, ...]:
-        n_in = x[-1]
-        for layer in layers:
-            self.shapes.update({f"{layer}/kernel": (n_in + units, 4 * units), f"{layer}/bias": (4 * units,)})
-            n_in = units
-        return (units,)
-
-
 def both(size: Size) -> tuple[int, int]:
     """A size as height and width."""
     return size if isinstance(size, tuple) else (size, size)
-
-
-def _windows(length: int | None, stride: int) -> int | None:
-    """Windows along an axis that is padded, or None where its length is free."""
-    return None if length is None else -(-length // stride)
-
-
-def trace_shapes(
-    network: Network, patch_shape: tuple[int | None, int], arguments: dict[str, Any]
-) -> tuple[dict[str, tuple[int, ...]], Outputs[tuple[int, ...]]]:
-    """Shapes of a network's parameters and outputs, without computing anything.
-
-    Parameters
-    ----------
-    network : function over ``Ops``
-    patch_shape : (n_frames, n_mels) of one patch, or (n_seconds, embedding_size)
-        The first is None for a network that takes any length.
-    arguments : keyword arguments of the network
-
-    Returns
-    -------
-    parameters : dict of str to tuple of int
-        Name and shape of every parameter, in the order in which the network uses them.
-    outputs : Outputs
-        Shapes of one patch's outputs.
-    """
-    ops = ShapeOps()
-    outputs = network(ops, *input_shapes(network, patch_shape), **arguments)
-    return ops.shapes, outputs
-
-
-def input_shapes(
-    network: Network, patch_shape: tuple[int | None, int], n_samples: int | None = None
-) -> Iterator[tuple[Any, ...]]:
-    """Shapes of what a network sees of one patch, as ``ShapeOps`` takes them.
-
-    Parameters
-    ----------
-    network : function over ``Ops``
-    patch_shape : (n_frames, n_mels) of one patch, or (n_seconds, embedding_size)
-    n_samples : int, optional
-        Of the patch's waveform. Default: free.
-    """
-    n_rows, n_columns = patch_shape
-    seen: dict[str, tuple[Any, ...]] = {
-        "patches": (n_rows, n_columns, 1),
-        "waveforms": (1, n_samples, 1),
-        "embeddings": (n_rows, 1, n_columns),
-        "mask": (n_rows, 1, 1),
-    }
-    return (seen[name] for name in input_names(network))

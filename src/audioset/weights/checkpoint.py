@@ -21,6 +21,8 @@ DAMAGED = (
     "size with the published one"
 )
 
+SAVE_AGAIN = "Next step: load and save it again with torch.save, or take the file as it was published"
+
 
 class FormatError(Exception):
     """What is wrong with a file, and what may help; ``blame`` says which file."""
@@ -133,3 +135,9 @@ def _is_finite(values: FloatArray) -> bool:
     """Whether no value is NaN or infinite, found without a second array of their size."""
     flat = values.reshape(-1)
     return all(np.isfinite(flat[i : i + CHUNK_BYTES]).all() for i in range(0, flat.size, CHUNK_BYTES))
+
+
+def clipped(value: Any) -> str:
+    """A value of a file in a message, cut where it is long."""
+    text = value if isinstance(value, str) and value.isprintable() else repr(value)
+    return text if len(text) <= 120 else f"{text[:120]} …"

@@ -31,7 +31,7 @@ def read_keras_h5(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str
     path : Path
         Weights saved by Keras 2 (``save_weights`` or ``save``) as HDF5.
     shapes : mapping of str to tuple of int
-        What the network needs, as ``networks.ops.trace_shapes`` gives it: ``"layer1/conv/kernel"``
+        What the network needs, as ``networks.shapes.trace_shapes`` gives it: ``"layer1/conv/kernel"``
         and so on.
 
     Returns

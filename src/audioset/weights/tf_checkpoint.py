@@ -14,10 +14,9 @@ from __future__ import annotations
 
 import math
 import re
-from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +26,14 @@ from audioset.errors import WeightsError
 from audioset.weights.checkpoint import (
     CHUNK_BYTES,
     FormatError,
-    MappedFile,
     Variable,
     blame,
     check_variables,
     find_variable,
     take_weights,
 )
+from audioset.weights.protobuf import BYTES, all_fields, fields, last_field, to_integer, to_signed, to_text
+from audioset.weights.tf_table import ChecksummedFile, StringTable
 
 Shape = tuple[int, ...]
 Place = tuple[slice, ...]
@@ -41,15 +41,7 @@ Extents = tuple[tuple[int, int], ...]  # start and length of a slice on each axi
 
 
 FLOAT_TYPES = ("float32", "float64")
-MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")  # the last bytes of a table
-FOOTER_BYTES = 48
-TRAILER_BYTES = 5  # behind each block: the kind of its compression, and its checksum
-PLAIN, SNAPPY = 0, 1
-MAX_SNAPPY_RATIO = 22  # at best, three bytes stand for 64
-MAX_KEY_BYTES = 1 << 12
-MAX_KEYS_BYTES = 1 << 24  # of all keys that are kept; they share prefixes in the file
 
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # protobuf's wire types
 MAX_RANK = 32
 MAX_ITEMS = 1 << 48  # of one tensor: beyond any file, within what numpy can count
 WHOLE_AXIS = (0, -1)
@@ -108,13 +100,13 @@ def open_tf_checkpoint(path: Path) -> TfCheckpoint:
         No checkpoint, or a damaged one.
     """
     path = _table_path(path)
-    file = _CheckedFile(path)
+    file = ChecksummedFile(path)
     with blame(path, "TensorFlow"):
-        table = _Table(file)
+        table = StringTable(file)
         header = table.get(b"")
         if header is None:
             raise FormatError("the table has no header")
-        number, wire_type, meta = next(_fields(header), (0, 0, header))
+        number, wire_type, meta = next(fields(header), (0, 0, header))
         if (number, wire_type) == (1, BYTES):  # version 2 begins with a number: how many data files it has
             return TfCheckpoint(path, _Version1(table, meta))
         return TfCheckpoint(path, _Version2(table, header))
@@ -226,25 +218,25 @@ class _Stored:
 class _Version1:
     """One file: each slice of a tensor is a value of its table."""
 
-    def __init__(self, table: _Table, meta: memoryview) -> None:
+    def __init__(self, table: StringTable, meta: memoryview) -> None:
         self._table = table
         self.stored: dict[str, _Stored] = {}
-        for message in _all(meta, 1):
-            name = _text(_last(message, 1))
+        for message in all_fields(meta, 1):
+            name = to_text(last_field(message, 1))
             if name in self.stored:
                 raise FormatError(f"{name!r} is listed twice")
-            slices = tuple(_extents(payload) for payload in _all(message, 4))
-            self.stored[name] = _Stored(_shape(_last(message, 2)), _dtype(_last(message, 3)), slices)
+            slices = tuple(_extents(payload) for payload in all_fields(message, 4))
+            self.stored[name] = _Stored(_shape(last_field(message, 2)), _dtype(last_field(message, 3)), slices)
 
     def values(self, name: str, extents: Extents, shape: Shape) -> Array:
         """All values of one slice, checked, and not copied if their encoding allows it."""
         value = self._table.get(_slice_key(name, extents))
         if value is None:
             raise FormatError(f"{name!r} is listed, but its values are not there")
-        saved = _last(value, 2)
-        if _text(_last(saved, 1)) != name:
-            raise FormatError(f"the values of {name!r} belong to {_text(_last(saved, 1))!r}")
-        return _tensor_values(_last(saved, 3), name, self.stored[name].dtype, math.prod(shape))
+        saved = last_field(value, 2)
+        if to_text(last_field(saved, 1)) != name:
+            raise FormatError(f"the values of {name!r} belong to {to_text(last_field(saved, 1))!r}")
+        return _tensor_values(last_field(saved, 3), name, self.stored[name].dtype, math.prod(shape))
 
     def release(self) -> None:
         self._table.file.release()
@@ -253,22 +245,22 @@ class _Version1:
 class _Version2:
     """A table of entries, and data files in which the values follow each other."""
 
-    def __init__(self, table: _Table, header: memoryview) -> None:
-        if order := _integer(_last(header, 2)):
+    def __init__(self, table: StringTable, header: memoryview) -> None:
+        if order := to_integer(last_field(header, 2)):
             raise FormatError(
                 f"its byte order is {'big-endian' if order == 1 else order}; expected little-endian",
                 "Next step: load and save it again with TensorFlow on a little-endian machine",
             )
         self._prefix = str(table.file.path).removesuffix(".index")
-        self._n_shards = _integer(_last(header, 1))
-        self._shards: dict[int, _CheckedFile] = {}
+        self._n_shards = to_integer(last_field(header, 1))
+        self._shards: dict[int, ChecksummedFile] = {}
         self._slices: dict[bytes, _Stored] = {}
         self.stored: dict[str, _Stored] = {}
         for key, value in table.items():
             if key.startswith(b"\0"):
                 self._slices[key] = _bundle_entry(value)
             elif key:
-                self.stored[_text(key)] = _bundle_entry(value)
+                self.stored[to_text(key)] = _bundle_entry(value)
         self._check_apart()
 
     def _check_apart(self) -> None:
@@ -298,12 +290,12 @@ class _Version2:
             file.check(part.offset, end, part.checksum, repr(name))
         return np.frombuffer(file.bytes[part.offset : end], dtype)
 
-    def _shard(self, number: int) -> _CheckedFile:
+    def _shard(self, number: int) -> ChecksummedFile:
         if number >= self._n_shards:
             raise FormatError(f"it names data file {number} of {self._n_shards}")
         if number not in self._shards:
             path = Path(f"{self._prefix}.data-{number:05d}-of-{self._n_shards:05d}")
-            self._shards[number] = _CheckedFile(path)
+            self._shards[number] = ChecksummedFile(path)
         return self._shards[number]
 
     def release(self) -> None:
@@ -313,13 +305,13 @@ class _Version2:
 
 def _bundle_entry(message: memoryview) -> _Stored:
     return _Stored(
-        shape=_shape(_last(message, 2)),
-        dtype=_dtype(_last(message, 1)),
-        slices=tuple(_extents(payload) for payload in _all(message, 7)),
-        shard=_integer(_last(message, 3)),
-        offset=_integer(_last(message, 4)),
-        n_bytes=_integer(_last(message, 5)),
-        checksum=int.from_bytes(_last(message, 6), "little"),
+        shape=_shape(last_field(message, 2)),
+        dtype=_dtype(last_field(message, 1)),
+        slices=tuple(_extents(payload) for payload in all_fields(message, 7)),
+        shard=to_integer(last_field(message, 3)),
+        offset=to_integer(last_field(message, 4)),
+        n_bytes=to_integer(last_field(message, 5)),
+        checksum=int.from_bytes(last_field(message, 6), "little"),
     )
 
 
@@ -378,203 +370,17 @@ def _ordered_number(number: int) -> bytes:
     return ((number & ((1 << n_bits) - 1)) ^ header).to_bytes(n_bytes, "big")
 
 
-# ---- Tables
-
-
-class _Table:
-    """A sorted string table: blocks of entries, and an index of the blocks."""
-
-    def __init__(self, file: _CheckedFile) -> None:
-        footer = file.bytes[-FOOTER_BYTES:]
-        if len(footer) < FOOTER_BYTES or footer[-len(MAGIC) :] != MAGIC:
-            raise FormatError(f"it ends in {footer[-len(MAGIC) :].hex() or 'nothing'}; expected {MAGIC.hex()}")
-        self.file = file
-        self._checked: set[tuple[int, int]] = set()
-        self._n_key_bytes = 0
-        _, at = _block_handle(footer, 0)  # of the blocks that describe blocks; TensorFlow writes none
-        handle, _ = _block_handle(footer, at)
-        index = self._kept(_entries(self._block(*handle)))
-        self._index = [(key, *_block_handle(value, 0)[0]) for key, value in index]
-        end = 0
-        for _, offset, n_bytes in self._index:
-            if offset < end:
-                raise FormatError(f"two blocks share the bytes from {offset:,}")
-            end = offset + n_bytes
-
-    def get(self, key: bytes) -> memoryview | None:
-        """The value of a key, or None."""
-        at = bisect_left(self._index, key, key=itemgetter(0))  # blocks are listed by a key not below their last
-        if at == len(self._index):
-            return None
-        _, offset, n_bytes = self._index[at]
-        return next((value for found, value in _entries(self._block(offset, n_bytes)) if found == key), None)
-
-    def items(self) -> Iterator[tuple[bytes, memoryview]]:
-        """All keys and values."""
-        for _, offset, n_bytes in self._index:
-            yield from self._kept(_entries(self._block(offset, n_bytes)))
-
-    def _kept(self, entries: Iterator[tuple[bytes, memoryview]]) -> Iterator[tuple[bytes, memoryview]]:
-        for key, value in entries:
-            self._n_key_bytes += len(key)
-            if self._n_key_bytes > MAX_KEYS_BYTES:
-                raise FormatError(f"its keys take more than {MAX_KEYS_BYTES:,} bytes")
-            yield key, value
-
-    def _block(self, offset: int, n_bytes: int) -> memoryview:
-        """A block, its checksum verified the first time, decompressed if need be."""
-        end = offset + n_bytes
-        trailer = self.file.bytes[end : end + TRAILER_BYTES]
-        if len(trailer) < TRAILER_BYTES:
-            raise FormatError(f"a block ends at byte {end:,} of {len(self.file.bytes):,}")
-        if (offset, end) not in self._checked:
-            self.file.check(offset, end + 1, int.from_bytes(trailer[1:], "little"), f"the block at byte {offset:,}")
-            self._checked.add((offset, end))
-        content = self.file.bytes[offset:end]
-        if trailer[0] == SNAPPY:
-            return memoryview(_unsnappy(content))
-        if trailer[0] != PLAIN:
-            raise FormatError(f"the block at byte {offset:,} has compression {trailer[0]}; expected none or snappy")
-        return content
-
-
-def _block_handle(data: memoryview, at: int) -> tuple[tuple[int, int], int]:
-    """Offset and size of a block, and where the next handle begins."""
-    offset, at = _varint(data, at)
-    n_bytes, at = _varint(data, at)
-    return (offset, n_bytes), at
-
-
-def _entries(block: memoryview) -> Iterator[tuple[bytes, memoryview]]:
-    """Keys and values of a block. Each key is stored as what it does not share with the one before."""
-    n_restarts = int.from_bytes(block[-4:], "little")
-    end = len(block) - 4 - 4 * n_restarts  # they serve a binary search, which is not worth it here
-    if end < 0:
-        raise FormatError(f"a block of {len(block):,} bytes has {n_restarts:,} restarts")
-    at, previous = 0, None
-    while at < end:
-        n_shared, at = _varint(block, at)
-        n_rest, at = _varint(block, at)
-        n_value, at = _varint(block, at)
-        if n_shared > len(previous or b"") or n_shared + n_rest > MAX_KEY_BYTES or at + n_rest + n_value > end:
-            raise FormatError("an entry does not fit into its block")
-        key = (previous or b"")[:n_shared] + bytes(block[at : at + n_rest])
-        if previous is not None and key <= previous:
-            raise FormatError(f"the key {key!r} follows {previous!r}")
-        yield key, block[at + n_rest : at + n_rest + n_value]
-        at, previous = at + n_rest + n_value, key
-
-
-def _unsnappy(data: memoryview) -> bytearray:
-    """Decompress a block: literal bytes, and references to bytes that came before."""
-    n_bytes, at = _varint(data, 0)
-    if n_bytes > MAX_SNAPPY_RATIO * len(data):
-        raise FormatError(f"{len(data):,} compressed bytes claim to be {n_bytes:,}")
-    plain = bytearray()
-    while at < len(data) and len(plain) <= n_bytes:
-        if data[at] & 3:
-            distance, length, at = _reference(data, at)
-            start = len(plain) - distance
-            if not 0 <= start < len(plain):
-                raise FormatError("compressed data refer to what is not there")
-            run = plain[start : start + length]
-            plain += run if distance >= length else (run * (length // distance + 1))[:length]
-        else:
-            start, at = _literal(data, at)
-            plain += data[start:at]
-    if len(plain) != n_bytes or at != len(data):
-        raise FormatError(f"a compressed block has {len(plain):,} bytes; expected {n_bytes:,}")
-    return plain
-
-
-def _literal(data: memoryview, at: int) -> tuple[int, int]:
-    """Where literal bytes begin and end. Above 60, their count has up to four bytes of its own."""
-    length, at = (data[at] >> 2) + 1, at + 1
-    if (n_digits := length - 60) > 0:
-        length, at = int.from_bytes(data[at : at + n_digits], "little") + 1, at + n_digits
-    return at, at + length
-
-
-def _reference(data: memoryview, at: int) -> tuple[int, int, int]:
-    """How far back and how long a reference is, and what comes after it."""
-    tag = data[at]
-    end = at + (2, 3, 5)[(tag & 3) - 1]
-    distance = int.from_bytes(data[at + 1 : end], "little")
-    if tag & 3 == 1:
-        return distance | tag >> 5 << 8, (tag >> 2 & 7) + 4, end
-    return distance, (tag >> 2) + 1, end
-
-
-# ---- Protobuf messages
-
-
-def _fields(message: memoryview) -> Iterator[tuple[int, int, memoryview]]:
-    """Number, wire type and payload of each field; the payload of a number is its encoding."""
-    at = 0
-    while at < len(message):
-        tag, at = _varint(message, at)
-        wire_type = tag & 7
-        if wire_type == VARINT:
-            end = _varint(message, at)[1]
-        elif wire_type == BYTES:
-            n_bytes, at = _varint(message, at)
-            end = at + n_bytes
-        elif wire_type in (FIXED32, FIXED64):
-            end = at + (4 if wire_type == FIXED32 else 8)
-        else:
-            raise FormatError(f"a message has a field of wire type {wire_type}")
-        if end > len(message):
-            raise FormatError("a field does not fit into its message")
-        yield tag >> 3, wire_type, message[at:end]
-        at = end
-
-
-def _all(message: memoryview, number: int) -> Iterator[memoryview]:
-    return (payload for found, _, payload in _fields(message) if found == number)
-
-
-def _last(message: memoryview, number: int) -> memoryview:
-    """A field that counts once; empty if it is absent."""
-    last = memoryview(b"")
-    for payload in _all(message, number):
-        last = payload
-    return last
-
-
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    """A number of up to 64 bits, seven to a byte, and where the next thing begins."""
-    number = 0
-    for shift, byte in enumerate(data[at : at + 10]):
-        number |= (byte & 0x7F) << (7 * shift)
-        if byte < 0x80:
-            return number & 0xFFFF_FFFF_FFFF_FFFF, at + shift + 1
-    raise FormatError("a number does not end")
-
-
-def _integer(payload: memoryview) -> int:
-    return _varint(payload, 0)[0] if payload else 0
-
-
-def _signed(payload: memoryview) -> int:
-    number = _integer(payload)
-    return number - (number >> 63 << 64)
-
-
-def _text(payload: memoryview | bytes) -> str:
-    try:
-        return str(payload, "utf-8")
-    except UnicodeDecodeError as error:
-        raise FormatError(f"a name is not text: {bytes(payload)!r}") from error
+# ---- Values
 
 
 def _dtype(payload: memoryview) -> str:
-    number = _integer(payload)
+    number = to_integer(payload)
     return READ_TYPES.get(number) or OTHER_TYPES.get(number) or f"type {number}"
 
 
 def _shape(message: memoryview) -> Shape:
-    shape = tuple(_signed(_last(dimension, 1)) for dimension in _all(message, 2))
-    if _integer(_last(message, 3)) or len(shape) > MAX_RANK or min(shape, default=0) < 0:
+    shape = tuple(to_signed(last_field(dimension, 1)) for dimension in all_fields(message, 2))
+    if to_integer(last_field(message, 3)) or len(shape) > MAX_RANK or min(shape, default=0) < 0:
         raise FormatError("the shape of a tensor is unknown")
     if math.prod(max(1, n) for n in shape) > MAX_ITEMS:
         raise FormatError(f"a tensor claims the shape {shape}")
@@ -582,19 +388,19 @@ def _shape(message: memoryview) -> Shape:
 
 
 def _extents(message: memoryview) -> Extents:
-    return tuple(_extent(payload) for payload in _all(message, 1))
+    return tuple(_extent(payload) for payload in all_fields(message, 1))
 
 
 def _extent(message: memoryview) -> tuple[int, int]:
-    start, length = _signed(_last(message, 1)), _last(message, 2)
-    return start, _signed(length) if length else -1
+    start, length = to_signed(last_field(message, 1)), last_field(message, 2)
+    return start, to_signed(length) if length else -1
 
 
 def _tensor_values(message: memoryview, name: str, dtype: str, n_values: int) -> Array:
     """All values of a TensorProto."""
-    raw: memoryview | bytearray = _last(message, TENSOR_CONTENT)
+    raw: memoryview | bytearray = last_field(message, TENSOR_CONTENT)
     is_encoded = not raw and dtype.startswith("int")
-    raw = raw or _joined(_all(message, VALUE_FIELDS[dtype]))
+    raw = raw or _joined(all_fields(message, VALUE_FIELDS[dtype]))
     stored = np.dtype(np.uint8 if is_encoded else dtype).newbyteorder("<")
     if len(raw) % stored.itemsize:
         raise FormatError(f"{name!r} has {len(raw):,} bytes, no whole number of values")
@@ -628,22 +434,3 @@ def _decode_varints(encoded: Array, name: str) -> Array:
         longer = lengths > i
         numbers[longer] |= (encoded[starts[longer] + i] & 0x7F).astype(np.uint64) << np.uint64(7 * i)
     return numbers.view(np.int64)
-
-
-# ---- Files
-
-
-class _CheckedFile(MappedFile):
-    """A mapped file whose parts have checksums."""
-
-    def check(self, start: int, end: int, checksum: int, what: str) -> None:
-        """Compare bytes with their checksum: CRC-32C, stored rotated and with a constant added."""
-        import google_crc32c
-
-        if end > len(self.bytes):
-            raise FormatError(f"{what} ends at byte {end:,} of {len(self.bytes):,}")
-        found = 0
-        for chunk in self.chunks(start, end):
-            found = google_crc32c.extend(found, bytes(chunk))
-        if ((found >> 15 | found << 17) + 0xA282EAD8) & 0xFFFFFFFF != checksum:
-            raise FormatError(f"the checksum of {what} is wrong: its bytes were changed")

@@ -6,14 +6,13 @@ Of a step of Kong's heads in PyTorch as it comes, a sixth is spent on drawing ra
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional
 
 from audioset.executors.torch import INPUT_MAPS, TorchNetwork, TorchOps
-from audioset.networks.ops import BATCH_NORM_MOMENTUM, KERAS_NAMES, Names, Outputs
+from audioset.networks.ops import BatchNorm, Outputs
 
 LEVELS = 1 << 16  # of a random number
 
@@ -25,23 +24,12 @@ class TrainingOps(TorchOps):
         super().__init__(module)
         self.rng = rng
 
-    def batch_norm(
-        self,
-        x: torch.Tensor,
-        layer: str,
-        *,
-        epsilon: float,
-        scale: bool = True,
-        axis: str = "channels",
-        momentum: float = BATCH_NORM_MOMENTUM,
-        names: Names = KERAS_NAMES,
-    ) -> torch.Tensor:
+    def normalise(self, x: torch.Tensor, norm: BatchNorm) -> torch.Tensor:
         """As ``TorchOps``, but on a matrix: the layout of a map one column wide is not recognised as channels last."""
-        options: dict[str, Any] = {"epsilon": epsilon, "scale": scale, "momentum": momentum, "names": names}
-        if axis != "channels" or x.dim() != 4 or not x.permute(0, 2, 3, 1).is_contiguous():
-            return super().batch_norm(x, layer, axis=axis, **options)
+        if norm.axis != "channels" or x.dim() != 4 or not x.permute(0, 2, 3, 1).is_contiguous():
+            return super().normalise(x, norm)
         rows = x.permute(0, 2, 3, 1)
-        return super().batch_norm(rows.flatten(0, 2), layer, **options).view(rows.shape).permute(0, 3, 1, 2)
+        return super().normalise(rows.flatten(0, 2), norm).view(rows.shape).permute(0, 3, 1, 2)
 
     def dropout(self, x: torch.Tensor, rate: float) -> torch.Tensor:
         """As ``TorchOps``, by 16 random bits for each number, to which ``rate`` is rounded."""

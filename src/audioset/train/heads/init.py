@@ -19,7 +19,8 @@ from audioset.arrays import FloatArray
 from audioset.errors import UsageError
 from audioset.models.postprocess import EMBEDDING_SIZE
 from audioset.networks.heads import HEADS
-from audioset.networks.ops import Network, trace_shapes
+from audioset.networks.ops import Network
+from audioset.networks.shapes import trace_shapes
 
 Draw = Callable[[np.random.Generator, tuple[int, ...]], Any]
 

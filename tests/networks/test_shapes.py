@@ -8,7 +8,7 @@ import pytest
 
 from audioset.models.cards import FRONTENDS, NETWORKS
 from audioset.models.published import MODELS
-from audioset.networks.cost import CountingOps, count_multiply_adds
+from audioset.networks.shapes import CountingOps, count_multiply_adds
 
 # The paper counts floating-point operations of all of it, and its spectrogram is a convolution.
 PANNS_LOG_MEL = 1001 * 513 * (2 * 1024 + 64)
