@@ -14,13 +14,12 @@ from audioset.arrays import Array, BoolArray, FloatArray, IndexArray
 from audioset.dataset.download.clips import names_digest
 from audioset.errors import UsageError
 from audioset.evaluate.clips import NOT_THERE, Scores, Targets, columns, locate, no_shared_clips, shared_labels, take
-from audioset.evaluate.evaluation import EvaluationSettings
+from audioset.evaluate.evaluation import MEASURES, EvaluationSettings, ends
 from audioset.evaluate.storage import ScoreFile
 from audioset.labels.labels import LabelSet
 from audioset.metrics import Bootstrap, bootstrap, d_prime, evaluate, mean_defined
 
 KIND, FORMAT = "audioset comparison", 1
-MEASURES = ("mean_ap", "mean_auc", "d_prime")
 
 
 @dataclass(frozen=True)
@@ -166,7 +165,7 @@ def _compare(
             System(
                 name=scores.name,
                 metrics=metrics.as_dict(),
-                intervals={name: _listed(draw.interval(name, confidence)) for name in MEASURES},
+                intervals={name: ends(draw.interval(name, confidence)) for name in MEASURES},
                 n_dropped_clips=len(scores.clip_ids) - len(names),
                 n_dropped_classes=len(scores.labels) - len(labels),
             )
@@ -268,10 +267,6 @@ def _difference(one: tuple[Array, float], other: tuple[Array, float], confidence
     low, high = np.quantile(defined, ((1 - confidence) / 2, (1 + confidence) / 2)) + value - defined.mean()
     moved = defined + value - defined.mean()
     return Difference(float(value), float(low), float(high), float(((moved > 0) + (moved == 0) / 2).mean()))
-
-
-def _listed(interval: Any) -> list[float | None]:
-    return [_finite(value) for value in interval.tolist()]
 
 
 def _finite(value: float) -> float | None:

@@ -19,7 +19,7 @@ from audioset.records import DAMAGE, decode_json, read_bounded
 
 KIND, FORMAT = "audioset evaluation", 1
 CARD_NAME = "evaluation.json"
-WITH_INTERVALS = ("mean_ap", "mean_auc", "d_prime")
+MEASURES = ("mean_ap", "mean_auc", "d_prime")
 
 
 @dataclass(frozen=True)
@@ -217,10 +217,10 @@ def _intervals(
     if not settings.n_resamples:
         return {}, [None] * len(clips.labels)
     resamples = bootstrap(clips.scores, clips.targets, n_resamples=settings.n_resamples, seed=settings.seed)
-    of_means = {name: _ends(resamples.interval(name, settings.confidence)) for name in WITH_INTERVALS}
-    return of_means, [_ends(ends) for ends in resamples.interval("ap", settings.confidence).T]
+    of_means = {name: ends(resamples.interval(name, settings.confidence)) for name in MEASURES}
+    return of_means, [ends(pair) for pair in resamples.interval("ap", settings.confidence).T]
 
 
-def _ends(interval: Any) -> list[float | None]:
+def ends(interval: Any) -> list[float | None]:
     """Two numbers as JSON can hold them."""
     return [value if math.isfinite(value) else None for value in interval.tolist()]

@@ -258,13 +258,6 @@ def count_training_clips(paths: Iterable[str | os.PathLike[str]]) -> dict[str, i
     return counts
 
 
-def _files_by_path(folder: Path, targets: Targets) -> dict[str, Path]:
-    """Recordings where a table says; none for a list, which names clips."""
-    if all(map(OWN_NAME.fullmatch, targets.names)):
-        return {}
-    return {name: path for name, path in find_recordings(targets.names, folder).items() if path.is_file()}
-
-
 def _files_by_clip(folder: Path, targets: Targets) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for path in _audio_files(folder):

@@ -158,7 +158,8 @@ def _labels(arrays: Mapping[str, Array], file: Path) -> LabelSet:
     """What the columns of the scores mean; names are known for all labels of AudioSet."""
     if "label_ids" in arrays:
         ids = _texts(arrays["label_ids"], file, "label_ids")
-        known = _known_names()
+        sets = map(LabelSet.load, reversed(LABEL_SETS))  # the names of the 527 win
+        known = {label_id: name for labels in sets for label_id, name in zip(labels.ids, labels.names, strict=True)}
         if len(set(ids)) < len(ids):
             raise DataError(f"{file}: a label is there twice in label_ids; expected each once")
         return LabelSet(ids, tuple(known.get(label_id, label_id) for label_id in ids))
@@ -170,11 +171,3 @@ def _labels(arrays: Mapping[str, Array], file: Path) -> LabelSet:
             "expected 527 columns (AudioSet), 521 (YAMNet), or label_ids such as /m/09x0r"
         )
     return LabelSet.load(name)
-
-
-def _known_names() -> dict[str, str]:
-    names: dict[str, str] = {}
-    for name in reversed(LABEL_SETS):  # those of the 527 win
-        labels = LabelSet.load(name)
-        names.update(zip(labels.ids, labels.names, strict=True))
-    return names

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from audioset.evaluate.comparison import Comparison, Difference
+from audioset.evaluate.evaluation import MEASURES as COMPARED
 from audioset.reports.document import Block, Document, Heading, Paragraph, Picture, Table
 from audioset.reports.evaluation import MEASURES, interval, number
 from audioset.reports.figures import Bar, draw_differences, draw_pairs
 
 N_CHANGED = 15
-COMPARED = ("mean_ap", "mean_auc", "d_prime")
 
 
 def describe(comparison: Comparison) -> Document:
@@ -139,19 +139,12 @@ def _count_text(rows: list[dict[str, Any]], index: int, confidence: float) -> st
     found = [row["differences"][index] for row in rows]
     n_better = sum(each["value"] > 0 for each in found)
     n_worse = sum(each["value"] < 0 for each in found)
-    n_clear = [sum(each["low"] is not None and is_clear(each) for each in found) for is_clear in (_above, _below)]
+    sure = [each for each in found if each["low"] is not None]
+    n_clear = sum(each["low"] > 0 for each in sure), sum(each["high"] < 0 for each in sure)
     return (
         f"Of {len(found)} classes, {n_better} are better and {n_worse} worse; for {n_clear[0]} and {n_clear[1]} of "
         f"them the interval leaves out 0. By chance alone, that would be so for {1 - confidence:.0%} of the classes."
     )
-
-
-def _above(found: dict[str, Any]) -> bool:
-    return bool(found["low"] > 0)
-
-
-def _below(found: dict[str, Any]) -> bool:
-    return bool(found["high"] < 0)
 
 
 def _largest(value: float | None) -> float:

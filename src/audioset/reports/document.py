@@ -176,10 +176,6 @@ def _html_of_table(table: Table) -> Iterator[str]:
         yield "</details>"
 
 
-def _html_of_picture(picture: Picture) -> Iterator[str]:
-    yield f"<figure>{picture.svg.to_text()}<figcaption>{escape_html(picture.caption)}</figcaption></figure>"
-
-
 def _html_of_warnings(warnings: Warnings) -> Iterator[str]:
     yield "<ul class='warnings' role='note'>"
     yield from (f"<li>{escape_html(text)}</li>" for text in warnings.texts)
@@ -198,10 +194,6 @@ def _html_of_clips(clips: Clips) -> Iterator[str]:
     yield "</div>"
 
 
-def _markdown_of_clips(clips: Clips) -> Iterator[str]:
-    yield _markdown_table(("clip", "of"), [(example.title, example.detail) for example in clips.examples])
-
-
 @lru_cache(maxsize=1)
 def _style_sheet() -> str:
     return resources.files("audioset.reports").joinpath(STYLE_SHEET).read_text(encoding="utf-8")
@@ -215,14 +207,18 @@ MARKDOWN_FORMS: Forms = {
     Table: _markdown_of_table,
     Picture: _markdown_of_picture,
     Warnings: lambda block: iter(f"> **{escape_markdown(text)}**" for text in block.texts),
-    Clips: _markdown_of_clips,
+    Clips: lambda block: iter(
+        [_markdown_table(("clip", "of"), [(each.title, each.detail) for each in block.examples])]
+    ),
 }
 HTML_FORMS: Forms = {
     Heading: lambda block: iter([f"<h2>{escape_html(block.text)}</h2>"]),
     Paragraph: lambda block: iter([f"<p>{escape_html(block.text)}</p>"]),
     Headline: _html_of_headline,
     Table: _html_of_table,
-    Picture: _html_of_picture,
+    Picture: lambda block: iter(
+        [f"<figure>{block.svg.to_text()}<figcaption>{escape_html(block.caption)}</figcaption></figure>"]
+    ),
     Warnings: _html_of_warnings,
     Clips: _html_of_clips,
 }

@@ -76,16 +76,6 @@ def to_table(moments: Sequence[Moment]) -> str:
     return "".join(lines) or "no moment is as similar as that\n"
 
 
-def to_json(moments: Sequence[Moment]) -> str:
-    """One array of records."""
-    return json.dumps(_records(moments), indent=1) + "\n"
-
-
-def to_jsonl(moments: Sequence[Moment]) -> str:
-    """One record on each line."""
-    return "".join(json.dumps(record) + "\n" for record in _records(moments))
-
-
 def to_csv(moments: Sequence[Moment]) -> str:
     """A heading, and one line for each moment."""
     text = io.StringIO(newline="")
@@ -99,8 +89,8 @@ def to_csv(moments: Sequence[Moment]) -> str:
 
 FORMATS: dict[str, Callable[[Sequence[Moment]], str]] = {
     "table": to_table,
-    "json": to_json,
-    "jsonl": to_jsonl,
+    "json": lambda moments: json.dumps(_records(moments), indent=1) + "\n",
+    "jsonl": lambda moments: "".join(json.dumps(record) + "\n" for record in _records(moments)),
     "csv": to_csv,
 }
 

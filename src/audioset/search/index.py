@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -106,7 +107,7 @@ class Index:
         if manifest.n_moments == 0:
             raise NoInputError(f"the index {place} has no moments. Next step: audioset index RECORDINGS -o {place}")
         if approximate is None:
-            approximate = manifest.n_moments > MOST_EXACT and _has_usearch()
+            approximate = manifest.n_moments > MOST_EXACT and find_spec("usearch") is not None
         make = _open_graph if approximate else _open_exact
         return make(place, manifest, watch)
 
@@ -239,9 +240,3 @@ class _Table:
     def columns(self) -> tuple[tuple[str, ...], IndexArray, DoubleArray, DoubleArray]:
         times = np.concatenate(self._starts), np.concatenate(self._ends)
         return tuple(self._paths), np.concatenate(self._path_rows), *times
-
-
-def _has_usearch() -> bool:
-    from importlib.util import find_spec
-
-    return find_spec("usearch") is not None

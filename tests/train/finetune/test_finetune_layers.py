@@ -12,7 +12,7 @@ from sounds import wav_bytes
 from audioset.errors import UsageError
 from audioset.frontend.published import EFFICIENTAT
 from audioset.models.cards import NETWORKS
-from audioset.networks.ops import trace_shapes
+from audioset.networks.shapes import trace_shapes
 from audioset.sounds.reading import read_collection
 
 pytest.importorskip("torch")

@@ -16,7 +16,7 @@ from pathlib import Path
 from audioset.dataset.download.clips import Clip, Key, file_path
 from audioset.dataset.download.failures import BY_STATE
 from audioset.dataset.download.fetch import Cancelled, MakeFetch
-from audioset.dataset.download.ledger import Breaker, Ledger
+from audioset.dataset.download.ledger import Ledger
 from audioset.dataset.download.machine import is_dead, new_owner
 from audioset.dataset.download.media import MediaSettings
 from audioset.dataset.download.runs import Outcome, Report, RunSettings
@@ -28,10 +28,6 @@ JOIN_EVERY_S = 0.1
 ASK_EVERY_S = 1.0
 ASK_AFTER_S = 0.1
 GRACE_S = 5.0
-
-
-def _watch_nothing(report: Report) -> None:
-    """For runs that nobody watches."""
 
 
 class Downloader:
@@ -47,7 +43,7 @@ class Downloader:
         make_fetch: MakeFetch,
         media: MediaSettings,
         settings: RunSettings,
-        watch: Callable[[Report], None] = _watch_nothing,
+        watch: Callable[[Report], None] = lambda report: None,
     ) -> None:
         self.ledger = ledger
         self.folder = folder
@@ -181,14 +177,11 @@ class Downloader:
     def _wait_for_breaker(self) -> None:
         while breaker := self.ledger.breaker():
             if breaker.until - time.time() > self.settings.patience_s:
-                self._halt_for(breaker)
+                with self._lock:
+                    self.outcome.next_at = breaker.until
+                self._halt(f"{BY_STATE[breaker.state].meaning}: {breaker.reason}")
                 raise Cancelled
             self._pause(min(ASK_EVERY_S, breaker.until - time.time()))
-
-    def _halt_for(self, breaker: Breaker) -> None:
-        with self._lock:
-            self.outcome.next_at = breaker.until
-        self._halt(f"{BY_STATE[breaker.state].meaning}: {breaker.reason}")
 
     def _halt(self, reason: str, error: AudioSetError | None = None) -> None:
         with self._lock:

@@ -131,7 +131,9 @@ class YtDlpFetch:
             info = client.process_ie_result(info, download=True)
         except (yt_dlp.utils.YoutubeDLError, FetchError) as error:
             self._client = None  # the next one does not inherit what may be wrong with this one
-            _close_responses(error)
+            for cause in causes_of(error):
+                if response := getattr(cause, "response", None):
+                    response.close()  # errors of yt-dlp keep connections open
             self._guard.explain(error)
             raise self._with_warnings(error) from error
         return self._fetched(info, clips, folder)
@@ -167,7 +169,9 @@ class YtDlpFetch:
             "retries": settings.n_retries,
             "fragment_retries": settings.n_retries,
             "extractor_retries": 1,
-            "retry_sleep_functions": dict.fromkeys(("http", "fragment", "extractor"), _pause_s),
+            "retry_sleep_functions": dict.fromkeys(
+                ("http", "fragment", "extractor"), lambda n: min(10.0, 0.5 * 2.0**n)
+            ),
             "socket_timeout": settings.socket_timeout_s,
             "sleep_interval_requests": settings.sleep_requests_s,
             "ratelimit": settings.limit_rate,
@@ -283,18 +287,6 @@ class _Log:
     def last_warning(self) -> str:
         """The last of them, to be put behind a reason."""
         return f" (yt-dlp warned: {self.warnings[-1]})" if self.warnings else ""
-
-
-def _close_responses(error: BaseException) -> None:
-    """Close the connections that errors of yt-dlp keep open."""
-    for cause in causes_of(error):
-        if response := getattr(cause, "response", None):
-            response.close()
-
-
-def _pause_s(n: int) -> float:
-    """Seconds before yt-dlp goes on with a broken transfer."""
-    return min(10.0, 0.5 * 2.0**n)
 
 
 def _describe(part: Mapping[str, Any]) -> str:

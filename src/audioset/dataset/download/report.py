@@ -47,29 +47,31 @@ class Subset:
 
 def summarise(ledger: Ledger) -> list[Subset]:
     """Each subset of a ledger, by name."""
-    counts = ledger.counts()
     return [
         Subset(
             name,
-            {state: counts[name, state] for state in MEANINGS if (name, state) in counts},
+            of_states,
             names_digest(clip.key.name for clip in ledger.clips("done", name)),
         )
-        for name in sorted({name for name, _ in counts})
+        for name, of_states in _counts(ledger).items()
     ]
+
+
+def _counts(ledger: Ledger) -> dict[str, dict[str, int]]:
+    """Clips of each subset by state, in the order of ``MEANINGS``."""
+    counts = ledger.counts()
+    names = sorted({name for name, _ in counts})
+    return {name: {state: counts[name, state] for state in MEANINGS if (name, state) in counts} for name in names}
 
 
 def as_status(ledger: Ledger) -> dict[str, Any]:
     """How far a download is, and how fast it goes."""
-    counts = ledger.counts()
     n_recent, over_s = ledger.recently_done(RATE_OVER_S)
     per_hour = n_recent * 3600.0 / over_s if over_s > 0 else 0.0
     n_left = ledger.n_due()
     breaker = ledger.breaker()
     return {
-        "subsets": {
-            name: {state: counts[name, state] for state in MEANINGS if (name, state) in counts}
-            for name in sorted({name for name, _ in counts})
-        },
+        "subsets": _counts(ledger),
         "per_hour": per_hour,
         "n_left": n_left,
         "hours_left": n_left / per_hour if per_hour else None,

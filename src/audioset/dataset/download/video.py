@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -78,18 +79,13 @@ def _write(output: Any, pictures: Iterator[Any], rate: Fraction, audio: Path | N
     stream = output.add_stream("libx264", rate=rate, options=QUALITY)
     stream.width, stream.height, stream.pix_fmt = first.width // 2 * 2, first.height // 2 * 2, "yuv420p"
     sound = _add_sound(output, audio) if audio else None
-    for n, picture in enumerate(_with_first(first, pictures)):
+    for n, picture in enumerate(chain([first], pictures)):
         converted = picture.reformat(stream.width, stream.height, "yuv420p")
         converted.pts, converted.time_base = n, 1 / rate
         output.mux(stream.encode(converted))
     output.mux(stream.encode(None))
     if sound:
         _write_sound(output, *sound)
-
-
-def _with_first(first: Any, others: Iterator[Any]) -> Iterator[Any]:
-    yield first
-    yield from others
 
 
 def _add_sound(output: Any, audio: Path) -> tuple[Any, Any]:

@@ -88,7 +88,9 @@ def _used_sets(segments: SegmentList) -> Iterable[tuple[tuple[str, ...], int]]:
 def _count_classes(segments: SegmentList, labels: LabelSet) -> tuple[ClassCount, ...]:
     ontology = Ontology.load()
     names = dict(zip(labels.ids, labels.names, strict=True))
-    above = {label_id: {label_id, *_ancestors(ontology, label_id)} for label_id in labels.ids}
+    above = {
+        label_id: {label_id, *(ontology.ancestors(label_id) if label_id in ontology else ())} for label_id in labels.ids
+    }
     n_clips: Counter[str] = Counter()
     n_below: Counter[str] = Counter()
     for label_ids, count in _used_sets(segments):
@@ -118,7 +120,3 @@ def _count_closure(segments: SegmentList, labels: LabelSet) -> Closure:
         n_closed += count * sum(closed)
         n_open_clips += count * (not all(closed))
     return Closure(n_labels, n_closed, n_open_clips)
-
-
-def _ancestors(ontology: Ontology, label_id: str) -> tuple[str, ...]:
-    return ontology.ancestors(label_id) if label_id in ontology else ()
