@@ -3,7 +3,7 @@
     python tools/count.py [COMMIT]
 
 With COMMIT, lines are also compared with that state. Two places have the same shape where their tokens are equal once
-names, strings and numbers are replaced; docstrings, comments and imports do not count.
+names, strings and numbers are replaced; docstrings, comments, imports and tables do not count.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ MAX_MODULE = 450
 MAX_FUNCTION = 40
 MAX_MEDIAN = 6
 MAX_SHAPE = 15  # lines
-LEAST_SHAPES = 4  # different ones in a run: the rows of a table are alike by nature
 SMALL_MODULE = 60
 ROOT_MODULE = "__init__.py"
 FREE_FOLDERS = ("cli",)  # one file for each command
@@ -89,8 +88,8 @@ def git(*arguments: str) -> str:
 
 
 def rooms(names: Mapping[str, object]) -> set[str]:
-    """Modules and packages right below the package."""
-    return {name.split("/")[0].removesuffix(".py") for name in names} - {"__init__"}
+    """Modules and packages right below the package, but for the two that Python asks for."""
+    return {name.split("/")[0].removesuffix(".py") for name in names} - {"__init__", "__main__"}
 
 
 def folders(names: Mapping[str, object]) -> dict[str, int]:
@@ -174,7 +173,7 @@ def shapes(sources: Mapping[str, str]) -> Iterator[tuple[str, str, int]]:
     places = defaultdict(list)
     for index in range(len(lines) - MAX_SHAPE):
         run = lines[index : index + MAX_SHAPE + 1]
-        if run[0].place == run[-1].place and len({line.shape for line in run}) >= LEAST_SHAPES:
+        if run[0].place == run[-1].place:
             places[tuple(line.shape for line in run)].append(index)
     seen: set[tuple[int, int]] = set()
     for indices in places.values():
@@ -193,14 +192,15 @@ def shapes(sources: Mapping[str, str]) -> Iterator[tuple[str, str, int]]:
 
 
 def shape_of(name: str, text: str) -> Iterator[Line]:
-    """Lines of code without docstrings, comments and imports."""
+    """Lines of code without docstrings, comments, imports and tables, whose rows are alike by nature."""
     tree = ast.parse(text)
     left_out = set()
     for node in ast.walk(tree):
         is_text = (
             isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
         )
-        if is_text or isinstance(node, (ast.Import, ast.ImportFrom)):
+        is_table = isinstance(node, (ast.Assign, ast.AnnAssign)) and node.col_offset == 0
+        if is_text or is_table or isinstance(node, (ast.Import, ast.ImportFrom)):
             left_out |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
     words: dict[int, list[str]] = defaultdict(list)
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
