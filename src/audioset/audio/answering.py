@@ -26,12 +26,8 @@ def _limits_of(settings: dict[str, Any]) -> Limits:
 def serve(answer: Callable[..., dict[str, Any]], read_settings: Callable[[dict[str, Any]], Any] = _limits_of) -> None:
     """Do one parent's jobs until it closes the pipe.
 
-    Parameters
-    ----------
-    answer : callable
-        Takes the settings, a ``Send`` for what is done so far, and the job's values; returns the fields of ``done``.
-    read_settings : callable
-        Makes the settings of what the parent has sent first. Default: limits.
+    ``answer`` takes the settings, a ``Send`` for what is done so far, and the job's values, and returns the fields of
+    ``done``. ``read_settings`` makes the settings of what the parent has sent first.
     """
     pipe = take_output()
     lines = _parent_lines()

@@ -40,18 +40,10 @@ COMMAND = "import sys; sys.path[:] = filter(None, sys.path); from {module} impor
 
 @dataclass(frozen=True)
 class Ending:
-    """How a child ended.
+    """How a child ended."""
 
-    Attributes
-    ----------
-    cause : str
-        Such as ``"signal SIGSEGV"`` or ``"status 1"``.
-    is_stalled : bool
-        It was stopped, because it took too long: by its parent, or by the kernel's limit on processor time.
-    """
-
-    cause: str
-    is_stalled: bool
+    cause: str  # such as ``signal SIGSEGV`` or ``status 1``
+    is_stalled: bool  # stopped, because it took too long: by its parent, or by the kernel's limit on processor time
 
 
 def death(ending: Ending, limits: Limits) -> AudioError:
@@ -72,18 +64,9 @@ def death(ending: Ending, limits: Limits) -> AudioError:
 class Child:
     """A process that does one job after the other. It starts when it is first needed, and again after a crash.
 
-    One thread asks; any may close.
-
-    Parameters
-    ----------
-    module : str
-        Of this package; its ``main`` calls ``serve``.
-    limits : Limits
-        Memory of the process, and how long it may deliver nothing: see ``StallClock``.
-    settings : dict, optional
-        What it is told first, of JSON's types. Default: the limits.
-    explain : callable
-        What is said of a job whose process ended.
+    One thread asks; any may close. The ``main`` of ``module``, of this package, calls ``serve``. ``limits`` are the
+    memory of the process, and how long it may deliver nothing: see ``StallClock``. It is told ``settings`` first, of
+    JSON's types; by default the limits. ``explain`` says what is wrong with a job whose process ended.
     """
 
     def __init__(
@@ -105,17 +88,8 @@ class Child:
     def ask(self, *job: Any) -> Generator[Message, None, None]:
         """Give it a job: values of JSON's types, and paths, which it gets as absolute ones.
 
-        Yields
-        ------
-        Message
-            The last one is of the kind ``done``. Whoever does not wait for it ends the process.
-
-        Raises
-        ------
-        AudioError
-            The job failed, or the process ended.
-        EngineError
-            With code ``worker``, if it cannot start, or was closed.
+        The last message is of the kind ``done``. Whoever does not wait for it ends the process. ``AudioError`` if the
+        job failed, or the process ended; ``EngineError`` with code ``worker`` if it cannot start, or was closed.
         """
         process = self._ready()
         process.send(json.dumps(job, default=_absolute))
@@ -322,14 +296,8 @@ class StallClock:
 
     On a busy machine a healthy child waits; that is not its fault. A child that computes in circles, sleeps, or waits
     for a disk is stalled. Where the system does not say how long a process waited (all but Linux), the clock stops only
-    while its parent does not look, which a busy machine keeps from that as well.
-
-    Parameters
-    ----------
-    pid : int
-        Of the child.
-    limit_s : float
-        After which it has run out, from the first look on.
+    while its parent does not look, which a busy machine keeps from that as well. It has run out ``limit_s`` seconds
+    after the first look.
     """
 
     def __init__(self, pid: int, limit_s: float) -> None:

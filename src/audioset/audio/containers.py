@@ -28,24 +28,14 @@ MARK_BYTES = 64  # no mark below is longer
 class Container:
     """A file format: how it begins, and who reads it.
 
-    Attributes
-    ----------
-    name : str
-    start : bytes
-        A regular expression that its first bytes match.
-    ffmpeg_format : str
-        The demuxer that FFmpeg is pinned to; empty for what nobody here reads.
-    is_libsndfiles : bool
-        libsndfile reads it, and FFmpeg what libsndfile cannot.
-    clock : str
-        Where seconds are counted from: ``"zero"`` of the container's own clock; ``"earliest"``, the first moment of any
-        of its streams, where the clock begins anywhere; or ``""``, the first sample, where there is no clock.
+    ``clock`` says where seconds are counted from: ``"zero"`` of the container's own clock; ``"earliest"``, the first
+    moment of any of its streams, where the clock begins anywhere; or ``""``, the first sample, where there is no clock.
     """
 
     name: str
-    start: bytes
-    ffmpeg_format: str
-    is_libsndfiles: bool = False
+    start: bytes  # a regular expression that its first bytes match
+    ffmpeg_format: str  # the demuxer that FFmpeg is pinned to; empty for what nobody here reads
+    is_libsndfiles: bool = False  # libsndfile reads it, and FFmpeg what libsndfile cannot
     clock: str = ""
 
 
@@ -147,10 +137,7 @@ OPEN_SIZES = (range(1), range(0x7FFF_0000, 0x8000_0001), range(0xFFFF_0000, 0x1_
 def sniff_container(file: BinaryIO, n_bytes: int) -> Container:
     """Recognise a container by its first bytes; the file is left at its start.
 
-    Raises
-    ------
-    AudioError
-        ``not_audio``, or ``unsupported_format`` for a kind of audio that nobody here reads.
+    ``AudioError`` with code ``not_audio``, or ``unsupported_format`` for a kind of audio that nobody here reads.
     """
     start, is_tagged = _skip_tags(file)
     data = read_at(file, start, HEAD_BYTES)

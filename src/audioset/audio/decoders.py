@@ -46,23 +46,12 @@ HARMLESS = re.compile(rb"\x00*(?:$|TAG|ID3|APETAGEX|LYRICSBEGIN|.{4,40}(?:Xing|I
 
 
 class Decoder(Protocol):
-    """One way to decode one file.
+    """One way to decode one file."""
 
-    Attributes
-    ----------
-    sample_rate : int
-        Hz.
-    n_channels : int
-    promised_s : float
-        What the header promises; 0 if it does not say.
-    warnings : list of str
-        Filled by ``blocks()``.
-    """
-
-    sample_rate: int
+    sample_rate: int  # Hz
     n_channels: int
-    promised_s: float
-    warnings: list[str]
+    promised_s: float  # seconds that the header promises; 0 if it does not say
+    warnings: list[str]  # filled by ``blocks()``
 
     def blocks(self) -> Iterator[Array]:
         """Yield arrays of shape (n, n_channels): int16 where the file holds it, else float32."""
@@ -173,14 +162,8 @@ def _descriptor(file: BinaryIO) -> int | None:
 class FFmpegDecoder:
     """FFmpeg, through PyAV: the first audio stream, the container pinned, no protocol but this file.
 
-    A packet that cannot be decoded costs its own sound, and a warning.
-
-    Parameters
-    ----------
-    file : binary file
-    container : Container
-    start_s : float
-        Where it begins in what it is a part of, for warnings.
+    A packet that cannot be decoded costs its own sound, and a warning. ``start_s``: where the file begins in what it is
+    a part of, for warnings.
     """
 
     def __init__(self, file: BinaryIO, container: Container, *, start_s: float = 0.0) -> None:

@@ -27,10 +27,7 @@ ENVIRONMENT = {
 def find_interpreter() -> str:
     """Python's program: ``sys.executable``, but where an application brings Python and that is the application.
 
-    Raises
-    ------
-    EngineError
-        With code ``worker``, if there is none.
+    ``EngineError`` with code ``worker``, if there is none.
     """
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     folders = [

@@ -18,22 +18,9 @@ from audioset.audio.reading import mono_blocks, open_audio
 
 
 class IsolatedAudio:
-    """A file that another process decodes, mixes down and resamples.
+    """A file that another process decodes, mixes down and resamples to ``sample_rate``, Hz.
 
-    Parameters
-    ----------
-    path : path
-    sample_rate : int
-        Of what is wanted, Hz.
-    limits : Limits
-        What the file may cost.
-    n_samples : int, optional
-        How many are wanted; at least so many come, if the file has them. Default: all.
-
-    Attributes
-    ----------
-    warnings : tuple of str
-        What the file promised and did not keep; known after its last block.
+    If ``n_samples`` are wanted, at least so many come, if the file has them; by default all.
     """
 
     def __init__(
@@ -46,17 +33,13 @@ class IsolatedAudio:
     ) -> None:
         self._job = Path(path), sample_rate, n_samples
         self._limits = limits
-        self.warnings: tuple[str, ...] = ()
+        self.warnings: tuple[str, ...] = ()  # what the file promised and did not keep; known after its last block
 
     def blocks(self) -> Iterator[FloatArray]:
         """Mono float32 blocks, those of ``audio.mono_blocks``.
 
-        Raises
-        ------
-        AudioError
-            Those of ``open_audio`` and ``checked_blocks``; ``timeout``, ``worker_died`` or ``out_of_memory``.
-        EngineError
-            With code ``worker``, if no process can be started.
+        ``AudioError``: those of ``open_audio`` and ``checked_blocks``; ``timeout``, ``worker_died`` or
+        ``out_of_memory``. ``EngineError`` with code ``worker``, if no process can be started.
         """
         with (
             kept_child("audioset.audio.isolation", self._limits) as child,

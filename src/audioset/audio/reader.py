@@ -52,24 +52,13 @@ def reading_errors() -> Iterator[None]:
 
 
 class AudioReader:
-    """Audio that is decoded block by block. Made by ``open_audio``; a context manager.
-
-    Attributes
-    ----------
-    sample_rate : int
-        Hz, the file's own.
-    n_channels : int
-    container : str
-        ``"WAV"``, ``"FLAC"``, …
-    warnings : list of str
-        Filled while blocks are read: what the file promised and did not keep, what was lost and where.
-    """
+    """Audio that is decoded block by block, at the file's own rate. Made by ``open_audio``; a context manager."""
 
     def __init__(self, file: BinaryIO, n_bytes: int, limits: Limits, *, owns_file: bool) -> None:
-        self.warnings: list[str] = []
+        self.warnings: list[str] = []  # filled while blocks are read: broken promises, what was lost and where
         self._file, self._n_bytes, self._limits, self._owns_file = file, n_bytes, limits, owns_file
         self._part = _Part(file, n_bytes)
-        self.container = self._part.container.name
+        self.container = self._part.container.name  # ``WAV``, ``FLAC``, …
         self.sample_rate, self.n_channels = self._part.decoder.sample_rate, self._part.decoder.n_channels
         try:
             self._check_stream(self._part.decoder)
@@ -80,11 +69,8 @@ class AudioReader:
     def blocks(self) -> Iterator[Array]:
         """Yield arrays of shape (n, n_channels): int16 if the file begins with 16-bit samples, else float32.
 
-        Raises
-        ------
-        AudioError
-            ``unreadable``, ``decode_failed`` or ``unsupported_format`` if nothing can be decoded; ``out_of_memory``;
-            ``too_long`` or ``expansion`` if a limit is passed.
+        ``AudioError`` with code ``unreadable``, ``decode_failed`` or ``unsupported_format`` if nothing can be decoded;
+        ``out_of_memory``; ``too_long`` or ``expansion`` if a limit is passed.
         """
         n_frames = 0
         dtype: np.dtype[Any] | None = None

@@ -26,25 +26,10 @@ MAX_SAMPLE = np.float32(2**31)  # integers stored as floats reach this; anything
 
 
 def open_audio(source: AudioSource, limits: Limits = LIMITS) -> AudioReader:
-    """Open audio for reading in blocks.
+    """Open audio for reading in blocks: a regular file, the contents of one, or an open seekable one.
 
-    Parameters
-    ----------
-    source : path, bytes, or binary file
-        A regular file, the contents of one, or an open seekable one.
-    limits : Limits
-        What the file may cost.
-
-    Returns
-    -------
-    AudioReader
-        A context manager; its ``blocks()`` yields the samples.
-
-    Raises
-    ------
-    AudioError
-        With ``code``: ``unreadable``, ``empty_file``, ``not_audio``, ``unsupported_format``,
-        ``decode_failed``, ``no_audio_stream``, ``too_many_channels``, ``sample_rate`` or ``too_long``.
+    ``AudioError`` has the code ``unreadable``, ``empty_file``, ``not_audio``, ``unsupported_format``,
+    ``decode_failed``, ``no_audio_stream``, ``too_many_channels``, ``sample_rate`` or ``too_long``.
     """
     check_type("limits", limits, Limits)
     file, n_bytes = _open_file(source)
@@ -109,25 +94,11 @@ def _mixed(reader: AudioReader) -> Iterator[FloatArray]:
 
 
 def waveform_to_mono(waveform: Array, levels: LevelCheck | None = None) -> FloatArray:
-    """Check an array of samples and mix it down.
+    """Check samples, (n_samples,) or (n_samples, n_channels), and mix them down to the float32 mean of the channels.
 
-    Parameters
-    ----------
-    waveform : ndarray, shape (n_samples,) or (n_samples, n_channels)
-        Floats in [-1, 1], or int16 or int32 PCM, which is scaled.
-    levels : LevelCheck, optional
-        Of what the samples are a part of. By default they are everything, and what is odd about their level is an
-        ``AudioWarning``.
-
-    Returns
-    -------
-    ndarray, shape (n_samples,), float32
-        The mean of the channels.
-
-    Raises
-    ------
-    AudioError
-        ``shape``, ``dtype``, ``no_samples``, ``non_finite`` or ``out_of_range``.
+    They are floats in [-1, 1], or int16 or int32 PCM, which is scaled. ``levels`` is of what they are a part of; by
+    default they are everything, and what is odd about their level is an ``AudioWarning``. ``AudioError`` has the code
+    ``shape``, ``dtype``, ``no_samples``, ``non_finite`` or ``out_of_range``.
     """
     waveform = np.asarray(waveform)
     waveform = waveform.astype(waveform.dtype.newbyteorder("="), copy=False)
@@ -159,10 +130,8 @@ def waveform_to_mono(waveform: Array, levels: LevelCheck | None = None) -> Float
 def checked_blocks(reader: AudioReader) -> Iterator[Array]:
     """The reader's blocks, each checked for samples that no network can use.
 
-    Raises
-    ------
-    AudioError
-        ``no_samples`` if the file holds none; ``non_finite`` or ``out_of_range`` with the position.
+    ``AudioError`` with code ``no_samples`` if the file holds none; ``non_finite`` or ``out_of_range`` with the
+    position.
     """
     n_frames = 0
     for block in reader.blocks():

@@ -15,14 +15,10 @@ RATES_HZ = (1, 10_000_000)  # beyond these the resampler takes all memory, or ne
 def resample_blocks(blocks: Iterable[FloatArray], sample_rate: int, new_sample_rate: int) -> Iterator[FloatArray]:
     """Resample a stream of float32 blocks, (n,) or (n, channels), by soxr at high quality.
 
-    The samples that come out are the same, bit for bit, however the input is cut into blocks.
+    The samples that come out are the same, bit for bit, however the input is cut into blocks. ``UsageError`` if a rate
+    is not between 1 Hz and 10 MHz.
 
     Source: soxr 0.1.3 (libsoxr), quality ``HQ``; the original uses resampy, whose scores differ by the filter.
-
-    Raises
-    ------
-    UsageError
-        If a rate is not between 1 Hz and 10 MHz.
     """
     check_rates(sample_rate, new_sample_rate)
     if sample_rate == new_sample_rate:

@@ -49,46 +49,23 @@ Stretch = tuple[Path, float, float, tuple[str, ...]]
 
 @dataclass(frozen=True)
 class LabelFile:
-    """A file of labels.
+    """A file of labels: a ``track``, which has no heading, a ``table``, ``empty``, or ``other``.
 
-    Attributes
-    ----------
-    path : Path
-    form : {"track", "table", "empty", "other"}
-        A label track has no heading; what is none of these is ``other``: it lies beside a recording and was not
-        understood.
-    recording : Path or None
-        The audio it belongs to, which may be missing; None for a table that names the recordings in its rows.
+    What is ``other`` lies beside a recording and was not understood.
     """
 
     path: Path
     form: str
-    recording: Path | None
+    recording: Path | None  # which may be missing; None for a table that names the recordings in its rows
 
 
 def find_label_files(
     folder: Path, paths: Sequence[Path], audio_folder: Path, recordings: Sequence[Path]
 ) -> list[LabelFile]:
-    """Label files below a folder, and the recording of each, which has the same place below ``audio_folder``.
+    """Label files among ``paths``, and the recording of each, which has the same place below ``audio_folder``.
 
-    Parameters
-    ----------
-    folder : Path
-    paths : sequence of Path
-        The files below it that end as label files do.
-    audio_folder : Path
-    recordings : sequence of Path
-        The audio files below ``audio_folder``.
-
-    Returns
-    -------
-    list of LabelFile
-        Text that belongs to no recording and is of another form is left out.
-
-    Raises
-    ------
-    DataError
-        If a name means two recordings, or a recording has labels of two forms.
+    The paths end as label files do; text that belongs to no recording and is of another form is left out. ``DataError``
+    if a name means two recordings, or a recording has labels of two forms.
     """
     by_name: dict[Path, list[Path]] = defaultdict(list)
     for recording in recordings:
@@ -117,18 +94,9 @@ def names_recordings(path: Path) -> bool:
 
 
 def read_annotations(label_files: Sequence[LabelFile], audio_folder: Path) -> tuple[list[Entry], list[str]]:
-    """One clip for each labelled stretch; one that is labelled several times has several labels.
+    """One clip for each labelled stretch, with all its labels; and notes on what was passed over.
 
-    Returns
-    -------
-    entries : list of Entry
-    notes : list of str
-        What was passed over.
-
-    Raises
-    ------
-    DataError
-        If a line is none of its form; the message has its number.
+    ``DataError`` if a line is none of its form; the message has its number.
     """
     notes: list[str] = []
     entries = join_labels(

@@ -17,51 +17,16 @@ from audioset.sounds.collection import Clip
 def read_clip(clip: Clip, sample_rate: int, limits: Limits = LIMITS) -> FloatArray:
     """Decode one clip in a process of its own, and no more of its file than lies before its end.
 
-    The samples are those of the whole file at ``sample_rate``, cut from ``round(start_s * sample_rate)`` to
-    ``round(end_s * sample_rate)``: the resampler hears what is around the clip.
-
-    Parameters
-    ----------
-    clip : Clip
-    sample_rate : int
-        Hz.
-    limits : Limits
-        What the file may cost.
-
-    Returns
-    -------
-    ndarray, shape (n_samples,), float32
-        The mean of the channels, in [-1, 1]. Shorter than the clip where the file ends before it.
-
-    Raises
-    ------
-    AudioError
-        Those of ``IsolatedAudio``, and ``no_samples`` if the file ends before the clip begins.
+    The samples, float32 in [-1, 1], the mean of the channels, are those of the whole file at ``sample_rate``, Hz, cut
+    from ``round(start_s * sample_rate)`` to ``round(end_s * sample_rate)``: the resampler hears what is around the
+    clip. They are fewer where the file ends before it. ``AudioError``: those of ``IsolatedAudio``, and ``no_samples``
+    if the file ends before the clip begins.
     """
     return next(read_clips([clip], sample_rate, limits))
 
 
 def read_clips(clips: Iterable[Clip], sample_rate: int, limits: Limits = LIMITS) -> Iterator[FloatArray]:
-    """Decode several clips of one file, the file once.
-
-    Parameters
-    ----------
-    clips : iterable of Clip
-        With one path. They may overlap.
-    sample_rate : int
-        Hz.
-    limits : Limits
-
-    Yields
-    ------
-    ndarray, shape (n_samples,), float32
-        As ``read_clip``, in the order of the clips.
-
-    Raises
-    ------
-    AudioError
-        As ``read_clip``.
-    """
+    """Decode several clips of one file, the file once, as ``read_clip`` does; in their order. They may overlap."""
     check_rates(sample_rate)
     chosen = list(clips)
     pieces = [_Piece(clip, sample_rate) for clip in chosen]

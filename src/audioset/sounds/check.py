@@ -33,28 +33,13 @@ from audioset.sounds.unusable import CLIP_RULES
 
 @dataclass(frozen=True, eq=False)
 class Check:
-    """What was found in a collection.
+    """What was found in a collection. Clips whose files have the same digest sound the same."""
 
-    Attributes
-    ----------
-    collection : Collection
-        As it was read.
-    usable : Collection
-        Without the clips that findings leave out, and without classes of which nothing is left.
-    findings : tuple of Finding
-        Errors first, then warnings, then notes.
-    durations_s : ndarray, shape (n_usable,), float64
-        Of each usable clip, as decoded.
-    digests : tuple of str
-        For each usable clip, of the samples and sample rate of its whole file: files with the same digest sound the
-        same.
-    """
-
-    collection: Collection
-    usable: Collection
-    findings: tuple[Finding, ...]
-    durations_s: DoubleArray
-    digests: tuple[str, ...]
+    collection: Collection  # as it was read
+    usable: Collection  # without the clips that findings leave out, and without classes of which nothing is left
+    findings: tuple[Finding, ...]  # errors first, then warnings, then notes
+    durations_s: DoubleArray  # shape (n_usable,): seconds of each usable clip, as decoded
+    digests: tuple[str, ...]  # for each usable clip, of the samples and sample rate of its whole file
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -64,12 +49,7 @@ class Check:
     def require(self) -> Collection:
         """The usable clips, if something can be learned from them.
 
-        Raises
-        ------
-        NoInputError
-            If no clip is usable; the message says why.
-        DataError
-            If there is nothing to tell apart.
+        ``NoInputError`` if no clip is usable; the message says why. ``DataError`` if there is nothing to tell apart.
         """
         if not len(self.usable):
             reasons = " ".join(finding.message + "." for finding in self.errors) or "It names no clip."
@@ -122,20 +102,8 @@ def check_collection(
 ) -> Check:
     """Decode each file once, and say what is wrong with clips, classes, groups and splits.
 
-    Parameters
-    ----------
-    collection : Collection
-    limits : Limits
-        What one file may cost.
-    n_workers : int, optional
-        Decoding processes. Default: one for each core.
-    on_file : callable
-        Told of each file when it is done, in any order.
-
-    Returns
-    -------
-    Check
-        Bad clips are findings, never exceptions.
+    Bad clips are findings, never exceptions. ``n_workers`` is by default one decoding process for each core;
+    ``on_file`` is told of each file when it is done, in any order.
     """
     heard = _hear(collection, limits, available_cores() if n_workers is None else n_workers, on_file)
     findings, rows = [], list(range(len(heard)))

@@ -16,27 +16,14 @@ SPLITS = ("train", "test")  # that data may give
 
 @dataclass(frozen=True)
 class Clip:
-    """One labelled piece of a sound file.
-
-    Attributes
-    ----------
-    path : Path
-    labels : tuple of str
-        Names of its classes; empty for a clip that has none of them, as background.
-    start_s, end_s : float, float or None
-        Where it is in the file. An end of None is the end of the file.
-    group : str or None
-        What it shares with other clips: a speaker, a site, a recording.
-    split : {"train", "test"} or None
-        Which part it belongs to, where the data say so.
-    """
+    """One labelled piece of a sound file."""
 
     path: Path
-    labels: tuple[str, ...]
-    start_s: float = 0.0
-    end_s: float | None = None
-    group: str | None = None
-    split: str | None = None
+    labels: tuple[str, ...]  # names of its classes; empty for a clip that has none of them, as background
+    start_s: float = 0.0  # seconds in the file
+    end_s: float | None = None  # seconds; None is the end of the file
+    group: str | None = None  # what it shares with other clips: a speaker, a site, a recording
+    split: str | None = None  # ``train`` or ``test``, where the data say so
 
     @property
     def is_whole_file(self) -> bool:
@@ -46,23 +33,12 @@ class Clip:
 
 @dataclass(frozen=True)
 class Collection:
-    """Labelled clips and their classes.
-
-    Attributes
-    ----------
-    clips : tuple of Clip
-    classes : tuple of str
-        Names in order: column ``i`` of targets and scores is ``classes[i]``.
-    source : str
-        Where it was read from, for people.
-    notes : tuple of str
-        What was passed over there, for people.
-    """
+    """Labelled clips and their classes."""
 
     clips: tuple[Clip, ...]
-    classes: tuple[str, ...]
-    source: str = ""
-    notes: tuple[str, ...] = ()
+    classes: tuple[str, ...]  # names in order: column ``i`` of targets and scores is ``classes[i]``
+    source: str = ""  # where it was read from, for people
+    notes: tuple[str, ...] = ()  # what was passed over there, for people
 
     def __post_init__(self) -> None:
         unknown = sorted({label for clip in self.clips for label in clip.labels} - set(self.classes))

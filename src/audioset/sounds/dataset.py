@@ -14,27 +14,11 @@ from audioset.text import shown
 
 
 def read_segment_list(path: Path, audio: Path, files: Sequence[Path]) -> list[Entry]:
-    """One clip for each row of a list; its labels are display names.
+    """One clip for each row of a list in the published form; its labels are display names.
 
-    Parameters
-    ----------
-    path : Path
-        In the published form.
-    audio : Path
-        Folder of the clips.
-    files : sequence of Path
-        Audio below it, each a clip: ten seconds, not the whole video. A file's name is the video's id, with or without
-        the times, in any of the ways that ``audioset data download adopt`` knows.
-
-    Returns
-    -------
-    list of Entry
-        A clip without a file has the path ``<video id>.wav`` in ``audio``.
-
-    Raises
-    ------
-    DataError
-        If the list is damaged, or a clip has two files.
+    ``files`` is the audio below ``audio``, each a clip: ten seconds, not the whole video. A file's name is the video's
+    id, with or without the times, in any of the ways that ``audioset data download adopt`` knows. A clip without a file
+    has the path ``<video id>.wav`` in ``audio``. ``DataError`` if the list is damaged, or a clip has two files.
     """
     labels = LabelSet.load("audioset-527")
     names = dict(zip(labels.ids, labels.names, strict=True))

@@ -9,32 +9,16 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Entry:
-    """One clip as its source has it.
-
-    Attributes
-    ----------
-    path : Path
-    name : str
-        The path as the source has it, below its folder and with ``/``: what patterns are matched with.
-    labels : tuple of str
-    start_s, end_s : float, float or None
-        Seconds; None for the end of the file.
-    split : str or None
-        Where the place of the file says it.
-    cells : mapping of str to str
-        Further columns of a table.
-    line : int or None
-        Of the table, for messages.
-    """
+    """One clip as its source has it."""
 
     path: Path
-    name: str
+    name: str  # the path as the source has it, below its folder and with ``/``: what patterns are matched with
     labels: tuple[str, ...]
-    start_s: float = 0.0
-    end_s: float | None = None
-    split: str | None = None
-    cells: Mapping[str, str] = field(default_factory=dict)
-    line: int | None = None
+    start_s: float = 0.0  # seconds in the file
+    end_s: float | None = None  # seconds; None is the end of the file
+    split: str | None = None  # where the place of the file says it
+    cells: Mapping[str, str] = field(default_factory=dict)  # further columns of a table
+    line: int | None = None  # of the table, for messages
 
 
 def join_labels(entries: Iterable[Entry]) -> list[Entry]:

@@ -20,30 +20,18 @@ SILENT_PEAK = 10 ** (SILENT_DBFS / 20)
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was found.
+    """One thing that was found. Its message has the next step, and names no files: these are the clips.
 
-    Attributes
-    ----------
-    kind : str
-        Stable identifier, such as ``"silent"``.
-    severity : {"error", "warning", "note"}
-        An error spoils what is learned unless the clips are left out or the data changed.
-    message : str
-        With the next step. It names no files: these are the clips.
-    clips : tuple of Clip
-        Those concerned; empty if it is all of them.
-    details : tuple of str
-        For each of the clips, what else is to be said; or empty.
-    is_left_out : bool
-        Whether the clips are not used.
+    An ``error`` spoils what is learned unless the clips are left out or the data changed; ``warning`` and ``note`` do
+    not.
     """
 
-    kind: str
+    kind: str  # stable identifier, such as ``silent``
     severity: str
     message: str
-    clips: tuple[Clip, ...] = ()
-    details: tuple[str, ...] = ()
-    is_left_out: bool = False
+    clips: tuple[Clip, ...] = ()  # those concerned; empty if it is all of them
+    details: tuple[str, ...] = ()  # for each of the clips, what else is to be said; or empty
+    is_left_out: bool = False  # whether the clips are not used
 
     def to_dict(self) -> dict[str, Any]:
         """The finding as JSON knows it."""
@@ -61,24 +49,13 @@ class Finding:
 
 @dataclass(frozen=True)
 class HeardClip:
-    """A clip, and what was found in its file.
-
-    Attributes
-    ----------
-    clip : Clip
-    file : FileMeasures or None
-        None where it cannot be read.
-    piece : PieceMeasures or None
-        Of the clip.
-    code, problem : str
-        Why it cannot be read: a code of ``AudioError``, or ``missing``, and the message.
-    """
+    """A clip, and what was found in its file."""
 
     clip: Clip
-    file: FileMeasures | None = None
-    piece: PieceMeasures | None = None
-    code: str = ""
-    problem: str = ""
+    file: FileMeasures | None = None  # None where it cannot be read
+    piece: PieceMeasures | None = None  # of the clip
+    code: str = ""  # why it cannot be read: a code of ``AudioError``, or ``missing``
+    problem: str = ""  # the message
 
     @property
     def duration_s(self) -> float:

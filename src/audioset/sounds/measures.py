@@ -22,47 +22,23 @@ DIGEST_BYTES = 16
 
 @dataclass(frozen=True)
 class PieceMeasures:
-    """What a piece of a file holds, its channels mixed down.
+    """What a piece of a file holds, its channels mixed down."""
 
-    Attributes
-    ----------
-    n_samples : int
-        0 if the file ends before the piece begins.
-    peak : float
-        Largest absolute sample, 0 to 1.
-    n_clipped : int
-        Samples at full scale.
-    digest : str
-        Of samples and sample rate: equal if and only if two pieces sound the same.
-    """
-
-    n_samples: int
-    peak: float
-    n_clipped: int
-    digest: str
+    n_samples: int  # 0 if the file ends before the piece begins
+    peak: float  # largest absolute sample, 0 to 1
+    n_clipped: int  # samples at full scale
+    digest: str  # of samples and sample rate: equal if and only if two pieces sound the same
 
 
 @dataclass(frozen=True)
 class FileMeasures:
-    """What a file holds.
+    """What a file holds."""
 
-    Attributes
-    ----------
-    sample_rate : int
-        Hz.
-    n_channels : int
-    whole : PieceMeasures
-    pieces : tuple of PieceMeasures
-        In the order in which they were asked for.
-    warnings : tuple of str
-        What the file promised and did not keep.
-    """
-
-    sample_rate: int
+    sample_rate: int  # Hz
     n_channels: int
     whole: PieceMeasures
-    pieces: tuple[PieceMeasures, ...]
-    warnings: tuple[str, ...] = ()
+    pieces: tuple[PieceMeasures, ...]  # in the order in which they were asked for
+    warnings: tuple[str, ...] = ()  # what the file promised and did not keep
 
     @property
     def duration_s(self) -> float:
@@ -73,25 +49,9 @@ class FileMeasures:
 def measure_file(
     path: Path, spans: Sequence[Span] = (), limits: Limits = LIMITS, on_block: Callable[[], None] = lambda: None
 ) -> FileMeasures:
-    """Decode a file once, and measure it and its pieces.
+    """Decode a file once, and measure it and its pieces, from start to end in seconds.
 
-    Parameters
-    ----------
-    path : Path
-    spans : sequence of (float, float or None)
-        Start and end of each piece, in seconds.
-    limits : Limits
-    on_block : callable
-        Called after each block of samples.
-
-    Returns
-    -------
-    FileMeasures
-
-    Raises
-    ------
-    AudioError
-        Those of ``read_audio``.
+    ``on_block`` is called after each block of samples. ``AudioError``: those of ``read_audio``.
     """
     with open_audio(path, limits) as reader:
         rate = reader.sample_rate

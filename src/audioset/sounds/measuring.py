@@ -34,30 +34,10 @@ def measure_files(
     n_workers: int = 1,
     on_file: Callable[[Path, Measured], None] = lambda path, measured: None,
 ) -> list[Measured]:
-    """Measure many files, each decoded once.
+    """Measure many files and the pieces of each, in seconds; each decoded once, in the order of the jobs.
 
-    Parameters
-    ----------
-    jobs : sequence of (Path, sequence of (float, float or None))
-        Files, and the pieces of each in seconds.
-    limits : Limits
-        What one file may cost.
-    n_workers : int
-        Processes.
-    on_file : callable
-        Told of each file when it is done, in any order, by one thread at a time.
-
-    Returns
-    -------
-    list of FileMeasures or AudioError
-        In the order of the jobs.
-
-    Raises
-    ------
-    UsageError
-        For a number of processes below 1.
-    EngineError
-        With code ``worker``, if the process cannot start.
+    ``n_workers`` are processes; ``on_file`` is told of each file when it is done, in any order, by one thread at a
+    time. ``UsageError`` for less than one process, ``EngineError`` with code ``worker`` if the process cannot start.
     """
     check_count("n_workers", n_workers)
     found: dict[int, Measured] = {}

@@ -50,39 +50,21 @@ def read_collection(
 ) -> Collection:
     r"""Read labelled clips. No sound is opened, and files may be missing: see ``check_collection``.
 
-    Parameters
-    ----------
-    source : path
-        One of: a folder of folders, one for each class; a CSV or TSV file, as ``labels.tables.read_table`` reads it; a
-        folder of recordings with labels of Audacity, Raven or BirdNET beside them; a list of AudioSet's clips. It is
-        recognised by what is in it.
-    audio : path, optional
-        Where the paths of a table begin, or where the recordings of label files or of a list are. Default: in the
-        folder of the source.
-    group : str, optional
-        What clips share that must not be learned and tested apart: a column of the table, or a regular expression
-        with one group in parentheses, such as ``_([a-z]+)_``. It is searched in the names of the files; if it is in
-        none of them, in their paths below the source.
-    split : str, optional
-        The same for ``train`` and ``test``. A folder with nothing but ``train`` and ``test``, which hold the classes,
-        needs none.
-    background : str, optional
-        Name of the folder or label that means none of the classes. Default: ``background``, if there is one.
-    classes : sequence of str, optional
-        Only these classes, in this order; clips with none of them are left out. Default: all, sorted.
+    The source is recognised by what is in it: a folder of folders, one for each class; a CSV or TSV file, as
+    ``labels.tables.read_table`` reads it; a folder of recordings with labels of Audacity, Raven or BirdNET beside them;
+    or a list of AudioSet's clips. ``audio`` is where the paths of a table begin, or where the recordings of label files
+    or of a list are; by default the folder of the source.
 
-    Returns
-    -------
-    Collection
+    ``group`` is what clips share that must not be learned and tested apart: a column of the table, or a regular
+    expression with one group in parentheses, such as ``_([a-z]+)_``. It is searched in the names of the files; if it is
+    in none of them, in their paths below the source. ``split`` is the same for ``train`` and ``test``; a folder with
+    nothing but ``train`` and ``test``, which hold the classes, needs none. ``background`` is the folder or label that
+    means none of the classes; by default ``background``, if there is one. ``classes`` are the only ones, in this order,
+    and clips with none of them are left out; by default all, sorted.
 
-    Raises
-    ------
-    NoInputError
-        If there is no such source, or no audio in it.
-    DataError
-        If a table or a label file is damaged; the message has the line. If the source could be of two forms.
-    UsageError
-        If a group, split, background or class is not there.
+    ``NoInputError`` if there is no such source, or no audio in it; ``DataError`` if a table or a label file is damaged,
+    with the line in the message, or the source could be of two forms; ``UsageError`` if a group, split, background or
+    class is not there.
     """
     folder_or_file = Path(source)
     entries, form, notes = _read_source(folder_or_file, None if audio is None else Path(audio))

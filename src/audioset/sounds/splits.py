@@ -22,27 +22,11 @@ N_SHOWN = 3  # names in messages
 def fold_by_file(
     collection: Collection, n_folds: int, seed: int = 0, *, digests: Sequence[str] | None = None
 ) -> IndexArray:
-    """Give each clip a fold; all clips of a file, and of files with the same content, have one.
+    """Give each clip a fold, from 0; all clips of a file, and of files with the same content, have one.
 
-    Parameters
-    ----------
-    collection : Collection
-    n_folds : int
-        2 or more.
-    seed : int
-        Another one, other folds. The order of the clips does not matter.
-    digests : sequence of str, optional
-        Of the content of each clip's file, as ``Check.digests``.
-
-    Returns
-    -------
-    ndarray, shape (n_clips,), intp
-        0 to ``n_folds - 1``. Each class is spread as evenly as whole files allow, and no fold is empty.
-
-    Raises
-    ------
-    UsageError
-        If there are fewer different files than folds, or fewer than two folds.
+    Each class is spread as evenly as whole files allow, and no fold is empty. Another seed gives other folds; the order
+    of the clips does not matter. ``digests`` are of the content of each clip's file, as ``Check.digests``.
+    ``UsageError`` if there are fewer different files than folds, or fewer than two folds.
     """
     names = _file_names(collection)
     units = _connected([names] if digests is None else [names, digests])
@@ -50,27 +34,11 @@ def fold_by_file(
 
 
 def fold_by_group(collection: Collection, n_folds: int, seed: int = 0) -> IndexArray:
-    """Give each clip a fold; all clips of a group have one.
+    """Give each clip a fold, from 0; all clips of a group have one.
 
     With at most ``n_folds`` groups each is a fold of its own, in the order of their names: leave one group out. Clips
-    without a group are spread over the folds, whole files at a time.
-
-    Parameters
-    ----------
-    collection : Collection
-    n_folds : int
-        2 or more.
-    seed : int
-        For more groups than folds, and for clips without a group.
-
-    Returns
-    -------
-    ndarray, shape (n_clips,), intp
-
-    Raises
-    ------
-    UsageError
-        If there are fewer than two groups, or fewer than two folds.
+    without a group are spread over the folds, whole files at a time; the seed is for these, and for more groups than
+    folds. ``UsageError`` if there are fewer than two groups, or fewer than two folds.
     """
     # An unnamed group is a file's own; the marker keeps a group named as a file apart.
     names = [
@@ -97,18 +65,8 @@ def fold_by_group(collection: Collection, n_folds: int, seed: int = 0) -> IndexA
 def check_no_leak(collection: Collection, parts: Array, *, digests: Sequence[str] | None = None) -> None:
     """Refuse parts that share what must not be learned and tested apart.
 
-    Parameters
-    ----------
-    collection : Collection
-    parts : ndarray, shape (n_clips,)
-        Which part each clip is in: a fold, or whether it is tested.
-    digests : sequence of str, optional
-        Of the content of each clip's file.
-
-    Raises
-    ------
-    DataError
-        With code ``leak``, if a group, a file or a content is in two parts; the message names some.
+    ``parts`` says, for each clip, its fold, or whether it is tested; ``digests`` are of the content of each clip's
+    file. ``DataError`` with code ``leak``, if a group, a file or a content is in two parts; the message names some.
     """
     leaks = find_leaks(collection, parts, digests=digests)
     if not leaks:
