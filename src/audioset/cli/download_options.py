@@ -66,10 +66,7 @@ class MediaOptions:
     def settings(self, ledger: Ledger) -> MediaSettings:
         """What is asked for now, completed by what the folder was begun with, and equal to it.
 
-        Raises
-        ------
-        ConflictError
-            The folder's files are of another kind.
+        ``ConflictError`` if the folder's files are of another kind.
         """
         from audioset.dataset.download.media import MediaSettings
         from audioset.errors import ConflictError

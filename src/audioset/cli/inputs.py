@@ -31,12 +31,8 @@ def open_inputs(arguments: Sequence[str], *, is_quiet: bool = False) -> Iterator
     """All recordings that the arguments name, each once, in the order given; folders sorted.
 
     What lies in folders and is no audio is counted on standard error, unless ``is_quiet``. Standard input is kept in a
-    temporary file, because most formats cannot be decoded without seeking.
-
-    Raises
-    ------
-    NoInputError
-        If that is none at all; the message says what was looked for.
+    temporary file, because most formats cannot be decoded without seeking. ``NoInputError`` if there are none; the
+    message says what was looked for.
     """
     with temporary_folder() if STDIN in arguments else nullcontext(Path()) as folder:
         inputs: dict[str, Input] = {}

@@ -12,11 +12,8 @@ import click
 class LazyGroup(click.Group):
     """A group that knows its commands by name.
 
-    Parameters
-    ----------
-    table : mapping of str to (str, str)
-        For each command its module, ``name`` of ``audioset.cli.name``, and one line for the list of commands. The
-        module has the command under the command's own name, with ``_`` for ``-``.
+    ``table`` has for each command its module, ``name`` of ``audioset.cli.name``, and one line for the list of commands.
+    The module has the command under the command's own name, with ``_`` for ``-``.
     """
 
     def __init__(self, *args: Any, table: Mapping[str, tuple[str, str]], **settings: Any) -> None:

@@ -158,10 +158,7 @@ def _write(rows: Iterator[EventRow], format_name: str, status: _Status) -> int:
 class _Status:
     """One line on standard error that says what is heard at the moment, and gives way to others.
 
-    Parameters
-    ----------
-    is_shown : bool
-        If not, only ``say`` does anything.
+    If it is not ``is_shown``, only ``say`` does anything.
     """
 
     def __init__(self, *, is_shown: bool) -> None:

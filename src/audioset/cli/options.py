@@ -42,15 +42,10 @@ READ = ("weights", "thresholds", "pca", "labels", "scores", "ids", "exclude_ids"
 def option(help: str | None = None, metavar: str | None = None, flags: str = "", **settings: Any) -> Any:
     """A field of a group of options.
 
-    Parameters
-    ----------
-    help, metavar : str, optional
-    flags : str
-        Such as ``"--output -o"``. Default: the field's name, with ``-`` for ``_``.
-    **settings
-        ``choices``; the range as ``at_least``, ``above``, ``at_most`` and ``below``; ``old``, a name of earlier
-        versions that still works; and what ``click.option`` takes. A ``default`` that says something is shown. The
-        type is that of the field: ``bool`` is a flag, and a ``tuple`` may be given several times.
+    ``flags`` are such as ``"--output -o"``; by default the field's name, with ``-`` for ``_``. The settings are
+    ``choices``; the range as ``at_least``, ``above``, ``at_most`` and ``below``; ``old``, a name of earlier versions
+    that still works; and what ``click.option`` takes. A ``default`` that says something is shown. The type is that of
+    the field: ``bool`` is a flag, and a ``tuple`` may be given several times.
     """
     return field(metadata={"help": help, "metavar": metavar, "flags": flags, **settings})
 
@@ -286,12 +281,7 @@ def model_files(folder: str | os.PathLike[str]) -> list[Path]:
 def hold_folder(folder: Path) -> None:
     """Be the only run that fills an output folder, until the command ends.
 
-    Raises
-    ------
-    UsageError
-        It is a file.
-    ConflictError
-        Another run is filling it.
+    ``UsageError`` if it is a file, ``ConflictError`` if another run is filling it.
     """
     from audioset.files import locked_folder
 

@@ -18,15 +18,9 @@ LINE_EVERY_S = 10.0
 
 
 class Progress:
-    """Counts files, seconds of audio and errors, and shows them.
+    """Counts files, seconds of audio and errors, and shows them; only errors if ``is_quiet``.
 
-    Parameters
-    ----------
-    n_files : int
-    is_quiet : bool
-        Show only errors.
-    shows_errors : bool
-        Whether errors are written here, one line each (the table shows them itself).
+    ``shows_errors``: whether errors are written here, one line each (the table shows them itself).
     """
 
     def __init__(self, n_files: int, *, is_quiet: bool, shows_errors: bool) -> None:

@@ -30,26 +30,8 @@ ONE_RECORDING = {"audacity": "Audacity labels belong", "textgrid": "a TextGrid b
 class Run:
     """One run of a command over its inputs.
 
-    Parameters
-    ----------
-    inputs : sequence of Input
-    options, limits
-        Those of the command.
-    format_name : str or None
-    formats : mapping
-        Writers by format.
-    own : mapping
-        For each format, what tells its files from others.
-
-    Attributes
-    ----------
-    kept : list of Prediction or None
-        A list, if the predictions are wanted after the run.
-
-    Raises
-    ------
-    UsageError
-        The output cannot be, is an input, or is there and not one of this command.
+    ``formats`` are the writers by format, and ``own`` is for each what tells its files from others. ``UsageError`` if
+    the output cannot be, is an input, or is there and not one of this command.
     """
 
     def __init__(
@@ -61,7 +43,7 @@ class Run:
         formats: Mapping[str, Callable[[Stream], Writer[Any]]],
         own: Mapping[str, Recogniser],
     ) -> None:
-        self.kept: list[Prediction] | None = None
+        self.kept: list[Prediction] | None = None  # a list, if the predictions are wanted after the run
         self._inputs, self._options, self._limits = inputs, options, limits
         self._progress: Progress | None = None
         self._target = target = options.output

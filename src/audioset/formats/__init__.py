@@ -139,20 +139,10 @@ PLAIN = ("", ".txt")  # endings that say nothing
 
 
 def choose_format(target: str | os.PathLike[str] | None, chosen: str | None, formats: Iterable[str]) -> str:
-    """The format of an output: the one that was chosen, or as its name says.
+    """The format of an output: the one that was chosen, or as its name says. None or ``"-"`` is standard output.
 
-    Parameters
-    ----------
-    target : path or None
-        None or ``"-"`` is standard output.
-    chosen : str or None
-    formats : iterable of str
-        Those that can be written. The first is that of standard output, and of names that say nothing.
-
-    Raises
-    ------
-    UsageError
-        The name has the ending of another format, or of none.
+    The first of the formats that can be written is that of standard output, and of names that say nothing.
+    ``UsageError`` if the name has the ending of another format, or of none.
     """
     known = tuple(formats)
     suffix = Path(target or "").suffix.lower()
@@ -173,28 +163,11 @@ def choose_format(target: str | os.PathLike[str] | None, chosen: str | None, for
 
 
 def make_writer(name: str, stream: Stream, formats: Mapping[str, Callable[[Stream], Writer[AnyRow]]]) -> Writer[AnyRow]:
-    """A writer of the format ``name``.
+    """A writer of the format ``name``: ``write(row)`` each row, then ``close()`` once, also after an error.
 
-    Parameters
-    ----------
-    name : str
-        A key of ``formats``.
-    stream : binary stream
-        From ``open_output``, or any other that can be written to.
-    formats : mapping
-        ``TAG_FORMATS``, ``EVENT_FORMATS`` or ``EMBED_FORMATS``.
-
-    Returns
-    -------
-    Writer
-        ``write(row)`` each row, then ``close()`` once, also after an error.
-
-    Raises
-    ------
-    UsageError
-        If there is no such format.
-    MissingExtraError
-        If the format needs a package that is not installed.
+    The stream is from ``open_output``, or any other binary one that can be written to; formats are ``TAG_FORMATS``,
+    ``EVENT_FORMATS`` or ``EMBED_FORMATS``. ``UsageError`` if there is no such format, ``MissingExtraError`` if it needs
+    a package that is not installed.
     """
     if name not in formats:
         raise UsageError(f"format is {name!r}; expected one of {', '.join(formats)}")

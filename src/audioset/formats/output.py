@@ -21,24 +21,15 @@ from audioset.formats.rows import printable
 class Output(io.RawIOBase):
     """A binary stream to write to, whose failures are ``OutputError``. Made by ``open_output``.
 
-    Attributes
-    ----------
-    name : str
-        For messages.
-    encoding : str
-        Of text that a person reads there.
-    folder : Path or None
-        Where temporary files belong: on the disk that the output goes to. None: the system's place.
-    reader_is_gone : bool
-        The pipe's other end was closed (``audioset tag ... | head``), so there is no more to do.
+    Temporary files belong in ``folder``: on the disk that the output goes to. None is the system's place.
     """
 
     def __init__(self, stream: BinaryIO, name: str, *, encoding: str = "utf-8", folder: Path | None = None) -> None:
         self._stream = stream
-        self.name = name
-        self.encoding = encoding
+        self.name = name  # for messages
+        self.encoding = encoding  # of text that a person reads there
         self.folder = folder
-        self.reader_is_gone = False
+        self.reader_is_gone = False  # the pipe's other end was closed (``audioset tag | head``): no more to do
 
     def write(self, data: Any, /) -> int:
         """Write all of ``data``, and flush it: readers of pipes see each row at once."""
@@ -107,25 +98,12 @@ class OneRecordingWriter(StreamWriter):
 
 @contextmanager
 def open_output(target: str | os.PathLike[str] | None) -> Iterator[Output]:
-    """Open the place for results.
+    """Open the place for results. None or ``"-"`` is standard output.
 
-    Parameters
-    ----------
-    target : path or None
-        None or ``"-"`` is standard output. A file gets its name at the end of the ``with`` block, and is deleted if
-        the block raises; folders on the way are made. Devices and named pipes are written directly.
-
-    Yields
-    ------
-    Output
-        If its reader goes away, the block ends quietly at the next write: see ``Output.reader_is_gone``.
-
-    Raises
-    ------
-    ConflictError
-        Another process is writing the file.
-    OutputError
-        If the place cannot be written, when the block begins, at any write, or when it ends.
+    A file gets its name at the end of the ``with`` block, and is deleted if the block raises; folders on the way are
+    made. Devices and named pipes are written directly. If its reader goes away, the block ends quietly at the next
+    write: see ``Output.reader_is_gone``. ``ConflictError`` if another process is writing the file; ``OutputError`` if
+    the place cannot be written, when the block begins, at any write, or when it ends.
     """
     is_standard = target is None or os.fspath(target) == "-"
     with _standard_output() if target is None or is_standard else _file_output(Path(target)) as output:
@@ -195,27 +173,12 @@ def check_output(
     overwrites: bool = False,
     option: str = "--output",
 ) -> None:
-    """Refuse, before any work, to write over an input, or over what another program has written.
+    """Refuse, before any work, to write over an input, or over what another program has written, with a ``UsageError``.
 
-    Parameters
-    ----------
-    target : path or None
-        None or ``"-"`` is standard output. Devices and named pipes are written to, and not replaced.
-    inputs : set of (int, int)
-        ``file_ids`` of everything that is read.
-    is_ours : callable or None
-        Tells from a file's contents whether the writer that would replace it has written it. None: it was told
-        elsewhere.
-    overwrites : bool
-        Whether any file may be replaced, if it is not an input.
-    option : str
-        That the target was given with, for messages.
-
-    Raises
-    ------
-    UsageError
-        The target is an input, or is there and is something else than the same command writes. An empty file may be
-        replaced.
+    None or ``"-"`` is standard output; devices and named pipes are written to, and not replaced, and an empty file may
+    be replaced. ``inputs`` are the ``file_ids`` of everything that is read. ``is_ours`` tells from a file's contents
+    whether the writer that would replace it has written it; None: it was told elsewhere. If it ``overwrites``, any file
+    may be replaced that is not an input. ``option`` is what the target was given with, for messages.
     """
     is_standard = target is None or os.fspath(target) == "-"
     try:
@@ -237,12 +200,7 @@ def check_output(
 
 
 def check_different(**targets: str | os.PathLike[str] | None) -> None:
-    """Refuse options that name one file for several outputs.
-
-    Raises
-    ------
-    UsageError
-    """
+    """Refuse options that name one file for several outputs, with a ``UsageError``."""
     named: dict[str, str] = {}
     for option, target in targets.items():
         if target is not None and os.fspath(target) != "-" and not is_device(Path(target)):

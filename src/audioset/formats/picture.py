@@ -14,13 +14,7 @@ CREATOR = "audioset tag --plot"
 
 
 def check_plot(path: str | os.PathLike[str]) -> str:
-    """The kind of picture that a name asks for: ``png``, ``pdf`` or ``svg``.
-
-    Raises
-    ------
-    UsageError
-        It has another ending.
-    """
+    """The kind of picture that a name asks for: ``png``, ``pdf`` or ``svg``; ``UsageError`` for another ending."""
     kind = Path(path).suffix.lower()[1:]
     if kind not in MARKS:
         endings = ", ".join(f".{known}" for known in MARKS)

@@ -51,36 +51,21 @@ class Tag:
 
 @dataclass(frozen=True)
 class Row:
-    """Labels of one stretch of one recording, or what went wrong with it.
+    """Labels of one stretch of one recording, or what went wrong with it. All texts are made ``printable``.
 
-    Attributes
-    ----------
-    path : str
-        Made ``printable``, as are all texts.
-    start_s, end_s : float
-        Seconds from the start of the recording.
-    tags : tuple of Tag
-        Best first.
-    duration_s : float or None
-        Of the recording, as far as it is known; None where it cannot be read.
-    model : str
-    warnings : tuple of str
-    error_code, error : str or None
-        Both or neither.
-    high_hz : float
-        The highest frequency that the model hears, for formats that draw frames.
+    An error row has both ``error_code`` and ``error``, another neither.
     """
 
     path: str
-    start_s: float
+    start_s: float  # seconds from the start of the recording, as ``end_s``
     end_s: float
-    tags: tuple[Tag, ...]
-    duration_s: float | None
+    tags: tuple[Tag, ...]  # best first
+    duration_s: float | None  # of the recording, as far as it is known; None where it cannot be read
     model: str
     warnings: tuple[str, ...] = ()
     error_code: str | None = None
     error: str | None = None
-    high_hz: float = HIGH_HZ
+    high_hz: float = HIGH_HZ  # the highest frequency that the model hears, for formats that draw frames
 
     def __post_init__(self) -> None:
         _make_printable(self)
@@ -93,40 +78,22 @@ class Row:
 
 @dataclass(frozen=True)
 class EventRow:
-    """Some events of one recording, or what went wrong with it.
+    """Some events of one recording, or what went wrong with it. All texts are made ``printable``.
 
-    A recording has any number of rows, one after the other; the last one says so.
-
-    Attributes
-    ----------
-    path : str
-        Made ``printable``, as are all texts.
-    events : tuple of Event
-        By onset.
-    n_events : int
-        Of the recording so far, these included.
-    duration_s : float or None
-        Of the recording, as far as it is known; None where it cannot be read.
-    model : str
-    is_last : bool
-        Whether the recording ends with this row; then ``duration_s`` is all of it.
-    warnings : tuple of str
-    error_code, error : str or None
-        Both or neither.
-    high_hz : float
-        The highest frequency that the model hears, for formats that draw frames.
+    A recording has any number of rows, one after the other; the last one says so. An error row has both ``error_code``
+    and ``error``, another neither.
     """
 
     path: str
-    events: tuple[Event, ...]
-    n_events: int
-    duration_s: float | None
+    events: tuple[Event, ...]  # by onset
+    n_events: int  # of the recording so far, these included
+    duration_s: float | None  # of the recording, as far as it is known; None where it cannot be read
     model: str
-    is_last: bool
+    is_last: bool  # whether the recording ends with this row; then ``duration_s`` is all of it
     warnings: tuple[str, ...] = ()
     error_code: str | None = None
     error: str | None = None
-    high_hz: float = HIGH_HZ
+    high_hz: float = HIGH_HZ  # the highest frequency that the model hears, for formats that draw frames
 
     def __post_init__(self) -> None:
         _make_printable(self)
@@ -143,31 +110,17 @@ class EventRow:
 
 @dataclass(frozen=True, eq=False)
 class EmbeddingRow:
-    """Embeddings of consecutive patches of one recording, or what went wrong with it.
+    """Embeddings of consecutive patches of one recording, or what went wrong with it. All texts are made ``printable``.
 
-    The consecutive parts of a long recording may come as several rows. An error row has no patches.
-
-    Attributes
-    ----------
-    path : str
-        Made ``printable``, as are all texts.
-    start_s, end_s : ndarray, shape (n_patches,), float64
-        Seconds from the start of the recording.
-    embeddings : ndarray, shape (n_patches, embedding_size), float32, or uint8 if they are quantised
-        All rows of one output alike.
-    duration_s : float or None
-        Of the recording, as far as it is known; None where it cannot be read.
-    model : str
-    warnings : tuple of str
-    error_code, error : str or None
-        Both or neither.
+    The consecutive parts of a long recording may come as several rows. An error row has no patches, and both
+    ``error_code`` and ``error``; another has neither.
     """
 
     path: str
-    start_s: DoubleArray
+    start_s: DoubleArray  # shape (n_patches,), seconds from the start of the recording, as ``end_s``
     end_s: DoubleArray
-    embeddings: FloatArray | ByteArray
-    duration_s: float | None
+    embeddings: FloatArray | ByteArray  # shape (n_patches, embedding_size); uint8 if quantised, all rows alike
+    duration_s: float | None  # of the recording, as far as it is known; None where it cannot be read
     model: str
     warnings: tuple[str, ...] = ()
     error_code: str | None = None

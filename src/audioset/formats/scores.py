@@ -38,45 +38,20 @@ class _Row:
 
 @dataclass(frozen=True)
 class ScoreFile:
-    """Scores that ``audioset tag`` has written.
+    """Scores that ``audioset tag`` has written."""
 
-    Attributes
-    ----------
-    recordings : list of Patches
-        With a column for each label that was asked for.
-    errors : mapping of str to str
-        By path: codes of the recordings that failed.
-    models : set of str
-        What the scores were made with.
-    """
-
-    recordings: list[Patches]
-    errors: Mapping[str, str]
-    models: set[str]
+    recordings: list[Patches]  # with a column for each label that was asked for
+    errors: Mapping[str, str]  # by path: codes of the recordings that failed
+    models: set[str]  # what the scores were made with
 
 
 def read_scores(path: str | os.PathLike[str], labels: LabelSet, wanted: Container[str]) -> ScoreFile:
-    """Read scores of some recordings and labels.
+    """Read scores of some recordings, by their normalised paths, and of some labels.
 
-    Parameters
-    ----------
-    path : path
-        A ``.parquet``, ``.csv``, ``.jsonl`` or ``.json`` file of ``audioset tag``, in which each row has all these
-        labels: made with ``--top`` of at least the model's number of labels, and without ``--threshold``.
-    labels : LabelSet
-    wanted : container of str
-        Normalised paths of recordings.
-
-    Returns
-    -------
-    ScoreFile
-
-    Raises
-    ------
-    UsageError
-        If the file cannot be read, is not of that kind, or a row lacks one of the labels.
-    MissingExtraError
-        For ``.parquet`` without pyarrow.
+    The file is a ``.parquet``, ``.csv``, ``.jsonl`` or ``.json`` of ``audioset tag``, in which each row has all these
+    labels: made with ``--top`` of at least the model's number of labels, and without ``--threshold``. ``UsageError`` if
+    it cannot be read, is not of that kind, or a row lacks one of the labels; ``MissingExtraError`` for ``.parquet``
+    without pyarrow.
     """
     path = Path(path)
     read = READERS.get(path.suffix.lower())

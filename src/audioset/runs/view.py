@@ -19,22 +19,11 @@ if TYPE_CHECKING:
 class View:
     """Predictions as the options ask for them: some of the labels, rolled up or not.
 
-    Parameters
-    ----------
-    labels : LabelSet
-        Of the model.
-    classes : sequence of str
-        Ids of classes of the ontology, none means all labels.
-    roll_up : bool
-
-    Attributes
-    ----------
-    labels : LabelSet
-        Those that are left.
+    ``labels`` are the model's; ``classes`` are ids of the ontology, none means all labels.
     """
 
     def __init__(self, labels: LabelSet, classes: Sequence[str], *, roll_up: bool) -> None:
-        self.labels = labels
+        self.labels = labels  # those that are left
         self._columns: Any = slice(None)
         self._roll_up = roll_up
         if classes:
@@ -59,15 +48,7 @@ class View:
 
 
 class EventFinder:
-    """Finds the events that the options ask for in the parts of recordings.
-
-    Parameters
-    ----------
-    view : View
-    detector : EventDetector
-        Of the view's labels.
-    leaves : LeafEvents, optional
-    """
+    """Finds the events that the options ask for in the parts of recordings, by a detector of the view's labels."""
 
     def __init__(self, view: View, detector: EventDetector, leaves: Any = None) -> None:
         self.view = view
@@ -114,19 +95,9 @@ def finder_maker(
 ) -> Callable[[Model], EventFinder]:
     """Make finders of models' events; what is wrong with the thresholds is said at once.
 
-    Parameters
-    ----------
-    make_view : callable
-        From ``view_maker``.
-    threshold : float or None
-        For all labels.
-    thresholds : path or None
-        A table of thresholds. If it names labels that a model does not have, it is to blame.
-    leaf_only, in_order : bool
-    say : callable
-        Is told where a model's own thresholds hold.
-    **chosen
-        Of ``EventSettings``: low_threshold, median_patches, max_gap_s, min_duration_s.
+    ``make_view`` is from ``view_maker``. ``threshold`` is for all labels, ``thresholds`` a table: if it names labels
+    that a model does not have, it is to blame. ``say`` is told where a model's own thresholds hold. What else is chosen
+    is of ``EventSettings``: low_threshold, median_patches, max_gap_s, min_duration_s.
     """
     from audioset.calibration import NONE
     from audioset.labels.events import EventDetector
