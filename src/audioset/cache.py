@@ -54,19 +54,9 @@ def writable_folder() -> Path:
 
 
 def keep(name: str, make: Callable[[], bytes]) -> Path | bytes:
-    """A derived file of the cache, made if it is missing or does not fit its checksum.
+    """A derived file, ``name`` below the cache folder with ``/``, made if it is missing or does not fit its checksum.
 
-    Parameters
-    ----------
-    name : str
-        Path below the cache folder, with ``/``.
-    make : callable
-        Makes its contents.
-
-    Returns
-    -------
-    Path or bytes
-        The contents themselves where the cache cannot be written, which is said once.
+    The contents themselves where the cache cannot be written, which is said once.
     """
     path = cache_folder() / name
     if is_whole(path):
@@ -82,18 +72,10 @@ def keep(name: str, make: Callable[[], bytes]) -> Path | bytes:
 
 @dataclass(frozen=True)
 class Graph:
-    """A network that an engine may keep in the cache in a form of its own.
+    """A network that an engine may keep in the cache in a form of its own."""
 
-    Attributes
-    ----------
-    name : str
-        Path below the cache folder, with ``/`` and without an ending.
-    to_onnx : callable
-        Makes the ONNX model, as ``executors.onnx.network_to_onnx`` returns it.
-    """
-
-    name: str
-    to_onnx: Callable[[], bytes]
+    name: str  # path below the cache folder, with ``/`` and without an ending
+    to_onnx: Callable[[], bytes]  # makes the ONNX model, as ``executors.onnx.network_to_onnx`` returns it
 
 
 def keep_file(name: str, make: Callable[[], bytes]) -> Path:
@@ -215,20 +197,12 @@ def entry_name(name: str, fingerprint: str) -> str:
 class Entry:
     """One download, or all that was made from the weights of one model.
 
-    Attributes
-    ----------
-    name : str
-        Of the file or the model.
-    path : Path
-        The file, or the folder.
-    n_bytes : int
-    state : {"whole", "damaged", "unchecked"}
-        ``damaged``: a file does not fit its checksum, and is made again when it is needed. ``unchecked``: one that was
-        put there by hand, or by an earlier version.
+    Its state is ``damaged`` where a file does not fit its checksum, and is made again when it is needed; ``unchecked``
+    where one was put there by hand, or by an earlier version; else ``whole``.
     """
 
-    name: str
-    path: Path
+    name: str  # of the file or the model
+    path: Path  # the file, or the folder
     n_bytes: int
     state: str
 
@@ -236,10 +210,7 @@ class Entry:
 def entries(names: tuple[str, ...] = ()) -> list[Entry]:
     """What is in the cache, by kind and name: all of it, or what has one of the names. Every file is read.
 
-    Raises
-    ------
-    UsageError
-        If nothing has one of the names.
+    ``UsageError`` if nothing has one of the names.
     """
     found = _entries()
     unknown = set(names) - {entry.name for entry in found}
@@ -261,12 +232,7 @@ def _entries() -> list[Entry]:
 def clear(names: tuple[str, ...] = ()) -> list[Entry]:
     """Delete what is in the cache, all of it or what has one of the names, and return what that was.
 
-    Raises
-    ------
-    UsageError
-        If nothing has one of the names.
-    OutputError
-        If something cannot be deleted.
+    ``UsageError`` if nothing has one of the names, ``OutputError`` if something cannot be deleted.
     """
     chosen = entries(names)
     for entry in chosen:

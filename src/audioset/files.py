@@ -64,24 +64,10 @@ def explain_os_errors(place: str | os.PathLike[str]) -> Iterator[None]:
 
 @contextmanager
 def locked(path: Path, *, waits: bool = False) -> Iterator[bool]:
-    """Be the only process that writes ``path``, while the block lasts.
+    """Be the only process that writes ``path``, which may be missing, in a folder that is there, while the block lasts.
 
-    Parameters
-    ----------
-    path : Path
-        An output, which may be missing; its folder is there.
-    waits : bool
-        Whether to wait for another process, instead of refusing.
-
-    Yields
-    ------
-    bool
-        Whether that is sure: some network file systems keep no locks. Then a warning was logged.
-
-    Raises
-    ------
-    ConflictError
-        Another process is writing it.
+    It yields whether that is sure: some network file systems keep no locks. Then a warning was logged. If it ``waits``,
+    it waits for another process that is writing it, instead of raising ``ConflictError``.
     """
     with holding(_beside(path, LOCK), path, waits=waits) as is_sure:
         yield is_sure
@@ -91,14 +77,8 @@ def locked(path: Path, *, waits: bool = False) -> Iterator[bool]:
 def locked_folder(folder: Path) -> Iterator[None]:
     """Be the only run that fills a folder, while the block lasts; the folder is made, and swept.
 
-    Raises
-    ------
-    UsageError
-        It is a file.
-    ConflictError
-        Another run is filling it.
-    OutputError
-        The disk is full, or the place does not allow it.
+    ``UsageError`` if it is a file, ``ConflictError`` if another run is filling it, ``OutputError`` if the disk is full,
+    or the place does not allow it.
     """
     if exists(folder) and not is_folder(folder):
         raise UsageError(f"{folder} is a file; expected a folder, which is made if need be")
@@ -117,12 +97,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
 def replacing(path: Path, *, waits: bool = True) -> Iterator[Path]:
     """An empty file to write to, which becomes ``path`` if the block ends well and is deleted if not.
 
-    Parameters
-    ----------
-    path : Path
-        Its folder is made if need be.
-    waits : bool
-        As for ``locked``.
+    The folder is made if need be; ``waits`` as for ``locked``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path, waits=waits) as is_sure, _renaming(path, is_sure=is_sure) as temporary:
@@ -139,12 +114,8 @@ def write_atomically(path: Path, data: bytes) -> None:
 def output_file(path: Path) -> Iterator[Path]:
     """As ``replacing``, for results: on the disk for good before they have their name, and failures explained.
 
-    Raises
-    ------
-    ConflictError
-        Another process is writing it.
-    OutputError
-        The disk is full, or the place does not allow it.
+    ``ConflictError`` if another process is writing it, ``OutputError`` if the disk is full, or the place does not allow
+    it.
     """
     with explain_os_errors(path):
         if path.is_dir():
@@ -165,12 +136,8 @@ def writing(path: Path) -> Iterator[BinaryIO]:
 def update(path: Path, change: Callable[[bytes], bytes]) -> None:
     """Replace a file by what a function makes of its contents, of which there are none if it is missing.
 
-    Several processes may do so at once: each one's change is made to what the one before has left.
-
-    Raises
-    ------
-    OutputError
-        The disk is full, or the place does not allow it.
+    Several processes may do so at once: each one's change is made to what the one before has left. ``OutputError`` if
+    the disk is full, or the place does not allow it.
     """
     with explain_os_errors(path):
         real = Path(os.path.realpath(path))  # a link stays a link
@@ -189,12 +156,8 @@ def update(path: Path, change: Callable[[bytes], bytes]) -> None:
 def output_folder(path: Path) -> Iterator[Path]:
     """A folder to fill, which becomes ``path`` if the block ends well, and is deleted if not.
 
-    Raises
-    ------
-    ConflictError
-        If there is something of that name, other than an empty folder, or another process is writing it.
-    OutputError
-        The disk is full, or the place does not allow it.
+    ``ConflictError`` if there is something of that name, other than an empty folder, or another process is writing it;
+    ``OutputError`` if the disk is full, or the place does not allow it.
     """
     with partial_folder(path) as temporary:  # first: what a killed run has left goes, even where all was done
         _check_free(path)
@@ -212,12 +175,8 @@ def output_folder(path: Path) -> Iterator[Path]:
 def partial_folder(path: Path) -> Iterator[Path]:
     """A folder beside ``path`` for what is to become it, deleted at the end if it is still there; with its lock.
 
-    Raises
-    ------
-    ConflictError
-        Another process is writing ``path``.
-    OutputError
-        The disk is full, or the place does not allow it.
+    ``ConflictError`` if another process is writing ``path``, ``OutputError`` if the disk is full, or the place does not
+    allow it.
     """
     with explain_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -233,10 +192,7 @@ def partial_folder(path: Path) -> Iterator[Path]:
 def check_regular(path: Path) -> None:
     """Refuse what is no file before it is opened: a pipe lets its reader wait for ever, and a device has no end.
 
-    Raises
-    ------
-    OSError
-        With words for what it is.
+    ``OSError``, with words for what it is.
     """
     kind = stat.S_IFMT(path.stat().st_mode)
     if kind == stat.S_IFDIR:
@@ -261,10 +217,7 @@ def open_input(path: Path) -> BinaryIO:
 def read_input(path: Path) -> bytes:
     """The bytes of a text, of any size that a text has.
 
-    Raises
-    ------
-    OSError
-        It cannot be read, is no file, or has more than ``MAX_TEXT_BYTES``.
+    ``OSError`` if it cannot be read, is no file, or has more than ``MAX_TEXT_BYTES``.
     """
     with open_input(path) as file:
         if os.fstat(file.fileno()).st_size > MAX_TEXT_BYTES:
@@ -287,21 +240,9 @@ def read_blocks(path: Path) -> Iterator[bytes]:
 def confined(folder: Path, name: str) -> Path:
     """The path of something below a folder, given its name by somebody else: here, and only here, names become paths.
 
-    Parameters
-    ----------
-    folder : Path
-    name : str
-        One or several plain names with ``/`` between them.
-
-    Returns
-    -------
-    Path
-
-    Raises
-    ------
-    DataError
-        If the name is not plain on every system (absolute, with a drive, ``..``, a backslash, control characters, a
-        name that Windows keeps for devices), or a link on the way leads out of the folder.
+    One or several plain names with ``/`` between them. ``DataError`` if they are not plain on every system (absolute,
+    with a drive, ``..``, a backslash, control characters, a name that Windows keeps for devices), or a link on the way
+    leads out of the folder.
     """
     if not is_plain_name(name):
         raise DataError(

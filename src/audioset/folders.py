@@ -36,22 +36,13 @@ N_SHOWN = 3
 class FolderScan:
     """What lies below a folder. Hidden files and folders are left out.
 
-    Attributes
-    ----------
-    folder : str
-    files : tuple of str
-        All files, in the order of their paths, which begin as that of the folder does. Links to folders are followed,
-        and each folder is read once.
-    repeats : tuple of str
-        Links to folders that are read already, or that lead back up.
-    unreadable : mapping of str to str
-        Folders that cannot be read, and why.
+    Links to folders are followed, and each folder is read once.
     """
 
     folder: str
-    files: tuple[str, ...]
-    repeats: tuple[str, ...]
-    unreadable: Mapping[str, str]
+    files: tuple[str, ...]  # all, in the order of their paths, which begin as that of the folder does
+    repeats: tuple[str, ...]  # links to folders that are read already, or that lead back up
+    unreadable: Mapping[str, str]  # folders that cannot be read, and why
 
     def of(self, suffixes: frozenset[str]) -> list[str]:
         """Files with one of these endings, in any case."""
@@ -107,25 +98,12 @@ def find_files(folder: Path, suffixes: frozenset[str]) -> list[Path]:
 
 
 def find_recordings(names: Iterable[str], folder: Path) -> dict[str, Path]:
-    r"""The files that a table names.
+    r"""The files that a table names, by name: paths from ``folder``, or absolute ones. ``\`` may stand for ``/``.
 
-    Parameters
-    ----------
-    names : iterable of str
-        As the table has them: paths from ``folder``, or absolute ones. ``\`` may stand for ``/``.
-    folder : Path
-
-    Returns
-    -------
-    dict of str to Path
-        By name. What is not where its name says is looked for below the folder if it is a name alone, as UrbanSound8K
-        has them, with or without the ending; a path of another machine, as Raven and BirdNET have them, by its last
-        folder and name. What is not there at all has the path that its name says.
-
-    Raises
-    ------
-    DataError
-        If a name may mean two files, or two names come to mean one.
+    What is not where its name says is looked for below the folder if it is a name alone, as UrbanSound8K has them, with
+    or without the ending; a path of another machine, as Raven and BirdNET have them, by its last folder and name. What
+    is not there at all has the path that its name says. ``DataError`` if a name may mean two files, or two names come
+    to mean one.
     """
     found = {name: _as_written(name, folder) for name in dict.fromkeys(names)}
     elsewhere = [name for name, path in found.items() if not exists(path)]

@@ -79,23 +79,11 @@ NUMBER = number(-math.inf, math.inf)
 
 
 def read_json(path: Path, schema: Schema, error: type[AudioSetError], hint: str = "") -> dict[str, Any]:
-    """A JSON file with one object, whose fields are of the kinds that a table says.
+    """A JSON file with one object, whose fields are of the kinds that a table says; others are left as they are.
 
-    Parameters
-    ----------
-    path : Path
-    schema : mapping of str to Kind
-        Fields that must be there. Others are left as they are.
-    error : type
-        What is raised, with the name of the file.
-    hint : str
-        Ends the message.
-
-    Raises
-    ------
-    AudioSetError
-        Of the type ``error``: the file is too large, is no JSON, is nested too deeply, or a field is missing or of
-        another kind. A file that is not there or may not be read stays an ``OSError``.
+    What is raised is of the type ``error``, with the name of the file and ``hint`` at its end: the file is too large,
+    is no JSON, is nested too deeply, or a field is missing or of another kind. A file that is not there or may not be
+    read stays an ``OSError``.
     """
     data = read_bounded(path, error)
     return parse_json(data, str(path), schema, error, hint)
@@ -143,9 +131,7 @@ def read_bounded(path: Path, error: type[AudioSetError], most: int = MAX_BYTES) 
 def check_unfolded(archive: zipfile.ZipFile, most: int) -> None:
     """Refuse an archive whose members have more bytes than expected: deflate makes gigabytes of a megabyte.
 
-    Raises
-    ------
-    ValueError
+    ``ValueError`` if they have.
     """
     n_bytes = sum(entry.file_size for entry in archive.infolist())
     if n_bytes > most:

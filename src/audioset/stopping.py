@@ -21,13 +21,7 @@ AGAIN_S = 0.05  # until a signal is sent again that came at a moment at which it
 
 
 class Stopped(KeyboardInterrupt):
-    """The process was asked to end.
-
-    Attributes
-    ----------
-    number : int
-        Of the signal.
-    """
+    """The process was asked to end, by the signal ``number``."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -35,16 +29,10 @@ class Stopped(KeyboardInterrupt):
 
 
 class Stopping:
-    """Notes the first signal to stop while it is entered, so that a run may store where it is; a second one stops it.
-
-    Attributes
-    ----------
-    number : int or None
-        Of the signal that came.
-    """
+    """Notes the first signal to stop while it is entered, so a run may store where it is; a second one stops it."""
 
     def __init__(self) -> None:
-        self.number: int | None = None
+        self.number: int | None = None  # of the signal that came
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Stopping:

@@ -27,12 +27,8 @@ N_SHOWN = 60  # characters of a line, in messages
 def read_text(path: Path) -> str:
     """The text of a file: UTF-8, or what its byte order mark says.
 
-    Bytes that are not UTF-8 become lone surrogates, as in names of files: ``has_bytes`` finds them.
-
-    Raises
-    ------
-    DataError
-        If it cannot be read, or is no text.
+    Bytes that are not UTF-8 become lone surrogates, as in names of files: ``has_bytes`` finds them. ``DataError`` if it
+    cannot be read, or is no text.
     """
     try:
         data = read_input(path)
@@ -69,10 +65,7 @@ def has_bytes(text: str) -> bool:
 def split_labels(text: str, place: str, separators: str = LABEL_SEPARATOR) -> tuple[str, ...]:
     """Names of classes in a cell with any of ``separators`` between them, each once.
 
-    Raises
-    ------
-    DataError
-        If they are not UTF-8; ``place`` is said then.
+    ``DataError`` if they are not UTF-8; ``place`` is said then.
     """
     if has_bytes(text):
         raise DataError(

@@ -24,15 +24,7 @@ logger = logging.getLogger(__name__)
 def find_asset(name: str) -> Path | None:
     """Path of an asset that is on this machine, or None. Opens no connection.
 
-    Parameters
-    ----------
-    name : str
-        A key of ``ASSETS``.
-
-    Raises
-    ------
-    UsageError
-        If there is no such asset.
+    ``UsageError`` if it is no key of ``ASSETS``.
     """
     _asset(name)
     return find_file(name)
@@ -48,10 +40,7 @@ def find_file(name: str) -> Path | None:
 def get_asset(name: str) -> Path:
     """Path of an asset, fetched into the cache if it is not on this machine, or is damaged there.
 
-    Raises
-    ------
-    AssetError
-        If it cannot be fetched; the message says where to put the file by hand.
+    ``AssetError`` if it cannot be fetched; the message says where to put the file by hand.
     """
     return get_file(_asset(name))
 
@@ -74,26 +63,9 @@ def _fetch_to_cache(asset: Asset, *, is_damaged: bool = False) -> Path:
 def fetch(asset: Asset, folder: Path, *, is_damaged: bool = False) -> Path:
     """Download an asset: resumed where it stopped, checked, and only then given its name.
 
-    Several processes that ask at once share one download.
-
-    Parameters
-    ----------
-    asset : Asset
-    folder : Path
-        Where the file goes; made if need be.
-    is_damaged : bool
-        A file of that name that does not fit its checksum in the cache is replaced.
-
-    Returns
-    -------
-    Path
-
-    Raises
-    ------
-    AssetError
-        No connection, a refusal, or bytes that are not the published ones.
-    OutputError
-        The folder cannot be written, or the disk is full.
+    Several processes that ask at once share one download. The folder is made if need be. ``is_damaged``: a file of that
+    name in the cache does not fit its checksum and is replaced. ``AssetError`` if there is no connection, a refusal, or
+    bytes that are not the published ones; ``OutputError`` if the folder cannot be written, or the disk is full.
     """
     import filelock
 

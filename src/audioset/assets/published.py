@@ -8,24 +8,12 @@ from urllib.parse import quote
 
 @dataclass(frozen=True)
 class Asset:
-    """One published file.
+    """One published file."""
 
-    Attributes
-    ----------
-    name : str
-        File name, here and in the cache.
-    url : str
-    digest : str
-        ``"sha256:"`` or ``"md5:"`` and the published hash in hexadecimal; empty where none is published.
-    n_bytes : int or None
-        None where only the server knows.
-    licence : str
-    """
-
-    name: str
+    name: str  # file name, here and in the cache
     url: str
-    digest: str
-    n_bytes: int | None
+    digest: str  # ``sha256:`` or ``md5:`` and the published hash in hexadecimal; empty where none is published
+    n_bytes: int | None  # None where only the server knows
     licence: str
 
 

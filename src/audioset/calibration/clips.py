@@ -34,35 +34,17 @@ class Sound:
 
 @dataclass(frozen=True)
 class LabelTable:
-    """What people heard in recordings.
+    """What people heard in recordings."""
 
-    Attributes
-    ----------
-    sounds : mapping of str to list of Sound
-        By path, in the order of the table; an empty list for a recording with none of the labels.
-    labels : LabelSet
-        Those that occur, in the order of the model.
-    is_timed : bool
-        Whether sounds have a start and an end.
-    """
-
-    sounds: Mapping[str, Sequence[Sound]]
-    labels: LabelSet
-    is_timed: bool
+    sounds: Mapping[str, Sequence[Sound]]  # by path, in the table's order; empty for one with none of the labels
+    labels: LabelSet  # those that occur, in the order of the model
+    is_timed: bool  # whether sounds have a start and an end
 
     def targets(self, path: str, start_s: Array, end_s: Array) -> BoolArray:
-        """Which labels each patch of a recording has.
+        """Which labels each patch of a recording has, as an array of shape (n_patches, n_labels).
 
-        Parameters
-        ----------
-        path : str
-        start_s, end_s : ndarray, shape (n_patches,)
-            Seconds.
-
-        Returns
-        -------
-        ndarray, shape (n_patches, n_labels), bool
-            True where patch and sound share at least half of the shorter one.
+        Starts and ends are in seconds, of shape (n_patches,). True where patch and sound share at least half
+        of the shorter one.
         """
         targets = np.zeros((len(start_s), len(self.labels)), bool)
         for sound in self.sounds[path]:
@@ -94,22 +76,8 @@ class LabelledClips:
 def gather_clips(table: LabelTable, recordings: Iterable[Patches], pool: str = "max") -> LabelledClips:
     """Make one clip of each patch if the sounds have times, and of each recording if not.
 
-    Parameters
-    ----------
-    table : LabelTable
-    recordings : iterable of Patches
-        Their scores have a column for each of the table's labels.
-    pool : {"max", "mean"}
-        How a recording's score is made from those of its patches.
-
-    Returns
-    -------
-    LabelledClips
-
-    Raises
-    ------
-    UsageError
-        If there are no recordings.
+    The recordings' scores have a column for each of the table's labels; ``pool``, ``"max"`` or ``"mean"``, is how a
+    recording's score is made from those of its patches. ``UsageError`` if there are no recordings.
     """
     scores: list[FloatArray] = []
     targets: list[BoolArray] = []

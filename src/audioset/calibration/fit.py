@@ -229,15 +229,7 @@ def best_threshold(scores: Array, is_positive: BoolArray, min_precision: float |
 
 
 def measure(scores: Array, is_called: BoolArray, is_positive: BoolArray) -> Quality:
-    """How well one label is told from others.
-
-    Parameters
-    ----------
-    scores : ndarray, shape (n_clips,)
-        In [0, 1].
-    is_called, is_positive : ndarray, shape (n_clips,), bool
-        Whether the clip is said to have the label, and whether it has.
-    """
+    """How well one label is told from others: scores in [0, 1], clips said to have it, and clips that have it."""
     n_found, n_called, n_positives = (is_called & is_positive).sum(), is_called.sum(), is_positive.sum()
     distance = scores.astype(np.float64) - is_positive
     bins = np.minimum((scores * N_BINS).astype(np.intp), N_BINS - 1)

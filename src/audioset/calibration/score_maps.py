@@ -107,28 +107,12 @@ class IsotonicMap:
 
 
 def fit_platt(scores: RealArray, is_positive: BoolArray) -> PlattMap | None:
-    """Fit a sigmoid by Newton's method, to targets that are drawn a little towards the middle.
+    """Fit a sigmoid to scores in [0, 1], of shape (n_clips,), by Newton's method.
 
-    Parameters
-    ----------
-    scores : ndarray, shape (n_clips,)
-        In [0, 1].
-    is_positive : ndarray, shape (n_clips,), bool
-
-    Returns
-    -------
-    PlattMap or None
-        None where no rising sigmoid fits: higher scores do not mean the class more often.
-
-    Raises
-    ------
-    UsageError
-        If the lowest loss is not found; no scores are known for which that happens.
-
-    Notes
-    -----
-    The targets are ``(n_positives + 1) / (n_positives + 2)`` and ``1 / (n_negatives + 2)``, so the loss has one
-    lowest point, at finite numbers, even if a threshold separates the two perfectly.
+    None where no rising sigmoid fits: higher scores do not mean the class more often. ``UsageError`` if the lowest loss
+    is not found; no scores are known for which that happens. The targets are drawn a little towards the middle,
+    ``(n_positives + 1) / (n_positives + 2)`` and ``1 / (n_negatives + 2)``, so the loss has one lowest point, at finite
+    numbers, even if a threshold separates the two perfectly.
 
     Source: Platt 1999, section 2.2; steps that are halved as in Lin, Lin and Weng, "A note on Platt's probabilistic
     outputs for support vector machines", 2007.
@@ -156,17 +140,9 @@ def fit_platt(scores: RealArray, is_positive: BoolArray) -> PlattMap | None:
 def fit_isotonic(scores: RealArray, is_positive: BoolArray) -> IsotonicMap | None:
     """Fit the map that never falls and has the lowest squared error, by pooling neighbours.
 
-    Parameters
-    ----------
-    scores : ndarray, shape (n_clips,)
-        In [0, 1].
-    is_positive : ndarray, shape (n_clips,), bool
-
-    Returns
-    -------
-    IsotonicMap or None
-        At the clips' scores, their block's share of positives. None where all are one block: higher scores do not
-        mean the class more often. More than 100 blocks are joined into as many of about equal size.
+    The scores are in [0, 1], of shape (n_clips,); the map has there their block's share of positives. None where all
+    are one block: higher scores do not mean the class more often. More than 100 blocks are joined into as many of about
+    equal size.
 
     Source: the pool-adjacent-violators algorithm, Ayer et al. 1955.
     """
@@ -189,13 +165,7 @@ FITS = {"none": lambda scores, is_positive: None, "platt": fit_platt, "isotonic"
 
 
 def map_from_record(record: Any) -> ScoreMap:
-    """Read what ``to_record`` has written.
-
-    Raises
-    ------
-    WeightsError
-        If it is not such a record, or the map would fall.
-    """
+    """Read what ``to_record`` has written; ``WeightsError`` if it is not such a record, or the map would fall."""
     try:
         match record:
             case {"kind": "platt", "slope": slope, "offset": offset, **rest} if not rest:

@@ -15,15 +15,9 @@ MIN_SHARE = 0.5  # of an event, that more specific ones must fill for it to be l
 class LeafEvents:
     """Leaves out events that are filled, at least by half, by events of more specific labels.
 
-    What is left does not depend on how the stream of events is cut.
-
-    Parameters
-    ----------
-    labels : LabelSet
-        Of the events. Those that the ontology does not have are never left out.
-    in_order : bool
-        Whether events that are left keep their order. Each then waits for those before it. If False, each waits
-        only for the more specific ones that overlap it to end.
+    What is left does not depend on how the stream of events is cut. Events of labels that the ontology does not have
+    are never left out. If they are ``in_order``, events that are left keep their order, and each waits for those before
+    it; if not, each waits only for the more specific ones that overlap it to end.
     """
 
     def __init__(self, labels: LabelSet, *, in_order: bool = True) -> None:
@@ -42,19 +36,10 @@ class LeafEvents:
         self._specific: dict[str, list[Event]] = {}  # by label id: they may fill others that are not final
 
     def push(self, events: Iterable[Event], pending: Mapping[str, float]) -> list[Event]:
-        """Take the next events.
+        """Take the next events, and return those of which it is now known that they stay.
 
-        Parameters
-        ----------
-        events : iterable of Event
-        pending : mapping of str to float
-            ``EventDetector.pending`` at this moment: by label id, from when on events are still to come. Empty
-            at the end of a recording.
-
-        Returns
-        -------
-        list of Event
-            Those of which it is now known that they stay.
+        ``pending`` is ``EventDetector.pending`` at this moment: by label id, from when on, in seconds, events are still
+        to come. Empty at the end of a recording.
         """
         for event in events:
             self._waiting.append(event)

@@ -60,53 +60,25 @@ RAVEN = "begin time"  # its program writes no quotation marks around cells, and 
 
 @dataclass(frozen=True)
 class TableRow:
-    """One line of a table.
+    """One line of a table."""
 
-    Attributes
-    ----------
-    line : int
-        From 1, for messages.
-    path : str
-        As it stands there; empty where the table has no such column.
-    label : str
-        The cell; empty where nothing was heard.
-    label_id : str
-        The cell with ids, of tables that have one beside the names.
-    start_s, end_s : float or None
-        Seconds in the recording; None where the cell is empty or the table has no such column.
-    cells : mapping of str to str
-        Of the columns that have none of these meanings, by their headings.
-    """
-
-    line: int
-    path: str
-    label: str
-    label_id: str
-    start_s: float | None
+    line: int  # from 1, for messages
+    path: str  # as it stands there; empty where the table has no such column
+    label: str  # the cell; empty where nothing was heard
+    label_id: str  # the cell with ids, of tables that have one beside the names
+    start_s: float | None  # seconds, as ``end_s``; None where the cell is empty or the table has no such column
     end_s: float | None
-    cells: Mapping[str, str]
+    cells: Mapping[str, str]  # of the columns that have none of these meanings, by their headings
 
 
 @dataclass(frozen=True)
 class Heading:
-    """The columns of a table.
+    """The columns of a table."""
 
-    Attributes
-    ----------
-    names : tuple of str
-        As they stand there; those of ``WITHOUT_HEADING`` where none do.
-    places : mapping of str to int
-        Meaning to column.
-    delimiter : str
-        What separates the cells.
-    is_there : bool
-        Whether the table has a heading.
-    """
-
-    names: tuple[str, ...]
-    places: Mapping[str, int]
-    delimiter: str
-    is_there: bool = True
+    names: tuple[str, ...]  # as they stand there; those of ``WITHOUT_HEADING`` where none do
+    places: Mapping[str, int]  # meaning to column
+    delimiter: str  # what separates the cells
+    is_there: bool = True  # whether the table has a heading
 
     def plain(self, meaning: str) -> str:
         """The name of a column as ``COLUMNS`` has it; empty if there is no such column."""
@@ -120,13 +92,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of labelled recordings.
-
-    Attributes
-    ----------
-    heading : Heading
-    rows : tuple of TableRow
-    """
+    """A table of labelled recordings."""
 
     heading: Heading
     rows: tuple[TableRow, ...]
@@ -147,28 +113,16 @@ class Table:
 
 
 def read_table(path: Path, *, needs_path: bool = True) -> Table:
-    """Read a table of labelled recordings.
+    """Read a table of labelled recordings; it may have no rows.
 
-    Parameters
-    ----------
-    path : Path
-        UTF-8, or with the byte order mark of another Unicode; cells between tabs, commas or semicolons, whatever the
-        name of the file says; numbers with a decimal comma too where it separates no cells. With a heading, the
-        columns may have any order and any of the names in ``COLUMNS``: those of DCASE, ESC-50, UrbanSound8K, FSD50K,
-        AudioSet's strong labels, BirdNET, Raven and Kaleidoscope, and the package's own. Without one they are path,
-        label, start, end; or, as DCASE has them, path, start, end, label.
-    needs_path : bool
-        Whether a table without a column of paths is refused.
+    It is UTF-8, or has the byte order mark of another Unicode; cells stand between tabs, commas or semicolons, whatever
+    the name of the file says; numbers may have a decimal comma where it separates no cells. With a heading, the columns
+    may have any order and any of the names in ``COLUMNS``: those of DCASE, ESC-50, UrbanSound8K, FSD50K, AudioSet's
+    strong labels, BirdNET, Raven and Kaleidoscope, and the package's own. Without one they are path, label, start, end;
+    or, as DCASE has them, path, start, end, label. A selection that Raven shows in several views is there once.
 
-    Returns
-    -------
-    Table
-        It may have no rows. A selection that Raven shows in several views is there once.
-
-    Raises
-    ------
-    DataError
-        If it cannot be read, its heading is not understood, or a line is not as described; the message has its number.
+    ``DataError`` if it cannot be read, its heading is not understood, or has no paths where it ``needs_path``, or a
+    line is not as described; the message has its number.
     """
     text = read_text(path)
     if text.lstrip().startswith(JSON):
@@ -184,14 +138,7 @@ def read_table(path: Path, *, needs_path: bool = True) -> Table:
 
 
 def find_heading(text: str, suffix: str) -> Heading:
-    """The columns of a table, and what separates them.
-
-    Parameters
-    ----------
-    text : str
-    suffix : str
-        Of the file: ``.tsv`` and ``.tab`` have tabs, if nothing else is seen.
-    """
+    """The columns of a table, and what separates them: tabs in ``.tsv`` and ``.tab``, if nothing else is seen."""
     lines = [line for line in lines_of(text) if line.strip()][:3]
     if lines and (order := DELIMITER_LINE.fullmatch(lines[0])):
         return _heading_of(lines[1:], order[1])
