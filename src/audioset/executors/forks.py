@@ -10,13 +10,7 @@ _users: dict[str, int] = {}  # library -> the process that used it first
 
 
 def check_not_forked(library: str) -> None:
-    """Remember that this process uses a library, or refuse it in a fork of one that did.
-
-    Raises
-    ------
-    EngineError
-        With code ``forked``.
-    """
+    """Remember that this process uses a library, or refuse it (EngineError ``forked``) in a fork of one that did."""
     if _users.setdefault(library, os.getpid()) != os.getpid():
         raise EngineError(
             f"this process was forked from one that had used {library}, whose threads do not go on in a fork. Next "

@@ -224,33 +224,20 @@ class KerasOps(Ops[Any]):
 
 def network_to_keras(
     network: Network,
-    weights: Mapping[str, FloatArray],
-    patch_shape: tuple[int | None, int],
-    arguments: Mapping[str, Any],
+    weights: Mapping[str, FloatArray],  # published names and layouts, float32
+    patch_shape: tuple[int | None, int],  # (n_frames, n_mels) or (n_seconds, embedding_size); first None: any length
+    arguments: Mapping[str, Any],  # of the network
 ) -> Any:
     """A network with its weights as a Keras functional model.
 
-    It holds Keras's own layers only, so ``model.save("model.keras")`` writes a file that
-    ``keras.models.load_model`` reads without this package. It can be trained as any Keras model; give the
-    loss by name, ``loss={"scores": "binary_crossentropy"}``.
+    It holds Keras's own layers only, so ``model.save("model.keras")`` writes a file that ``keras.models.load_model``
+    reads without this package. It can be trained as any Keras model; give the loss by name,
+    ``loss={"scores": "binary_crossentropy"}``.
 
-    Parameters
-    ----------
-    network : function over ``Ops``
-    weights : mapping of str to float32 ndarray
-        Published names and layouts.
-    patch_shape : (n_frames, n_mels) of one patch, or (n_seconds, embedding_size)
-        The first is None for a network that takes any length.
-    arguments : mapping
-        Keyword arguments of the network.
-
-    Returns
-    -------
-    keras.Model
-        Input ``patches`` (n_patches, n_frames, n_mels), or a dict of this and ``waveforms`` (n_patches, n_samples)
-        for a network that sees both, or of ``embeddings`` (n_patches, n_seconds, embedding_size) and ``mask``
-        (n_patches, n_seconds); a dict with the output ``embeddings`` and, for a tagger, ``scores`` and
-        ``framewise``. Its layers are named as published, with ``_`` for ``/`` and ``.``.
+    Input ``patches`` (n_patches, n_frames, n_mels), or a dict of this and ``waveforms`` (n_patches, n_samples) for a
+    network that sees both, or of ``embeddings`` (n_patches, n_seconds, embedding_size) and ``mask`` (n_patches,
+    n_seconds); a dict with the output ``embeddings`` and, for a tagger, ``scores`` and ``framewise``. Its layers are
+    named as published, with ``_`` for ``/`` and ``.``.
 
     Source: the originals that ``audioset.networks`` names. On the PyTorch and JAX backends, YAMNet's scores are
     within 1.7e-6 of the original's on stored references, and embeddings within 1.5e-6 (YAMNet) and 2.5e-6

@@ -311,28 +311,16 @@ def _other_axes(axis: str) -> list[int]:
 
 def network_to_onnx(
     network: Network,
-    weights: dict[str, FloatArray],
-    patch_shape: tuple[int | None, int],
-    arguments: dict[str, Any],
+    weights: dict[str, FloatArray],  # published names and layouts, float32
+    patch_shape: tuple[int | None, int],  # (n_frames, n_mels) or (n_seconds, embedding_size); first None: any length
+    arguments: dict[str, Any],  # of the network
 ) -> bytes:
     """Serialised ONNX model of a network with its weights inside.
 
-    Parameters
-    ----------
-    network : function over ``Ops``
-    weights : dict of str to float32 ndarray
-        Published names and layouts.
-    patch_shape : (n_frames, n_mels) of one patch, or (n_seconds, embedding_size)
-        The first is None for a network that takes any length.
-    arguments : keyword arguments of the network
-
-    Returns
-    -------
-    bytes
-        Inputs ``patches`` (n_patches, n_frames, n_mels) and ``waveforms`` (n_patches, n_samples), as the network
-        has them, or ``input_embeddings`` (n_patches, n_seconds, embedding_size) and ``mask`` (n_patches, n_seconds);
-        outputs ``embeddings`` and, for a tagger, ``scores`` and ``framewise``. ``n_patches`` and ``n_samples`` are
-        free, and ``n_frames`` or ``n_seconds`` where ``patch_shape`` says so.
+    Inputs ``patches`` (n_patches, n_frames, n_mels) and ``waveforms`` (n_patches, n_samples), as the network has them,
+    or ``input_embeddings`` (n_patches, n_seconds, embedding_size) and ``mask`` (n_patches, n_seconds); outputs
+    ``embeddings`` and, for a tagger, ``scores`` and ``framewise``. ``n_patches`` and ``n_samples`` are free, and
+    ``n_frames`` or ``n_seconds`` where ``patch_shape`` says so.
     """
     ops = OnnxOps(weights)
     names = {name: INPUT_NAMES.get(name, name) for name in input_names(network)}
@@ -350,22 +338,11 @@ def network_to_onnx(
 def add_network(
     ops: OnnxOps, inputs: Mapping[str, str], network: Network, arguments: dict[str, Any]
 ) -> dict[str, Shape]:
-    """Add a network to a graph.
+    """Add a network to a graph that has its weights, and return the shapes of the values that it made, by name.
 
-    Parameters
-    ----------
-    ops : OnnxOps
-        The graph, with the network's weights.
-    inputs : mapping of str to str
-        By the names of what the network sees: values (n_patches, n_frames, n_mels) and (n_patches, n_samples), or
-        (n_patches, n_seconds, embedding_size) and (n_patches, n_seconds).
-    network : function over ``Ops``
-    arguments : keyword arguments of the network
-
-    Returns
-    -------
-    dict of str to shape
-        The values that the network made: ``embeddings`` and, for a tagger, ``scores`` and ``framewise``.
+    ``inputs`` are values by the names of what the network sees: (n_patches, n_frames, n_mels) and (n_patches,
+    n_samples), or (n_patches, n_seconds, embedding_size) and (n_patches, n_seconds). It makes ``embeddings`` and, for a
+    tagger, ``scores`` and ``framewise``.
     """
     maps = []
     for name in input_names(network):

@@ -26,50 +26,29 @@ FLOAT32_BITS = 24
 
 def waveform_to_onnx(
     network: Network,
-    weights: dict[str, FloatArray],
+    weights: dict[str, FloatArray],  # published names and layouts, float32
     spec: FrontendSpec,
     arguments: dict[str, Any],
-    hop_frames: int | None = None,
-    metadata: Mapping[str, str] | None = None,
+    hop_frames: int | None = None,  # between patches; default ``spec.patch_hop_frames``
+    metadata: Mapping[str, str] | None = None,  # properties beside those, such as ``label_metadata``
 ) -> bytes:
     """Serialised ONNX model of a frontend and its network, for audio of any length.
 
-    All operations are standard ones of opset 17. Memory grows with the length of the audio, so long
-    recordings are better given in pieces.
+    All operations are standard ones of opset 17. Memory grows with the length of the audio, so long recordings are
+    better given in pieces.
 
-    Parameters
-    ----------
-    network : function over ``Ops``
-    weights : dict of str to float32 ndarray
-        Published names and layouts.
-    spec : FrontendSpec
-        Its ``pad`` becomes part of the graph. A graph cannot refuse audio: with ``"error"``, audio shorter
-        than a patch gives outputs without rows.
-    arguments : keyword arguments of the network
-    hop_frames : int, optional
-        Frames between patches; default ``spec.patch_hop_frames``.
-    metadata : mapping of str to str, optional
-        Properties of the model, such as those of ``label_metadata``, beside the ones that it always has:
-        ``frontend``, ``sample_rate`` in Hz, ``patch_s``, ``hop_s`` and ``pad``.
+    Input ``waveform`` (n_samples,), float32 in [-1, 1] at ``spec.sample_rate`` Hz. Outputs ``embeddings`` (n_patches,
+    embedding_size); for a tagger, ``scores`` (n_patches, n_classes) and, where it has them, ``framewise`` (n_patches,
+    n_segments, n_classes); and ``log_mel`` (n_frames, n_mels), what the network saw. ``spec.pad`` becomes part of the
+    graph. A graph cannot refuse audio: with ``"error"``, audio shorter than a patch gives outputs without rows. The
+    model's properties are ``frontend``, ``sample_rate`` in Hz, ``patch_s``, ``hop_s``, ``pad``, and ``metadata``.
 
-    Returns
-    -------
-    bytes
-        Input ``waveform`` (n_samples,), float32 in [-1, 1] at ``spec.sample_rate`` Hz. Outputs ``embeddings``
-        (n_patches, embedding_size); for a tagger, ``scores`` (n_patches, n_classes) and, where it has them,
-        ``framewise`` (n_patches, n_segments, n_classes); and ``log_mel`` (n_frames, n_mels), what the network saw.
+    UsageError if ``hop_frames`` is not positive, or for a frontend that is not centred and has preemphasis or a network
+    that sees samples.
 
-    Raises
-    ------
-    UsageError
-        If ``hop_frames`` is not positive, or for a frontend that is not centred and has preemphasis or a network that
-        sees samples.
-
-    Notes
-    -----
     In ONNX Runtime and OpenVINO, scores and embeddings (relative to the largest) are within 4e-6 of those of
-    ``Model.predict`` on natural sounds, 2e-5 on full-scale tones, and 7e-5 on tones of four times full scale.
-    This is so in float32. Where OpenVINO computes in bfloat16 or float16 unless told otherwise, compile with
+    ``Model.predict`` on natural sounds, 2e-5 on full-scale tones, and 7e-5 on tones of four times full scale. This is
+    so in float32. Where OpenVINO computes in bfloat16 or float16 unless told otherwise, compile with
     ``INFERENCE_PRECISION_HINT="f32"``: bfloat16 in the frontend moves scores by up to 0.15.
     """
     hop_frames = spec.patch_hop_frames if hop_frames is None else hop_frames
@@ -104,34 +83,19 @@ def waveform_to_onnx(
 def label_metadata(labels: LabelSet) -> dict[str, str]:
     """What the columns of ``scores`` mean, as a property of a model.
 
-    Parameters
-    ----------
-    labels : LabelSet
-
-    Returns
-    -------
-    dict of str to str
-        ``labels``: a JSON list of ``{"id": …, "name": …}``, in the order of the columns.
+    ``labels``: a JSON list of ``{"id": …, "name": …}``, in the order of the columns.
     """
     rows = [{"id": label_id, "name": name} for label_id, name in zip(labels.ids, labels.names, strict=True)]
     return {"labels": json.dumps(rows, ensure_ascii=False)}
 
 
 class OnnxFrontend:
-    """Adds a frontend to a graph: the functions of ``audioset.frontend`` as operations.
-
-    Parameters
-    ----------
-    graph : OnnxGraph
-    spec : FrontendSpec
-    hop_frames : int
-        Frames between patches.
-    """
+    """Adds a frontend to a graph: the functions of ``audioset.frontend`` as operations."""
 
     def __init__(self, graph: OnnxGraph, spec: FrontendSpec, hop_frames: int) -> None:
         self.graph = graph
         self.spec = spec
-        self.hop_frames = hop_frames
+        self.hop_frames = hop_frames  # between patches
         self._hops_in_frame = -(-spec.window_samples // spec.hop_samples)
         # Binary places of coarse samples and of coarse coefficients. The products of both add up to less than this
         # bound in a frame (8 binary places before the point for a window of 400 samples), so with 8 + 8 places after
@@ -140,17 +104,9 @@ class OnnxFrontend:
         self._coarse_bits = (FLOAT32_BITS - math.ceil(math.log2(bound))) // 2
 
     def patches(self, waveform: str) -> str:
-        """Patches of a waveform of any length.
+        """Patches of a waveform of any length, as float32: from (n_samples,) to (n_patches, patch_frames, n_mels).
 
-        Parameters
-        ----------
-        waveform : str
-            Value (n_samples,), float32.
-
-        Returns
-        -------
-        str
-            Value (n_patches, patch_frames, n_mels), float32, cut from the value ``log_mel``.
+        They are cut from the value ``log_mel``.
         """
         n_patches = self._n_patches(waveform)
         if self.spec.is_centred:
@@ -163,22 +119,8 @@ class OnnxFrontend:
     def waveforms(self, patches: str, *, beside_patches: bool) -> str:
         """The samples of each patch, as ``frontend.cutting.patch_waveforms`` gives them to a network.
 
-        Parameters
-        ----------
-        patches : str
-            What ``patches`` returned.
-        beside_patches : bool
-            Whether the network sees these too.
-
-        Returns
-        -------
-        str
-            Value (n_patches, n_samples), float32.
-
-        Raises
-        ------
-        UsageError
-            If the frontend is not centred.
+        (n_patches, n_samples), float32, from what ``patches`` returned, which the network sees too if
+        ``beside_patches``. UsageError if the frontend is not centred.
         """
         if not self.spec.is_centred:
             raise UsageError(f"the network sees samples, and the frontend {self.spec.name!r} is not centred")
@@ -197,11 +139,7 @@ class OnnxFrontend:
     def empty_where_too_short(self, waveform: str, outputs: Iterable[str]) -> None:
         """Leave no rows in the outputs for a waveform that is shorter than a patch.
 
-        Parameters
-        ----------
-        waveform : str
-        outputs : iterable of str
-            Values that have one row at least; what is left of them takes over their names.
+        The outputs have one row at least; what is left of them takes over their names.
         """
         n_too_few = self._integers(self.spec.samples(self.spec.patch_frames) - 1)
         n_beyond = self._node("Sub", "n_beyond", self._node("Shape", "n_before_padding", waveform), n_too_few)
@@ -214,20 +152,11 @@ class OnnxFrontend:
     def log_mel(self, frames: str) -> str:
         """``frontend.log_mel``, within 2e-4 of it.
 
-        In plain float32, be it as a product of matrices, as a convolution or as the operator ``STFT``, the
-        transform's rounding moves nearly silent mel bands beside a full-scale tone by 2e-3 to 1e-2, and scores
-        by up to 9e-4. float64 would do, but OpenVINO computes it in float32. So samples and coefficients are
-        split into coarse and fine parts: see ``_dft``.
-
-        Parameters
-        ----------
-        frames : str
-            Value (n_frames, 2, window_samples), float32: coarse and fine samples.
-
-        Returns
-        -------
-        str
-            Value ``log_mel`` (n_frames, n_mels), float32.
+        In plain float32, be it as a product of matrices, as a convolution or as the operator ``STFT``, the transform's
+        rounding moves nearly silent mel bands beside a full-scale tone by 2e-3 to 1e-2, and scores by up to 9e-4.
+        float64 would do, but OpenVINO computes it in float32. So samples and coefficients are split into coarse and
+        fine parts: see ``_dft``. From frames (n_frames, 2, window_samples), coarse and fine samples, to the value
+        ``log_mel`` (n_frames, n_mels), both float32.
         """
         window, weights, bins = constants(self.spec, "float64")
         twice_middle = len(window) if self.spec.is_window_periodic else len(window) - 1

@@ -17,11 +17,7 @@ def import_onnxruntime(purpose: str) -> Any:
     """The module ``onnxruntime``, which everything here takes from this function.
 
     By itself it would keep events in a database in the user's cache, and send them to its maker. Who wants that can set
-    ``ORT_DISABLE_TELEMETRY`` to 0.
-
-    Raises
-    ------
-    MissingExtraError
+    ``ORT_DISABLE_TELEMETRY`` to 0. MissingExtraError where it is not installed.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when the library is loaded
     try:
@@ -32,21 +28,10 @@ def import_onnxruntime(purpose: str) -> Any:
 
 
 class OnnxRuntimeEngine:
-    """A session that ``n_threads`` threads may call at once, each on one core.
+    """A session in f32 that ``n_threads`` threads may call at once, each on one core.
 
-    Parameters
-    ----------
-    graph : Graph
-        Made anew at each start; nothing is kept.
-    precision : {"f32"}
-    n_threads : int
-
-    Raises
-    ------
-    MissingExtraError
-        ONNX Runtime is not installed.
-    EngineError
-        Another precision, or a graph that does not load.
+    The graph is made anew at each start; nothing is kept. EngineError for another precision, or a graph that does not
+    load.
     """
 
     name = "onnxruntime"

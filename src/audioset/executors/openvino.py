@@ -33,21 +33,10 @@ NETWORK_NAMES = ("network.xml", "network.bin")  # the graph, and its weights
 class OpenVinoEngine:
     """A compiled graph that ``n_threads`` threads may call at once, each on one core.
 
-    One stream a core, with the callers' threads doing the work, is faster than one stream over all cores:
-    nothing waits for the slowest core after each layer.
-
-    Parameters
-    ----------
-    graph : Graph
-        The cache keeps it in OpenVINO's form, which is mapped, not read, and what the compiler found out, without the
-        weights: a warm start of VGGish takes a tenth of the time that its ONNX model would take.
-    precision : {"f32", "bf16"}
-    n_threads : int
-
-    Raises
-    ------
-    EngineError
-        bf16 is asked for and the processor lacks it, or the graph does not compile.
+    One stream a core, with the callers' threads doing the work, is faster than one stream over all cores: nothing waits
+    for the slowest core after each layer. The cache keeps the graph in OpenVINO's form, which is mapped, not read, and
+    what the compiler found out, without the weights: a warm start of VGGish takes a tenth of the time that its ONNX
+    model would take. EngineError if bf16 is asked for and the processor lacks it, or the graph does not compile.
     """
 
     name = "openvino"
@@ -75,22 +64,10 @@ class OpenVinoEngine:
             self._requests.put(self._compiled.create_infer_request())
 
     def __call__(self, *inputs: FloatArray) -> Outputs[FloatArray]:
-        """Run the network.
+        """Run the network on patches (n_patches, n_frames, n_mels), waveforms (n_patches, n_samples), or both, float32.
 
-        Parameters
-        ----------
-        *inputs : ndarray, float32
-            What the network sees: patches (n_patches, n_frames, n_mels), waveforms (n_patches, n_samples), or both.
-
-        Returns
-        -------
-        Outputs
-            Arrays of the caller's own; ``logits`` are not computed.
-
-        Raises
-        ------
-        EngineError
-            In a fork of the process that loaded the model.
+        The arrays of ``Outputs`` are the caller's own; ``logits`` are not computed. EngineError in a fork of the
+        process that loaded the model.
         """
         check_not_forked("OpenVINO")
         request = self._requests.get()
@@ -108,13 +85,8 @@ class OpenVinoEngine:
 def import_openvino() -> Any:
     """The module ``openvino``, which everything here takes from this function.
 
-    Its import would send an event to an analytics host and write a folder into the user's home, if it found the
-    package that does so; it does without.
-
-    Raises
-    ------
-    EngineError
-        In a fork of a process that used it.
+    Its import would send an event to an analytics host and write a folder into the user's home, if it found the package
+    that does so; it does without. EngineError in a fork of a process that used it.
     """
     check_not_forked("OpenVINO")
     is_free = TELEMETRY not in sys.modules
@@ -132,12 +104,8 @@ def openvino_core() -> Any:
     """The one ``openvino.Core`` of this process, which lasts as long as the process.
 
     Each one gives its thread an alternate stack for signals. Of several that are deleted in another order than they
-    were made, the thread is left with a stack that is gone, and dies of the next signal, as of Ctrl-C.
-
-    Raises
-    ------
-    EngineError
-        In a fork of a process that used it.
+    were made, the thread is left with a stack that is gone, and dies of the next signal, as of Ctrl-C. EngineError in a
+    fork of a process that used it.
     """
     import_openvino()
     return _make_core()

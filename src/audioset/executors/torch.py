@@ -225,23 +225,10 @@ class TorchOps(Ops[Tensor]):
 class TorchNetwork(torch.nn.Module):
     """A network as a module; its parameters have the published names and layouts.
 
-    The keys of its ``state_dict()`` are the published names, such as ``layer1/conv/kernel`` (height, width,
-    in, out) or ``features.0.0.weight`` (out, in, height, width); the moving moments of batch norms are
-    buffers. ``train()`` and ``eval()`` act on batch norms and dropout alone: to train with the published
-    moments, leave the module in ``eval()``.
-
-    Parameters
-    ----------
-    network : function over ``Ops``
-    weights : mapping of str to float32 ndarray
-        Published names and layouts; copied.
-    arguments : mapping
-        Keyword arguments of the network.
-
-    Attributes
-    ----------
-    inputs : tuple of str
-        What it takes: ``"patches"``, ``"waveforms"``, or both.
+    The keys of its ``state_dict()`` are the published names, such as ``layer1/conv/kernel`` (height, width, in, out) or
+    ``features.0.0.weight`` (out, in, height, width); the moving moments of batch norms are buffers. ``train()`` and
+    ``eval()`` act on batch norms and dropout alone: to train with the published moments, leave the module in
+    ``eval()``. Weights, float32 by their published names and layouts, are copied.
 
     Source: the originals that ``audioset.networks`` names. In evaluation and float32, YAMNet's scores are
     within 1.8e-6 of the original's on stored references, and embeddings within 1.4e-6 (YAMNet) and 1.8e-6
@@ -252,8 +239,8 @@ class TorchNetwork(torch.nn.Module):
     def __init__(self, network: Network, weights: Mapping[str, FloatArray], arguments: Mapping[str, Any]) -> None:
         super().__init__()
         self.network = network
-        self.inputs = input_names(network)
-        self.arguments = dict(arguments)
+        self.inputs = input_names(network)  # what it takes: "patches", "waveforms", or both
+        self.arguments = dict(arguments)  # of the network
         for name, value in weights.items():
             owner, _, attribute = name.rpartition(".")
             module = _make_submodule(self, owner)
@@ -263,25 +250,12 @@ class TorchNetwork(torch.nn.Module):
                 module.register_parameter(attribute, torch.nn.Parameter(torch.tensor(value)))
 
     def forward(self, *inputs: Tensor) -> Outputs[Tensor]:
-        """Run the network.
+        """Run the network on what ``inputs`` says; UsageError if there are more or fewer.
 
-        Parameters
-        ----------
-        *inputs : tensor
-            What ``inputs`` says, in the module's own dtype, float32 unless it was cast: log-mel patches
-            (n_patches, n_frames, n_mels), and the samples of each patch (n_patches, n_samples); or embeddings
-            (n_clips, n_seconds, embedding_size) and their mask (n_clips, n_seconds), which may also be whole
-            numbers, such as the bytes of the released features.
-
-        Returns
-        -------
-        Outputs
-            Tensors ``embeddings`` and, for a tagger, ``logits`` and ``scores``.
-
-        Raises
-        ------
-        UsageError
-            If there are more or fewer.
+        In the module's own dtype, float32 unless it was cast: log-mel patches (n_patches, n_frames, n_mels), and the
+        samples of each patch (n_patches, n_samples); or embeddings (n_clips, n_seconds, embedding_size) and their mask
+        (n_clips, n_seconds), which may also be whole numbers, such as the bytes of the released features.
+        ``embeddings`` come out and, for a tagger, ``logits`` and ``scores``.
         """
         if len(inputs) != len(self.inputs):
             raise UsageError(
@@ -295,18 +269,7 @@ class TorchNetwork(torch.nn.Module):
 def network_to_torch(network: Network, weights: Mapping[str, FloatArray], arguments: Mapping[str, Any]) -> TorchNetwork:
     """A network with its weights as a PyTorch module, ready to predict; call ``train()`` to train it.
 
-    Parameters
-    ----------
-    network : function over ``Ops``
-    weights : mapping of str to float32 ndarray
-        Published names and layouts.
-    arguments : mapping
-        Keyword arguments of the network.
-
-    Returns
-    -------
-    TorchNetwork
-        In evaluation mode.
+    Weights are float32, with published names and layouts.
     """
     module = TorchNetwork(network, weights, arguments)
     module.eval()
@@ -316,21 +279,8 @@ def network_to_torch(network: Network, weights: Mapping[str, FloatArray], argume
 class TorchEngine:
     """A network that PyTorch computes, on the processor. One thread may call it at once; PyTorch uses the cores.
 
-    Parameters
-    ----------
-    network : function over ``Ops``
-    weights : mapping of str to float32 ndarray
-        Published names and layouts.
-    arguments : mapping
-        Keyword arguments of the network.
-    precision : {"f32", "bf16"}
-        bf16 is PyTorch's autocast: products in bfloat16, sums and what is sensitive in float32.
-    n_cores : int
-
-    Raises
-    ------
-    EngineError
-        bf16 is asked for and the processor lacks it.
+    bf16 is PyTorch's autocast: products in bfloat16, sums and what is sensitive in float32; EngineError if the
+    processor lacks it. Weights are float32, with published names and layouts.
     """
 
     name = "torch"

@@ -30,22 +30,11 @@ LOGS: dict[str, Callable[[torch.Tensor, float], torch.Tensor]] = {
 class TorchFrontend(torch.nn.Module):
     """A published frontend as a module without parameters and without state.
 
-    Parameters
-    ----------
-    spec : FrontendSpec
-        ``spec.pad`` says what happens to audio that does not fill a patch; see ``frontend.spec.PADS``.
-    hop_frames : int, optional
-        Frames between patch starts; default ``spec.patch_hop_frames``.
-    dtype : torch.dtype
-        Of the arithmetic inside; the result is float32. ``torch.float32`` is four times faster, works on
-        devices without float64, and in nearly silent bands beside a loud tone is off as much as the original,
-        whose transform is float32 too: 3e-3, and up to three times that with another order of sums. A cast of
-        this module, or of a model around it, does not change it.
-
-    Raises
-    ------
-    UsageError
-        If ``hop_frames`` is less than 1.
+    ``spec.pad`` says what happens to audio that does not fill a patch; see ``frontend.spec.PADS``. ``dtype`` is that of
+    the arithmetic inside; the result is float32. ``torch.float32`` is four times faster, works on devices without
+    float64, and in nearly silent bands beside a loud tone is off as much as the original, whose transform is float32
+    too: 3e-3, and up to three times that with another order of sums. A cast of this module, or of a model around it,
+    does not change it.
 
     Source: ``frontend.log_mel``, which follows the originals; within 5e-7 of it on stored references, tones
     and noise, and the windows of long audio are those of ``frontend.cutting.slabs``.
@@ -61,30 +50,20 @@ class TorchFrontend(torch.nn.Module):
         if hop_frames is not None and hop_frames < 1:
             raise UsageError(f"hop_frames is {hop_frames}; expected 1 or more, or None for the published hop")
         self.spec = spec
-        self.hop_frames = hop_frames or spec.patch_hop_frames
+        self.hop_frames = hop_frames or spec.patch_hop_frames  # between patch starts
         self.dtype = dtype
         window = torch.hann_window(spec.window_samples, periodic=spec.is_window_periodic, dtype=torch.float64)
         self.register_buffer("window", window.to(dtype), persistent=False)
         self.register_buffer("mel_weights", torch.tensor(mel_weights(spec), dtype=dtype), persistent=False)
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
-        """Log-mel patches of one clip, or of a batch of clips of equal length.
+        """Log-mel patches of one clip (n_samples,), or of a batch of clips of equal length (batch, n_samples).
 
-        Parameters
-        ----------
-        waveform : tensor, shape (n_samples,) or (batch, n_samples), floating point
-            Mono audio in [-1, 1] at ``spec.sample_rate`` Hz.
-
-        Returns
-        -------
-        tensor, shape (n_patches, patch_frames, n_mels) or (batch, n_patches, patch_frames, n_mels), float32
-            A view in which overlapping patches share their frames. With a centred frontend each has frames of
-            its own, and a clip no longer than ``patch_frames`` is one patch of its own length.
-
-        Raises
-        ------
-        AudioError
-            Another shape or dtype, or, with ``spec.pad="error"``, a clip shorter than a patch.
+        The audio is mono, floating point in [-1, 1] at ``spec.sample_rate`` Hz. The patches, (n_patches, patch_frames,
+        n_mels) or (batch, n_patches, patch_frames, n_mels), float32, are a view in which overlapping ones share their
+        frames. With a centred frontend each has frames of its own, and a clip no longer than ``patch_frames`` is one
+        patch of its own length. AudioError for another shape or dtype, or, with ``spec.pad="error"``, a clip shorter
+        than a patch.
         """
         _check_waveform(waveform)
         with torch.autocast(waveform.device.type, enabled=False):  # it would round the product to 8 bits
@@ -97,22 +76,9 @@ class TorchFrontend(torch.nn.Module):
     def waveforms(self, waveform: torch.Tensor, *, beside_patches: bool = True) -> torch.Tensor:
         """The samples of each patch, as ``frontend.cutting.patch_waveforms`` gives them to a network.
 
-        Parameters
-        ----------
-        waveform : tensor, shape (n_samples,) or (batch, n_samples), floating point
-        beside_patches : bool
-            Whether the network sees the log-mel spectrogram too.
-
-        Returns
-        -------
-        tensor, shape (n_patches, n_patch_samples) or (batch, n_patches, n_patch_samples), float32
-
-        Raises
-        ------
-        AudioError
-            As ``forward``.
-        UsageError
-            If the frontend is not centred.
+        From (n_samples,) to (n_patches, n_patch_samples), float32, each with the batch first if there is one.
+        ``beside_patches``: whether the network sees the log-mel spectrogram too. AudioError as ``forward``; UsageError
+        if the frontend is not centred.
         """
         if not self.spec.is_centred:
             raise UsageError(f"the network sees samples, and the frontend {self.spec.name!r} is not centred")
@@ -165,13 +131,7 @@ class TorchFrontend(torch.nn.Module):
 
 
 class TorchModel(torch.nn.Module):
-    """A frontend and a network: waveform in, ``Outputs`` out.
-
-    Attributes
-    ----------
-    frontend : TorchFrontend
-    network : TorchNetwork
-    """
+    """A frontend and a network: waveform in, ``Outputs`` out."""
 
     def __init__(self, frontend: TorchFrontend, network: TorchNetwork) -> None:
         super().__init__()
@@ -179,22 +139,10 @@ class TorchModel(torch.nn.Module):
         self.network = network
 
     def forward(self, waveform: torch.Tensor) -> Outputs[torch.Tensor]:
-        """Tag and embed one clip, or a batch of clips of equal length.
+        """Tag and embed one clip (n_samples,), or a batch of clips of equal length (batch, n_samples).
 
-        Parameters
-        ----------
-        waveform : tensor, shape (n_samples,) or (batch, n_samples), floating point
-            Mono audio in [-1, 1] at ``frontend.spec.sample_rate`` Hz.
-
-        Returns
-        -------
-        Outputs
-            Tensors (n_patches, …) or (batch, n_patches, …) in the network's dtype.
-
-        Raises
-        ------
-        AudioError
-            As ``TorchFrontend.forward``.
+        The audio is mono, floating point in [-1, 1] at ``frontend.spec.sample_rate`` Hz; the outputs are (n_patches, …)
+        or (batch, n_patches, …) in the network's dtype. AudioError as ``TorchFrontend.forward``.
         """
         makers: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
             "patches": self.frontend,

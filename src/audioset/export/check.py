@@ -42,22 +42,12 @@ class Case:
 
 @dataclass(frozen=True)
 class Parity:
-    """How far an export is from its model.
+    """How far an export is from its model."""
 
-    Attributes
-    ----------
-    scores, mean_scores : float or None
-        Greatest and mean absolute difference of a score, over time too; None for a model that only embeds.
-    embeddings : float
-        Greatest difference of a number, relative to the greatest number of the clip's embeddings.
-    cases : tuple of str
-        What was compared.
-    """
-
-    scores: float | None
-    mean_scores: float | None
-    embeddings: float
-    cases: tuple[str, ...]
+    scores: float | None  # greatest absolute difference of a score, over time too; None for a model that only embeds
+    mean_scores: float | None  # mean absolute difference of a score, likewise
+    embeddings: float  # greatest difference of a number, relative to the greatest number of the clip's embeddings
+    cases: tuple[str, ...]  # what was compared
 
     @property
     def greatest(self) -> float:
@@ -88,16 +78,9 @@ class Accuracy:
 
 
 def compare(job: Job, runner: Runner, clips: Sequence[CalibrationClip] = (), *, has_clip_batch: bool) -> Parity:
-    """Run cases of several lengths and batches in both.
+    """Run cases of several lengths, and batches if a waveform may be one, in both.
 
-    Parameters
-    ----------
-    job : Job
-    runner : Runner
-    clips : sequence of CalibrationClip
-        What int8 is compared on: it is made for such sounds. Default: sounds that are generated.
-    has_clip_batch : bool
-        Whether a waveform may be a batch.
+    int8 is compared on ``clips``: it is made for such sounds. By default, sounds are generated.
     """
     differences: dict[str, list[RealArray]] = {"scores": [], "embeddings": []}
     names = []

@@ -30,66 +30,34 @@ MAX_SECONDS = 10  # of a clip: its start
 
 @dataclass(frozen=True)
 class CalibrationClip:
-    """One clip of the user's.
+    """One clip of the user's."""
 
-    Attributes
-    ----------
-    waveform : ndarray, shape (n_samples,), float32
-        Mono, at the model's rate; at most ten seconds.
-    column : int or None
-        Of the one class that it has, where the model has that class.
-    """
-
-    waveform: FloatArray
-    column: int | None
+    waveform: FloatArray  # (n_samples,), float32: mono, at the model's rate; at most ten seconds
+    column: int | None  # of the one class that it has, where the model has that class
 
 
 @dataclass(frozen=True)
 class CalibrationClips:
-    """Clips to calibrate on, and others to measure accuracy on.
-
-    Attributes
-    ----------
-    ranges : tuple of CalibrationClip
-    measured : tuple of CalibrationClip
-        Clips that are not among ``ranges``; ``ranges`` themselves where there are no others.
-    n_failed : int
-        Clips that could not be read.
-    """
+    """Clips to calibrate on, and others to measure accuracy on."""
 
     ranges: tuple[CalibrationClip, ...]
+    # Clips that are not among ``ranges``; ``ranges`` themselves where there are no others.
     measured: tuple[CalibrationClip, ...]
-    n_failed: int
+    n_failed: int  # clips that could not be read
 
 
 def read_calibration(
     source: str | os.PathLike[str],
-    labels: LabelSet,
+    labels: LabelSet,  # of the model
     spec: FrontendSpec,
     max_calibration: int = MAX_CALIBRATION,
     max_measured: int = MAX_MEASURED,
 ) -> CalibrationClips:
-    """Read clips to calibrate on.
+    """Read clips to calibrate on; NoInputError if there are none, or none can be read.
 
-    Parameters
-    ----------
-    source : path
-        A folder of sounds, a folder with a folder of sounds for each class, or a table as
-        ``sounds.reading.read_collection`` reads.
-    labels : LabelSet
-        Of the model.
-    spec : FrontendSpec
-    max_calibration, max_measured : int
-        Of more clips, so many are taken, spread evenly over all.
-
-    Returns
-    -------
-    CalibrationClips
-
-    Raises
-    ------
-    NoInputError
-        If there are no clips, or none can be read.
+    ``source`` is a folder of sounds, a folder with a folder of sounds for each class, or a table as
+    ``sounds.reading.read_collection`` reads. Of more clips than ``max_calibration`` and ``max_measured``, so many are
+    taken, spread evenly over all.
     """
     clips = _find_clips(Path(source))
     chosen = _spread(clips, max_calibration)

@@ -169,13 +169,7 @@ def _check(
     clips: CalibrationClips | None,
     max_accuracy_drop: float,
 ) -> ExportResult:
-    """What was written, loaded again and measured.
-
-    Raises
-    ------
-    ExportError
-        If it is too far from its model.
-    """
+    """What was written, loaded again and measured; ExportError if it is too far from its model."""
     runner = _load(module, written)
     parity = compare(job, runner, clips.measured if clips else (), has_clip_batch=kind.has_clip_batch)
     accuracy = measure_accuracy(job, runner, clips.measured) if clips and len(job.model.labels) else None

@@ -102,10 +102,7 @@ FORMATS = {
 def find_format(to: str | None, output: Path) -> Format:
     """The format of that name; without one, that of the output's suffix.
 
-    Raises
-    ------
-    UsageError
-        If there is none; the message lists those that there are.
+    If there is none, the message of the UsageError lists those that there are.
     """
     if to is None:
         matching = [kind for kind in FORMATS.values() if kind.suffix == output.suffix.lower()]
@@ -120,20 +117,10 @@ def find_format(to: str | None, output: Path) -> Format:
 
 
 def choose_input(kind: Format, wanted: str | None, possible: Sequence[str]) -> str:
-    """What the exported model takes.
+    """What the exported model takes: ``wanted``, of ``INPUTS`` or ``ALIASES``, or the first that both can.
 
-    Parameters
-    ----------
-    kind : Format
-    wanted : str or None
-        One of ``INPUTS`` or ``ALIASES``; None for the first that both can.
-    possible : sequence of str
-        What the model can take, the best first.
-
-    Raises
-    ------
-    UsageError
-        If the format or the model cannot; the message says what there is.
+    ``possible`` is what the model can take, the best first. UsageError, which says what there is, if the format or the
+    model cannot.
     """
     both = [name for name in possible if name in kind.inputs]
     if wanted is None:

@@ -19,22 +19,12 @@ from audioset.models.model import Model
 
 @dataclass(frozen=True)
 class Job:
-    """One export.
-
-    Attributes
-    ----------
-    model : Model
-    name : str
-        What the model is called.
-    input : {"waveform", "patches", "embeddings"}
-    calibration : sequence of CalibrationClip
-        Not empty for int8.
-    """
+    """One export."""
 
     model: Model
-    name: str
-    input: str
-    calibration: Sequence[CalibrationClip] = ()
+    name: str  # what the model is called
+    input: str  # waveform, patches or embeddings
+    calibration: Sequence[CalibrationClip] = ()  # not empty for int8
 
     @property
     def is_int8(self) -> bool:
@@ -49,10 +39,7 @@ class Job:
     def inputs_of(self, waveform: FloatArray) -> list[dict[str, FloatArray]]:
         """What the exported model is given for a waveform at the model's rate: several calls for a long one.
 
-        Raises
-        ------
-        AudioError
-            If it is shorter than a patch, and the frontend has ``pad="error"``.
+        AudioError if it is shorter than a patch, and the frontend has ``pad="error"``.
         """
         if self.input == "waveform":
             return [{"waveform": waveform}]

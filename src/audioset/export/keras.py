@@ -35,19 +35,7 @@ def choose_backend(backends: Sequence[str] = BACKENDS) -> None:
 
 
 def write(job: Job, path: Path) -> None:
-    """Write a job's model.
-
-    Parameters
-    ----------
-    job : Job
-    path : Path
-        Ends in ``.keras``.
-
-    Raises
-    ------
-    MissingExtraError, EngineError
-        Without Keras, or without a backend.
-    """
+    """Write a job's model as ``.keras``; MissingExtraError or EngineError without Keras, or without a backend."""
     choose_backend()
     with without_advice():
         job.model.to_keras().save(path)

@@ -18,15 +18,7 @@ RUNTIME = "onnxruntime"
 def write(job: Job, path: Path) -> None:
     """Write a job's model.
 
-    Parameters
-    ----------
-    job : Job
-    path : Path
-
-    Raises
-    ------
-    MissingExtraError
-        int8 is asked for, and ONNX Runtime, which quantises, is not installed.
+    MissingExtraError if int8 is asked for, and ONNX Runtime, which quantises, is not installed.
     """
     job.model.to_onnx(path, input=job.input)
     if job.is_int8:

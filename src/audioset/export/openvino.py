@@ -16,20 +16,9 @@ SECTION = "audioset"  # of the file's rt_info
 
 
 def write(job: Job, path: Path) -> None:
-    """Write a job's model: ``path``, and the weights beside it, whose suffix is ``.bin``.
+    """Write a job's model: ``path``, an ``.xml``, and the weights beside it, whose suffix is ``.bin``.
 
-    Parameters
-    ----------
-    job : Job
-    path : Path
-        Ends in ``.xml``.
-
-    Raises
-    ------
-    MissingExtraError
-        As ``export.onnx.write``.
-    OutputError
-        The disk is full.
+    MissingExtraError as ``export.onnx.write``; OutputError if the disk is full.
     """
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         graph = Path(folder) / "graph.onnx"

@@ -23,22 +23,10 @@ WEIGHT = 1  # place among a layer's inputs
 def quantise(path: Path, job: Job) -> None:
     """Quantise an ONNX file in place, as pairs of QuantizeLinear and DequantizeLinear.
 
-    A layer's weight gets a scale for each output channel, and what it sees gets one scale and offset; sums and
-    outputs stay float32. The frontend stays float32, and so do the layers that lose most and cost least: see
-    ``float_layers``.
-
-    Parameters
-    ----------
-    path : Path
-    job : Job
-        Its clips show the ranges.
-
-    Raises
-    ------
-    MissingExtraError
-        Without ONNX Runtime.
-    UsageError
-        For a head, whose few layers gain nothing.
+    A layer's weight gets a scale for each output channel, and what it sees gets one scale and offset; sums and outputs
+    stay float32. The frontend stays float32, and so do the layers that lose most and cost least: see ``float_layers``.
+    The job's clips show the ranges. MissingExtraError without ONNX Runtime; UsageError for a head, whose few layers
+    gain nothing.
     """
     if job.input == "embeddings":
         raise UsageError("int8 exists for networks that see audio; a head is small, and stays float32")

@@ -20,23 +20,13 @@ Shape = Sequence[str | int | None]
 
 @dataclass(frozen=True)
 class Runner:
-    """A loaded export.
+    """A loaded export."""
 
-    Attributes
-    ----------
-    run : function
-        From inputs, in the order in which the network takes them, to outputs by name.
-    runtime : str
-        What it runs in, with its version.
-    input_names : sequence of str
-        As the file has them.
-    shapes : mapping of str to sequence
-        Of inputs and outputs by name; an axis that is free is a name or None. Left out where the file has none.
-    """
-
+    # From inputs, in the order in which the network takes them, to outputs by name.
     run: Callable[[Arrays], Mapping[str, Array]]
-    runtime: str
-    input_names: Sequence[str]
+    runtime: str  # what it runs in, with its version
+    input_names: Sequence[str]  # as the file has them
+    # Of inputs and outputs by name; a free axis is a name or None; left out where the file has none.
     shapes: Mapping[str, Shape] = field(default_factory=dict)
 
 

@@ -24,20 +24,7 @@ MAX_RANGES = 100  # inputs that the converter sees for int8
 
 
 def write(job: Job, path: Path) -> None:
-    """Write a job's model.
-
-    Parameters
-    ----------
-    job : Job
-    path : Path
-
-    Raises
-    ------
-    MissingExtraError
-        Without TensorFlow.
-    EngineError
-        If Keras has another backend.
-    """
+    """Write a job's model; MissingExtraError without TensorFlow, EngineError if Keras has another backend."""
     tensorflow = _tensorflow()
     import keras
 

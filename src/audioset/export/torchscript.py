@@ -35,11 +35,6 @@ def write(job: Job, path: Path) -> None:
 
     The network is traced. What depends on the length of a waveform, the cutting into patches, is compiled from its
     source instead: a trace would keep the length that it has seen.
-
-    Parameters
-    ----------
-    job : Job
-    path : Path
     """
     with without_advice(TracerWarning), torch.no_grad():
         if job.input == "waveform":

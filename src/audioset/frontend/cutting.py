@@ -85,13 +85,7 @@ def n_patches(n_samples: int, spec: FrontendSpec, hop_frames: int | None = None)
 
 
 def pad_to_patch(waveform: RealArray, spec: FrontendSpec) -> RealArray:
-    """A clip shorter than ``spec.min_samples``, made as long.
-
-    Raises
-    ------
-    AudioError
-        ``too_short`` with ``spec.pad="error"``.
-    """
+    """A clip shorter than ``spec.min_samples``, made as long; AudioError ``too_short`` with ``spec.pad="error"``."""
     if spec.pad == "error":
         raise too_short(len(waveform), spec)
     if spec.pad == "repeat":
@@ -101,32 +95,16 @@ def pad_to_patch(waveform: RealArray, spec: FrontendSpec) -> RealArray:
 
 @dataclass(frozen=True)
 class Slab:
-    """A piece of a stream of samples that holds whole patches.
+    """A piece of a stream of samples that holds whole patches."""
 
-    Attributes
-    ----------
-    waveform : ndarray, shape (n_samples,)
-        Exactly the samples of its frames, padded with zeros after the end of the stream.
-    first_patch, n_patches : int
-        Which patches of the stream it holds.
-    n_skipped : int
-        Frames before its first patch: between patches that do not touch there are some that no patch has.
-    n_frames : int
-        Its last frames, that no earlier slab had: those before them are shared with the patches of that slab.
-    first_sample : int
-        Where in the stream these begin.
-    end_sample : int
-        Samples of the stream up to the end of this slab; of the whole stream in the last slab.
-    is_last : bool
-    """
-
-    waveform: RealArray
-    first_patch: int
+    waveform: RealArray  # (n_samples,): exactly those of its frames, with zeros after the end of the stream
+    first_patch: int  # in the stream
     n_patches: int
-    n_skipped: int
+    n_skipped: int  # frames before its first patch: between patches that do not touch there are some that no patch has
+    # Its last frames, that no earlier slab had: those before them are shared with the patches of that slab.
     n_frames: int
-    first_sample: int
-    end_sample: int
+    first_sample: int  # where in the stream these begin
+    end_sample: int  # samples of the stream up to the end of this slab; of the whole stream in the last slab
     is_last: bool
 
     def __repr__(self) -> str:
@@ -139,23 +117,11 @@ class Cutter:
     The grid starts at the first sample, so the slabs, and all that is computed from them, do not depend
     on how the stream was cut into blocks. The end is padded as the original pads a clip.
 
-    With a centred frontend every slab is one patch. A stream no longer than ``spec.patch_frames`` is one patch
-    of its own length. In a longer one, each patch has that many frames; with ``pad="cover"``, samples after the
-    last whole patch are covered by one more that ends with the stream.
-
-    Parameters
-    ----------
-    spec : FrontendSpec
-    max_patches : int
-        In one slab.
-    live_patches : int, optional
-        So many patches go as soon as they are whole, or a multiple of them. By default, as with a centred frontend,
-        slabs are as large as they may be, and go when another patch is sure to follow.
-
-    Attributes
-    ----------
-    n_samples : int
-        Of the stream, so far.
+    With a centred frontend every slab is one patch. A stream no longer than ``spec.patch_frames`` is one patch of its
+    own length. In a longer one, each patch has that many frames; with ``pad="cover"``, samples after the last whole
+    patch are covered by one more that ends with the stream. With ``live_patches``, so many patches go as soon as they
+    are whole, or a multiple of them. By default, as with a centred frontend, slabs are as large as they may be,
+    ``max_patches``, and go when another patch is sure to follow.
     """
 
     def __init__(self, spec: FrontendSpec, max_patches: int, live_patches: int | None = None) -> None:
@@ -166,7 +132,7 @@ class Cutter:
         self._pending: list[RealArray] = []  # joined when a slab may go: each time, it would be 1.4 ms for 10 s
         self._pending_start = 0
         self._n_patches = self._n_frames = 0  # of the slabs so far
-        self.n_samples = 0
+        self.n_samples = 0  # of the stream, so far
 
     def push(self, block: RealArray) -> Iterator[Slab]:
         """Take the next samples; the slabs that may go."""
@@ -183,13 +149,7 @@ class Cutter:
         self._pending, self._pending_start = [rest[kept - self._pending_start :].copy()], kept
 
     def finish(self) -> Iterator[Slab]:
-        """The slabs of what is left.
-
-        Raises
-        ------
-        AudioError
-            ``too_short`` with ``spec.pad="error"``.
-        """
+        """The slabs of what is left; AudioError ``too_short`` with ``spec.pad="error"``."""
         rest = np.concatenate([np.zeros(0, np.float32), *self._pending])
         if self.n_samples < self._spec.min_samples:
             rest = pad_to_patch(rest, self._spec)
@@ -236,20 +196,7 @@ class Cutter:
 def slabs(blocks: Iterable[RealArray], spec: FrontendSpec, max_patches: int) -> Iterator[Slab]:
     """Cut a stream of samples into slabs of ``max_patches`` patches; the last may have fewer. See ``Cutter``.
 
-    Parameters
-    ----------
-    blocks : iterable of ndarray, shape (n,)
-    spec : FrontendSpec
-    max_patches : int
-
-    Yields
-    ------
-    Slab
-
-    Raises
-    ------
-    AudioError
-        ``too_short`` with ``spec.pad="error"``.
+    Blocks are (n,). AudioError ``too_short`` with ``spec.pad="error"``.
     """
     cutter = Cutter(spec, max_patches)
     for block in blocks:

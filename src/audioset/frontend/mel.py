@@ -97,23 +97,12 @@ class BandSums(NamedTuple):
     Each band is summed in two halves. The terms begin with the first bin of every half, the longest halves first;
     then come the second bins of the halves that have one, and so on. So each step adds one run of terms to the
     first ones, which end as the sums.
-
-    Attributes
-    ----------
-    bins : ndarray, shape (n_terms,)
-        The bin that each term weighs.
-    weights : ndarray, shape (n_terms, n_frames)
-        Its weight, the same for every frame that is computed at once.
-    steps : tuple of (first term, number of terms)
-        The runs that are added.
-    rows : ndarray, shape (2, n_mels)
-        Where the sums of the bands' halves are in the end.
     """
 
-    bins: IndexArray
-    weights: RealArray
-    steps: tuple[tuple[int, int], ...]
-    rows: IndexArray
+    bins: IndexArray  # (n_terms,): the bin that each term weighs
+    weights: RealArray  # (n_terms, n_frames): its weight, the same for every frame that is computed at once
+    steps: tuple[tuple[int, int], ...]  # the runs that are added: (first term, number of terms)
+    rows: IndexArray  # (2, n_mels): where the sums of the bands' halves are in the end
 
 
 def band_sums(weights: RealArray, n_frames: int) -> BandSums:

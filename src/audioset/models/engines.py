@@ -40,10 +40,7 @@ ENGINE_NAMES = (*ENGINES, "torch")
 def make_engine(name: str, card: ModelCard, folder: Path, precision: str, n_threads: int) -> Engine:
     """An engine with a model's network, ready to run.
 
-    Raises
-    ------
-    EngineError, MissingExtraError
-        The engine or the precision is not available here.
+    EngineError or MissingExtraError where the engine or the precision is not available here.
     """
     if name in ENGINES:
         return ENGINES[name](prepare_graph(card, folder), precision, n_threads)

@@ -40,23 +40,9 @@ def prepare_model(
 ) -> tuple[ModelCard, Path]:
     """Card of a model, and its folder: a model folder, or one of the cache that stands for a published checkpoint.
 
-    Parameters
-    ----------
-    name : str
-        A published model, a bundled one, or the path of a model folder.
-    weights : Path, optional
-        A checkpoint of the user's own, in the published format.
-    arguments : mapping, optional
-        Arguments of the network in place of the published ones.
-
-    Returns
-    -------
-    card : ModelCard
-    folder : Path
-
-    Raises
-    ------
-    UsageError, AssetError, WeightsError, OutputError
+    ``name`` is a published model, a bundled one, or the path of a model folder. ``weights`` is a checkpoint of the
+    user's own, in the published format; ``arguments`` are those of the network, in place of the published ones.
+    UsageError, AssetError, WeightsError or OutputError.
     """
     folder = Path(name)
     if not is_file(folder / CARD_NAME):
@@ -124,12 +110,7 @@ def digest_weights(card: ModelCard, folder: Path) -> str:
 
 
 def copy_model(card: ModelCard, folder: Path, target: Path, new_card: ModelCard) -> None:
-    """Write a model folder with the weights of a model and another card.
-
-    Raises
-    ------
-    WeightsError, OutputError
-    """
+    """Write a model folder with the weights of a model and another card; WeightsError or OutputError."""
     if _checkpoint(folder) is None:
         copy_model_folder(folder, target, new_card)
     else:

@@ -32,18 +32,11 @@ BATCH_CLIPS = 256
 
 
 class HeadEngine:
-    """An engine of three parts: the backbone, which is loaded when it is first called, its postprocessor, the head.
-
-    Attributes
-    ----------
-    head : Engine
-        From embeddings and their mask to scores.
-    backbone : ModelSpec
-    padding : {"zero", "mask"}
-        What the head makes of clips shorter than ten seconds.
-    """
+    """An engine of three parts: the backbone, which is loaded when it is first called, its postprocessor, the head."""
 
     def __init__(self, head: Engine, backbone: ModelSpec, padding: str, precision: str) -> None:
+        # The head goes from embeddings and their mask to scores; padding, "zero" or "mask", is what it makes of clips
+        # shorter than ten seconds.
         self.head, self.backbone, self.padding = head, backbone, padding
         self.name, self.n_threads = head.name, head.n_threads
         self._precision = precision
@@ -101,14 +94,9 @@ class HeadModel(Model):
     one has the embeddings that are left, padded as the head's ``padding`` says. The backbone is loaded when audio is
     first predicted; ``predict_embeddings`` needs none. An export takes embeddings (n_clips, n_seconds, 128), the bytes
     as float32, and their ``mask`` (n_clips, n_seconds).
-
-    Attributes
-    ----------
-    engine : HeadEngine
-        From log-mel patches to scores of windows, by way of ``head``, ``backbone`` and ``padding``.
     """
 
-    engine: HeadEngine
+    engine: HeadEngine  # from log-mel patches to scores of windows, by way of ``head``, ``backbone`` and ``padding``
     window_patches: ClassVar[int] = CLIP_SECONDS
     export_inputs: ClassVar[tuple[str, ...]] = ("embeddings",)
 
@@ -131,10 +119,7 @@ class HeadModel(Model):
     ) -> FrontendSpec:
         """The backbone's frontend with another ``pad``.
 
-        Raises
-        ------
-        UsageError
-            For another hop than the backbone's: heads are trained on embeddings that follow each other.
+        UsageError for another hop than the backbone's: heads are trained on embeddings that follow each other.
         """
         spec, published = super().cut_as(hop_s=hop_s, window_s=window_s, pad=pad), self.frontend
         if spec.patch_hop_frames != published.patch_hop_frames:
@@ -145,25 +130,13 @@ class HeadModel(Model):
         return spec
 
     def predict_embeddings(self, embeddings: ByteArray, lengths: Any = None) -> FloatArray:
-        """Scores of clips by their embeddings.
+        """Scores of clips by their embeddings: (n_classes,) or (n_clips, n_classes), float32 in [0, 1].
 
-        Parameters
-        ----------
-        embeddings : ndarray, shape (n_seconds, 128) or (n_clips, n_seconds, 128), uint8
-            Of one clip, or of several, padded to the length of the longest.
-        lengths : array_like, shape (n_clips,), int, optional
-            Seconds of each of several clips; what comes after them is not seen. Default: all.
-
-        Returns
-        -------
-        ndarray, shape (n_classes,) or (n_clips, n_classes), float32
-            In [0, 1]. A clip's scores do not depend on its neighbours: with ``padding="zero"``, a clip shorter than
-            ten seconds is padded to ten with zeros, as it was in training; with ``"mask"``, padding is not seen.
-
-        Raises
-        ------
-        UsageError
-            For another shape or dtype, clips without seconds, or lengths beyond the array.
+        ``embeddings`` is (n_seconds, 128) of one clip or (n_clips, n_seconds, 128) of several, padded to the length of
+        the longest, uint8. ``lengths``, (n_clips,), are the seconds of each of several clips, by default all; what
+        comes after them is not seen. A clip's scores do not depend on its neighbours: with ``padding="zero"``, a clip
+        shorter than ten seconds is padded to ten with zeros, as it was in training; with ``"mask"``, padding is not
+        seen. UsageError for another shape or dtype, clips without seconds, or lengths beyond the array.
         """
         embeddings = np.asarray(embeddings)
         clips = embeddings[np.newaxis] if embeddings.ndim == 2 else embeddings
@@ -184,29 +157,15 @@ class HeadModel(Model):
 
 
 def head_engine(card: ModelCard, head: Engine, precision: str) -> HeadEngine:
-    """The engine of a card's head with its backbone, which is not loaded yet.
-
-    Raises
-    ------
-    WeightsError
-        As ``find_backbone``.
-    """
+    """The engine of a card's head with its backbone, which is not loaded yet. Fails as ``find_backbone``."""
     default = inspect.signature(find_network(card)).parameters["padding"].default
     return HeadEngine(head, find_backbone(card), card.arguments.get("padding", default), precision)
 
 
 def cut_windows(embeddings: ByteArray) -> tuple[ByteArray, Int64Array]:
-    """Windows of ten embeddings that follow each other; zeros fill the last one.
+    """Windows of ten embeddings that follow each other, and how many are in each; zeros fill the last one.
 
-    Parameters
-    ----------
-    embeddings : ndarray, shape (n_seconds, 128), uint8
-
-    Returns
-    -------
-    windows : ndarray, shape (n_windows, 10, 128), uint8
-    lengths : ndarray, shape (n_windows,), int64
-        Embeddings in each.
+    From (n_seconds, 128), uint8, to (n_windows, 10, 128), uint8, and (n_windows,), int64.
     """
     n_windows = -(-len(embeddings) // CLIP_SECONDS)
     padded = np.pad(embeddings, ((0, n_windows * CLIP_SECONDS - len(embeddings)), (0, 0)))
@@ -217,11 +176,8 @@ def cut_windows(embeddings: ByteArray) -> tuple[ByteArray, Int64Array]:
 def find_backbone(card: ModelCard) -> ModelSpec:
     """The published model whose embeddings a card's head classifies.
 
-    Raises
-    ------
-    WeightsError
-        If there is no such model, or its embeddings are not those that were released, or the card's frontend is not
-        its own.
+    WeightsError if there is no such model, or its embeddings are not those that were released, or the card's frontend
+    is not its own.
     """
     name = card.backbone or BACKBONE
     known = [model.name for model in MODELS.values() if model.postprocessor]

@@ -186,10 +186,7 @@ class Prediction:
 def check_finite(outputs: Outputs[FloatArray], start_s: float | None = None) -> None:
     """Refuse outputs of a network that are not finite numbers: comparing with NaN would leave out every label.
 
-    Raises
-    ------
-    AudioError
-        With code ``not_finite``.
+    The AudioError has the code ``not_finite``.
     """
     for name, values in vars(outputs).items():
         if values is not None and not np.isfinite(values).all():

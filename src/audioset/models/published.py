@@ -28,38 +28,19 @@ BUNDLED_FOLDER = Path(__file__).parents[1] / "bundled"
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """One published model.
-
-    Attributes
-    ----------
-    name : str
-    network, frontend, labels : str
-        Keys of ``NETWORKS`` and ``FRONTENDS``, and the name of a label set or ``NO_LABELS``.
-    weights : str
-        Asset with the published checkpoint.
-    reader : function
-        Reads that checkpoint.
-    summary, source : str
-        One line for people; where the original is.
-    mean_ap : float or None
-        Published mean average precision on the AudioSet evaluation set; None for a network that only embeds.
-    arguments : dict
-        Keyword arguments of the network.
-    postprocessor : str or None
-        Asset with the parameters that quantise its embeddings.
-    """
+    """One published model."""
 
     name: str
-    network: str
-    frontend: str
-    labels: str
-    weights: str
-    reader: WeightReader
-    summary: str
-    source: str
-    mean_ap: float | None
-    arguments: dict[str, Any] = field(default_factory=dict)
-    postprocessor: str | None = None
+    network: str  # key of ``NETWORKS``
+    frontend: str  # key of ``FRONTENDS``
+    labels: str  # name of a label set, or ``NO_LABELS``
+    weights: str  # asset with the published checkpoint
+    reader: WeightReader  # reads that checkpoint
+    summary: str  # one line for people
+    source: str  # where the original is
+    mean_ap: float | None  # published, on the AudioSet evaluation set; None for a network that only embeds
+    arguments: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the network
+    postprocessor: str | None = None  # asset with the parameters that quantise its embeddings
 
     @property
     def n_parameters(self) -> int:
@@ -227,13 +208,7 @@ def bundled_models() -> dict[str, Path]:
 
 
 def find_model(name: str) -> ModelSpec:
-    """The row of a published model.
-
-    Raises
-    ------
-    UsageError
-        If there is none of that name; the message names the nearest one.
-    """
+    """The row of a published model; the UsageError of an unknown name has the nearest one."""
     name = ALIASES.get(name, name)
     if name not in MODELS:
         near = difflib.get_close_matches(name, [*MODELS, *bundled_models()], n=1)

@@ -37,24 +37,12 @@ SMOKE_TEST = {"embedding": (0.000657, 0.343), "postprocessed": (126.0, 89.3)}
 
 @dataclass(frozen=True)
 class Check:
-    """One measurement.
+    """One measurement."""
 
-    Attributes
-    ----------
-    name : str
-        What is compared with what.
-    value : float or None
-        The largest absolute difference; None where it cannot be measured here.
-    bound : float
-        What it may be.
-    note : str
-        Why there is no value.
-    """
-
-    name: str
-    value: float | None
-    bound: float
-    note: str = ""
+    name: str  # what is compared with what
+    value: float | None  # the largest absolute difference; None where it cannot be measured here
+    bound: float  # what it may be
+    note: str = ""  # why there is no value
 
     @property
     def is_ok(self) -> bool:
@@ -81,17 +69,7 @@ def signals(sample_rate: int) -> dict[str, FloatArray]:
 
 
 def parity_report(model: Model) -> Iterator[Check]:
-    """Measure a model against its original, its formula and the other engines.
-
-    Parameters
-    ----------
-    model : Model
-        In f32.
-
-    Yields
-    ------
-    Check
-    """
+    """Measure a model, in f32, against its original, its formula and the other engines."""
     sounds = signals(model.frontend.sample_rate)
     predictions = {name: model.predict(sound, model.frontend.sample_rate) for name, sound in sounds.items()}
     if model.card.network in ORIGINALS:

@@ -27,28 +27,14 @@ PADDINGS = ("mask", "zero")
 
 @dataclass(frozen=True)
 class Variant:
-    """What the PyTorch and the Keras edition of the original do not share.
+    """What the PyTorch and the Keras edition of the original do not share."""
 
-    Attributes
-    ----------
-    has_input_norm : bool
-        Whether the embeddings are normalised by moments of their own.
-    attends : str
-        Primitive that makes attention of numbers: ``sigmoid``, or ``softmax`` over the classes.
-    is_attention_shared : bool
-        Whether both levels of ``multi_attention`` have the same weights.
-    epsilon, momentum : float
-        Of batch norms.
-    is_torch : bool
-        Whether the layers have the names and layouts of the published PyTorch code.
-    """
-
-    has_input_norm: bool
-    attends: str
-    is_attention_shared: bool
-    epsilon: float
-    momentum: float
-    is_torch: bool
+    has_input_norm: bool  # whether the embeddings are normalised by moments of their own
+    attends: str  # primitive that makes attention of numbers: ``sigmoid``, or ``softmax`` over the classes
+    is_attention_shared: bool  # whether both levels of ``multi_attention`` have the same weights
+    epsilon: float  # of batch norms
+    momentum: float  # of batch norms
+    is_torch: bool  # whether the layers have the names and layouts of the published PyTorch code
 
 
 VARIANTS = {
@@ -212,26 +198,14 @@ POOLINGS: dict[str, Callable[..., Outputs[Any]]] = {
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """One kind of head.
-
-    Attributes
-    ----------
-    name : str
-    network : function over ``Ops``
-        Sees ``embeddings`` and ``mask``.
-    arguments : dict
-        Its keyword arguments, but for ``n_classes`` and ``padding``.
-    summary, source : str
-        One line for people; where the original is, of a published one.
-    recipe : dict
-        Settings of ``audioset.train.TrainConfig`` that it is best trained with, where they are not the defaults.
-    """
+    """One kind of head."""
 
     name: str
-    network: Network
-    arguments: dict[str, Any] = field(default_factory=dict)
-    summary: str = ""
-    source: str = ""
+    network: Network  # sees ``embeddings`` and ``mask``
+    arguments: dict[str, Any] = field(default_factory=dict)  # its own, but for ``n_classes`` and ``padding``
+    summary: str = ""  # one line for people
+    source: str = ""  # where the original is, of a published one
+    # Settings of ``audioset.train.TrainConfig`` that it is best trained with, where they are not the defaults.
     recipe: dict[str, Any] = field(default_factory=dict)
 
 

@@ -14,33 +14,17 @@ from audioset.networks.ops import TORCH_NAMES, Ops, Outputs, Tensor
 
 
 class Block(NamedTuple):
-    """An inverted residual.
+    """An inverted residual."""
 
-    Attributes
-    ----------
-    kernel : int
-        Of the depthwise convolution.
-    n_expanded, n_out : int
-        Channels of the depthwise convolution, and after it.
-    is_squeezed : bool
-        Whether it has squeeze-and-excitation.
-    activation : {"relu", "hard_swish"}
-    stride : int or None
-        In ``BLOCKS``, the place of its stride among the network's four, or None for a stride of 1.
-    n_in : int
-        Channels before it.
-    n_frequencies : int
-        Height of the map after it.
-    """
-
-    kernel: int
-    n_expanded: int
-    n_out: int
-    is_squeezed: bool
-    activation: str
+    kernel: int  # of the depthwise convolution
+    n_expanded: int  # channels of the depthwise convolution
+    n_out: int  # channels after it
+    is_squeezed: bool  # whether it has squeeze-and-excitation
+    activation: str  # relu or hard_swish
+    # In ``BLOCKS``, the place of its stride among the network's four, or None for a stride of 1.
     stride: int | None = None
-    n_in: int = 0
-    n_frequencies: int = 0
+    n_in: int = 0  # channels before it
+    n_frequencies: int = 0  # height of the map after it
 
 
 N_FIRST = 16

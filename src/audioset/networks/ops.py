@@ -23,28 +23,17 @@ Tensor = TypeVar("Tensor")
 
 @dataclass(frozen=True)
 class Names:
-    """How a family of checkpoints names and stores the tensors of a layer.
+    """How a family of checkpoints names and stores the tensors of a layer."""
 
-    Attributes
-    ----------
-    separator : str
-        Between the name of a layer and that of its tensor.
-    weight, bias : str
-        Of a convolution and of a dense layer.
-    gain, offset, mean, variance : str
-        Of a batch norm.
-    kernel_axes : str
-        Of a stored kernel: ``"OIHW"``, outputs, inputs, height and width, in PyTorch; ``"HWIO"`` in TensorFlow. Dense
-        weights have those of outputs and inputs, in the same order.
-    """
-
-    separator: str = "/"
-    weight: str = "kernel"
+    separator: str = "/"  # between the name of a layer and that of its tensor
+    weight: str = "kernel"  # of a convolution and of a dense layer, as is ``bias``
     bias: str = "bias"
-    gain: str = "gamma"
+    gain: str = "gamma"  # of a batch norm, as are the next three
     offset: str = "beta"
     mean: str = "moving_mean"
     variance: str = "moving_variance"
+    # Of a stored kernel: OIHW (outputs, inputs, height, width) in PyTorch, HWIO in TensorFlow; of dense weights, O and
+    # I in the same order.
     kernel_axes: str = "HWIO"
 
     def tensor(self, layer: str, kind: str) -> str:
@@ -94,51 +83,33 @@ Size = int | tuple[int, int]  # height and width; one number for both
 
 @dataclass(frozen=True)
 class Outputs(Generic[Tensor]):
-    """What a network returns, in the executor's own tensor type.
+    """What a network returns, in the executor's own tensor type."""
 
-    Attributes
-    ----------
-    embeddings : tensor, shape (n_patches, embedding_size)
-    logits : tensor, shape (n_patches, n_classes), or None
-        Unbounded; None for a network that only embeds, or whose scores are means of the scores of segments.
-    scores : tensor, shape (n_patches, n_classes), or None
-        In [0, 1]; None for a network that only embeds.
-    framewise : tensor, shape (n_patches, n_segments, n_classes), or None
-        Scores over time, in [0, 1], a row for each segment of a patch; None for a network that has none.
-    branches : tuple of tensors, maps of one place (n_patches, 1, 1, n_classes), or None
-        Scores in [0, 1] of the parts of a network that are trained each by a loss of its own, whose mean is
-        ``scores``; None for a network with one loss. Training alone reads them: no engine and no export has them.
-    """
-
-    embeddings: Tensor
+    embeddings: Tensor  # (n_patches, embedding_size)
+    # (n_patches, n_classes), unbounded; None if it only embeds, or scores are means of the scores of segments.
     logits: Tensor | None = None
-    scores: Tensor | None = None
+    scores: Tensor | None = None  # (n_patches, n_classes), in [0, 1]; None for a network that only embeds
+    # (n_patches, n_segments, n_classes), in [0, 1]: over time, a row for each segment of a patch.
     framewise: Tensor | None = None
+    # Maps of one place (n_patches, 1, 1, n_classes), in [0, 1]: scores of the parts of a network that are trained each
+    # by a loss of its own, whose mean is ``scores``; None with one loss. Training alone reads them: no engine and no
+    # export has them.
     branches: tuple[Tensor, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Convolution:
-    """A convolution as an executor computes it; sizes and steps are (height, width).
+    """A convolution as an executor computes it; sizes and steps are (height, width)."""
 
-    Attributes
-    ----------
-    layer, names
-        What its weight and, with ``bias``, its bias are called.
-    filters, groups : int or None
-        None for one filter, and one group, for each channel of the input.
-    padding : {"same", "symmetric"}
-    """
-
-    layer: str
+    layer: str  # what its weight and, with ``bias``, its bias are called, by ``names``
     names: Names
-    filters: int | None
-    groups: int | None = 1
+    filters: int | None  # None: one for each channel of the input
+    groups: int | None = 1  # None: one for each channel of the input
     size: tuple[int, int] = (1, 1)
     stride: tuple[int, int] = (1, 1)
     dilation: tuple[int, int] = (1, 1)
     bias: bool = False
-    padding: str = "same"
+    padding: str = "same"  # same or symmetric
 
     @property
     def tensors(self) -> list[str]:
@@ -402,16 +373,7 @@ Network = Callable[..., Outputs[Any]]
 
 
 def input_names(network: Network) -> tuple[str, ...]:
-    """What a network sees: those of ``INPUTS`` that are its parameters, in this order.
-
-    Parameters
-    ----------
-    network : function over ``Ops``
-
-    Returns
-    -------
-    tuple of str
-    """
+    """What a network sees: those of ``INPUTS`` that are its parameters, in this order."""
     parameters = inspect.signature(network).parameters
     return tuple(name for name in INPUTS if name in parameters)
 

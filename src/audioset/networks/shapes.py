@@ -49,10 +49,6 @@ class ShapeOps(Ops[Shape]):
 
     Its tensor is the shape without the batch: (height, width, channels) or (features,). A height or width of
     None is free.
-
-    Attributes
-    ----------
-    shapes : dict of str to tuple of int
     """
 
     def __init__(self) -> None:
@@ -142,12 +138,7 @@ class ShapeOps(Ops[Shape]):
 
 
 class CountingOps(ShapeOps):
-    """Executor that counts the multiply-adds of convolutions and dense layers, which are nearly all there are.
-
-    Attributes
-    ----------
-    n_multiply_adds : int
-    """
+    """Executor that counts the multiply-adds of convolutions and dense layers, which are nearly all there are."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -172,21 +163,10 @@ def _windows(length: int | None, stride: int) -> int | None:
 def trace_shapes(
     network: Network, patch_shape: tuple[int | None, int], arguments: dict[str, Any]
 ) -> tuple[dict[str, tuple[int, ...]], Outputs[tuple[int, ...]]]:
-    """Shapes of a network's parameters and outputs, without computing anything.
+    """Shapes of a network's parameters and of one patch's outputs, without computing anything.
 
-    Parameters
-    ----------
-    network : function over ``Ops``
-    patch_shape : (n_frames, n_mels) of one patch, or (n_seconds, embedding_size)
-        The first is None for a network that takes any length.
-    arguments : keyword arguments of the network
-
-    Returns
-    -------
-    parameters : dict of str to tuple of int
-        Name and shape of every parameter, in the order in which the network uses them.
-    outputs : Outputs
-        Shapes of one patch's outputs.
+    The parameters are in the order in which the network uses them. ``patch_shape`` is (n_frames, n_mels) or (n_seconds,
+    embedding_size), the first None for a network that takes any length.
     """
     ops = ShapeOps()
     outputs = network(ops, *input_shapes(network, patch_shape), **arguments)
@@ -196,20 +176,9 @@ def trace_shapes(
 def count_multiply_adds(
     network: Network, patch_shape: tuple[int, int], n_samples: int, arguments: dict[str, Any]
 ) -> int:
-    """Multiply-adds that a network needs for one patch.
+    """Multiply-adds that a network needs for one patch, (n_frames, n_mels), of ``n_samples`` if it sees them.
 
-    Parameters
-    ----------
-    network : function over ``Ops``
-    patch_shape : (n_frames, n_mels)
-    n_samples : int
-        Of the patch, for a network that sees them.
-    arguments : keyword arguments of the network
-
-    Returns
-    -------
-    int
-        Of convolutions and dense layers. Batch norms, which are folded into them, and pooling count nothing.
+    Of convolutions and dense layers. Batch norms, which are folded into them, and pooling count nothing.
     """
     ops = CountingOps()
     network(ops, *input_shapes(network, patch_shape, n_samples), **arguments)
@@ -221,12 +190,8 @@ def input_shapes(
 ) -> Iterator[tuple[Any, ...]]:
     """Shapes of what a network sees of one patch, as ``ShapeOps`` takes them.
 
-    Parameters
-    ----------
-    network : function over ``Ops``
-    patch_shape : (n_frames, n_mels) of one patch, or (n_seconds, embedding_size)
-    n_samples : int, optional
-        Of the patch's waveform. Default: free.
+    ``patch_shape`` is (n_frames, n_mels) or (n_seconds, embedding_size); ``n_samples``, of its waveform, is free by
+    default.
     """
     n_rows, n_columns = patch_shape
     seen: dict[str, tuple[Any, ...]] = {

@@ -55,51 +55,22 @@ class BuildReport:
 def build_index(
     paths: Iterable[str | os.PathLike[str]],
     model: Model,
-    folder: str | os.PathLike[str],
+    folder: str | os.PathLike[str],  # of the index; made if need be
+    # How the model was loaded and is to be applied; default: its folder, and what is its own.
     settings: Settings | None = None,
     *,
-    prune: bool = False,
-    limits: Limits = LIMITS,
-    n_workers: int | None = None,
-    begin: Callable[[int], None] | None = None,
-    watch: Watch | None = None,
+    prune: bool = False,  # drop the recordings whose files are gone
+    limits: Limits = LIMITS,  # what one file may cost
+    n_workers: int | None = None,  # decoding processes; default one for each core
+    begin: Callable[[int], None] | None = None,  # called with the number of files that are to be read
+    watch: Watch | None = None,  # called with each part of each file's result
 ) -> BuildReport:
     """Store the embeddings of recordings, with their times; of an index, what is new.
 
-    Parameters
-    ----------
-    paths : iterable of path
-        Files. One that is in the index, with the same size and time of change, is not read again.
-    model : Model
-    folder : path
-        Of the index; made if need be.
-    settings : Settings, optional
-        How the model was loaded and is to be applied. Default: the model's folder, and what is its own.
-    prune : bool
-        Drop the recordings whose files are gone.
-    limits : Limits
-        What one file may cost.
-    n_workers : int, optional
-        Decoding processes; default one for each core.
-    begin : callable, optional
-        Called with the number of files that are to be read.
-    watch : callable, optional
-        Called with each part of each file's result.
-
-    Returns
-    -------
-    BuildReport
-
-    Raises
-    ------
-    ConflictError
-        If the folder holds something else, an index made in another way, or one that another run is writing.
-    DataError
-        If a file of the index is damaged.
-    OutputError
-        The disk is full, or the place does not allow it. What was stored before stays, and a later run goes on.
-    MissingExtraError
-        Without pyarrow.
+    A file that is in the index, with the same size and time of change, is not read again. ConflictError if the folder
+    holds something else, an index made in another way, or one that another run is writing; DataError if a file of the
+    index is damaged; OutputError if the disk is full, or the place does not allow it: what was stored before stays, and
+    a later run goes on; MissingExtraError without pyarrow.
     """
     require_pyarrow()
     place = Path(folder)

@@ -32,38 +32,17 @@ class Example:
 
 
 def embed_example(
-    model: Model,
+    model: Model,  # that of the index
     path: str | os.PathLike[str],
-    settings: Settings | None = None,
+    settings: Settings | None = None,  # those of the index; default: the model's own
     *,
-    at_s: float | None = None,
-    limits: Limits = LIMITS,
+    at_s: float | None = None,  # seconds from the start: the patch whose middle is nearest
+    limits: Limits = LIMITS,  # what the file may cost
 ) -> Example:
     """Embed an example as the recordings of an index were.
 
-    Parameters
-    ----------
-    model : Model
-        That of the index.
-    path : path
-    settings : Settings, optional
-        Those of the index. Default: the model's own.
-    at_s : float, optional
-        Seconds from the start: the patch whose middle is nearest. Default: the mean of all patches, each with the
-        same weight however loud it is.
-    limits : Limits
-        What the file may cost.
-
-    Returns
-    -------
-    Example
-
-    Raises
-    ------
-    AudioError
-        If the file cannot be read or used.
-    UsageError
-        If ``at_s`` is not in the recording.
+    By default it is the mean of all patches, each with the same weight however loud it is. AudioError if the file
+    cannot be read or used; UsageError if ``at_s`` is not in the recording.
     """
     name = printable(os.path.abspath(path))  # noqa: PTH100 - links stay links, as in the index
     try:

@@ -42,15 +42,7 @@ class Searcher(Protocol):
 
 
 class Index:
-    """Moments of recordings, ready to be searched. See ``Index.open``.
-
-    Attributes
-    ----------
-    manifest : Manifest
-        Its model, settings and counts.
-    paths : tuple of str
-        Of the recordings that have moments.
-    """
+    """Moments of recordings, ready to be searched. See ``Index.open``."""
 
     def __init__(
         self,
@@ -61,8 +53,8 @@ class Index:
         end_s: DoubleArray,
         searcher: Searcher,
     ) -> None:
-        self.manifest = manifest
-        self.paths = paths
+        self.manifest = manifest  # its model, settings and counts
+        self.paths = paths  # of the recordings that have moments
         self._path_rows = path_rows
         self._start_s = start_s
         self._end_s = end_s
@@ -73,34 +65,15 @@ class Index:
         cls,
         folder: str | os.PathLike[str],
         *,
-        approximate: bool | None = None,
-        watch: Callable[[int], None] = lambda n_done: None,
+        approximate: bool | None = None,  # default: above two million moments, if usearch is installed
+        watch: Callable[[int], None] = lambda n_done: None,  # called with the number of moments that a new graph has
     ) -> Index:
         """Load an index that ``build_index`` made.
 
-        Parameters
-        ----------
-        folder : path
-        approximate : bool, optional
-            Search a graph of neighbours, which is made at first and kept in the folder, instead of all embeddings.
-            Default: above two million moments, if usearch is installed.
-        watch : callable
-            Called with the number of moments that a new graph has.
-
-        Returns
-        -------
-        Index
-
-        Raises
-        ------
-        UsageError
-            If the folder is no index.
-        NoInputError
-            If the index has no moment.
-        DataError
-            If one of its files is missing or damaged; the message names it.
-        MissingExtraError
-            Without pyarrow, or without usearch for an approximate search.
+        An approximate search is that of a graph of neighbours, which is made at first and kept in the folder, instead
+        of all embeddings. UsageError if the folder is no index; NoInputError if it has no moment; DataError, which
+        names it, if one of its files is missing or damaged; MissingExtraError without pyarrow, or without usearch for
+        an approximate search.
         """
         place = Path(folder)
         manifest = read_manifest(place)
@@ -124,35 +97,16 @@ class Index:
         embedding: FloatArray,
         n: int = 20,
         *,
-        min_similarity: float = -1.0,
-        per_file: int | None = None,
-        exclude: Collection[Span] = (),
+        min_similarity: float = -1.0,  # none below this, in [-1, 1]
+        per_file: int | None = None,  # at most so many of one recording
+        exclude: Collection[Span] = (),  # stretches that are left out, such as the example's own
     ) -> list[Moment]:
-        """The moments most like an example.
+        """The moments most like an example, best first.
 
-        Parameters
-        ----------
-        embedding : ndarray, shape (size,) or (n_examples, size), float
-            Of any length. Of several, a moment's similarity is that with the one it is most like.
-        n : int
-            How many.
-        min_similarity : float
-            None below this, in [-1, 1].
-        per_file : int, optional
-            At most so many of one recording.
-        exclude : collection of Span
-            Stretches that are left out, such as the example's own.
-
-        Returns
-        -------
-        list of Moment
-            Best first. None overlaps another: of patches that do, the best one stands for all.
-
-        Raises
-        ------
-        UsageError
-            If the embedding has another size than those of the index, is not finite or has no direction, or ``n``
-            or ``per_file`` is below 1.
+        None overlaps another: of patches that do, the best one stands for all. ``embedding`` is (size,) or
+        (n_examples, size), of any length. Of several, a moment's similarity is that with the one it is most like.
+        UsageError if it has another size than those of the index, is not finite or has no direction, or if ``n`` or
+        ``per_file`` is below 1.
         """
         queries = _check_queries(embedding, self.manifest.embedding_size)
         for name, value in (("n", n), ("per_file", per_file)):

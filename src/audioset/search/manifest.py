@@ -80,13 +80,7 @@ class Manifest:
         return hashlib.sha256(record.encode()).hexdigest()
 
     def write(self, folder: Path) -> None:
-        """Write ``index.json``, whole or not at all.
-
-        Raises
-        ------
-        OutputError
-            The disk is full, or the place does not allow it.
-        """
+        """Write ``index.json``, whole or not at all; OutputError if the disk is full or the place forbids it."""
         with writing(folder / NAME) as file:
             file.write(json.dumps({**asdict(self), "n_moments": self.n_moments}, indent=2).encode() + b"\n")
 

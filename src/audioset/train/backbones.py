@@ -90,24 +90,10 @@ class Backbone:
 def find_backbone(name: str | os.PathLike[str], longest_s: float | None = None) -> Backbone:
     """A model by its name or folder, as something to put classes upon.
 
-    Parameters
-    ----------
-    name : str or path
-    longest_s : float, optional
-        Seconds that most clips last at most. A network of whole clips hears clips of less than two seconds better
-        with silence after them, up to two seconds, and recordings in windows of as much: it gets the frontend that does
-        so, if there is one.
-
-    Returns
-    -------
-    Backbone
-
-    Raises
-    ------
-    UsageError
-        There is no such model, or it does not give embeddings of patches.
-    AssetError, WeightsError
-        Its weights are missing, cannot be fetched, or are not its network's.
+    Most clips last ``longest_s`` seconds at most. A network of whole clips hears clips of less than two seconds better
+    with silence after them, up to two seconds, and recordings in windows of as much: it gets the frontend that does so,
+    if there is one. UsageError if there is no such model, or it does not give embeddings of patches; AssetError or
+    WeightsError if its weights are missing, cannot be fetched, or are not its network's.
     """
     card, folder = prepare_model(os.fspath(name))
     short = f"{card.frontend}{SHORT}"

@@ -50,12 +50,8 @@ FILE_VERSION, SUMMARY, VALUE, TAG = 3, 5, 1, 1
 class RunFolder:
     """The folder of a run, made if need be; only ``is_writer`` writes, the other processes read.
 
-    Raises
-    ------
-    ConflictError
-        The folder holds a run with other settings, or something else.
-    OutputError
-        The place cannot be written.
+    ConflictError if the folder holds a run with other settings, or something else; OutputError if the place cannot be
+    written.
     """
 
     def __init__(
@@ -79,12 +75,8 @@ class RunFolder:
     def load(self) -> tuple[Weights, Record] | None:
         """The newest checkpoint that can be read, or None; later measurements are struck out.
 
-        Raises
-        ------
-        ConflictError
-            It is of other data, or of an earlier version.
-        DataError
-            There are checkpoints, and none can be read.
+        ConflictError if it is of other data, or of an earlier version; DataError if there are checkpoints, and none can
+        be read.
         """
         paths = self._checkpoints()
         for path in reversed(paths):
@@ -129,10 +121,7 @@ class RunFolder:
     def finish(self, card: ModelCard, weights: Weights, metrics: Record) -> None:
         """Write the model, and where its weights come from: the folder is then one that ``load_model`` reads.
 
-        Raises
-        ------
-        UsageError
-            A weight is not finite; nothing is written.
+        If a weight is not finite, a UsageError, and nothing is written.
         """
         arrays = as_arrays(weights)
         spoilt = [name for name, value in arrays.items() if not np.isfinite(value).all()]

@@ -47,21 +47,11 @@ class Decision:
 def measure(scores: Array, targets: Array, folds: Array, classes: Sequence[str], decision: Decision) -> dict[str, Any]:
     """Everything that a report says about held-out clips.
 
-    Parameters
-    ----------
-    scores, targets : ndarray, shape (n_clips, n_classes)
-    folds : ndarray, shape (n_clips,), int
-        Clips of one fold were held out together.
-    classes : sequence of str
-    decision : Decision
-
-    Returns
-    -------
-    dict
-        ``n_clips``; ``accuracy``: share of clips that get exactly their classes, and its Wilson interval;
-        ``balanced_accuracy``: mean recall of the classes that have clips, and its bootstrap interval; ``macro_f1``;
-        ``mean_ap``; ``classes``: a list; ``confusion``: counts, rows are what clips have, None if any has several;
-        ``folds``: the same numbers of each. All intervals are of 95 %.
+    Scores and targets are (n_clips, n_classes), folds (n_clips,), whole numbers: clips of one fold were held out
+    together. The record has ``n_clips``; ``accuracy``: share of clips that get exactly their classes, and its Wilson
+    interval; ``balanced_accuracy``: mean recall of the classes that have clips, and its bootstrap interval;
+    ``macro_f1``; ``mean_ap``; ``classes``: a list; ``confusion``: counts, rows are what clips have, None if any has
+    several; ``folds``: the same numbers of each. All intervals are of 95 %.
     """
     is_positive, is_called = targets.astype(bool), decision(scores)
     cells, named = _with_no_class(is_positive, is_called, classes, decision)

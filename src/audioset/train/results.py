@@ -29,30 +29,18 @@ FORMAT = 1
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """Scores of clips by models that have never seen them.
+    """Scores of clips by models that have never seen them."""
 
-    Attributes
-    ----------
-    name : {"by file", "by group", "given test"}
-        What was kept apart: whole files, whole groups such as speakers, or the part that the data call test.
-    rows : ndarray, shape (n_held_out,), int
-        Which of ``Learned.clips`` they are.
-    scores : ndarray, shape (n_held_out, n_classes), float32
-        In [0, 1]; the mean over a clip's patches, as ``audioset tag`` shows it.
-    targets : ndarray, shape (n_held_out, n_classes), float32
-        1 where a clip has the class.
-    folds : ndarray, shape (n_held_out,), int
-        Which of the models scored the clip, from 0: clips of one fold were held out together.
-    fold_names : tuple of str
-        Of each fold, for people: the names of its groups, or ``"fold 1"``.
-    """
-
+    # What was kept apart. "by file": whole files; "by group": whole groups, such as speakers; "given test": the part
+    # that the data call test.
     name: str
-    rows: IndexArray
+    rows: IndexArray  # (n_held_out,): which of ``Learned.clips`` they are
+    # (n_held_out, n_classes), in [0, 1]; the mean over a clip's patches, as ``audioset tag`` shows it.
     scores: FloatArray
-    targets: FloatArray
+    targets: FloatArray  # (n_held_out, n_classes): 1 where a clip has the class
+    # (n_held_out,): which of the models scored the clip, from 0; those of one fold were held out together.
     folds: IndexArray
-    fold_names: tuple[str, ...] = ()
+    fold_names: tuple[str, ...] = ()  # for people: the names of its groups, or "fold 1"
 
 
 @dataclass(frozen=True)
@@ -66,45 +54,22 @@ class CurvePoint:
 
 @dataclass(frozen=True, eq=False)
 class Learned:
-    """What a training tells.
+    """What a training tells."""
 
-    Attributes
-    ----------
-    name : str
-        What was learned from, for people.
-    backbone : str
-        Name of the published model, or path of the model folder.
-    classes : tuple of str
-    activation : {"softmax", "sigmoid"}
-    clips : tuple of Clip
-        All that were used, for training or for testing.
-    held_out : tuple of HeldOut
-        The most telling one comes first: a given test, then by group, then by file.
-    thresholds : mapping of str to float or None
-        Recommended for each class; None where no score is good enough.
-    curve : sequence of CurvePoint
-    history : sequence of mapping
-        Of a training in epochs: ``epoch``, ``loss`` and other numbers.
-    findings : sequence of mapping
-        Of the check: ``kind``, ``severity``, ``message``, ``clips``.
-    settings, timings_s : mapping
-    warnings : tuple of str
-        What a reader must know before the numbers.
-    """
-
-    name: str
-    backbone: str
+    name: str  # what was learned from, for people
+    backbone: str  # name of the published model, or path of the model folder
     classes: tuple[str, ...]
-    activation: str
-    clips: tuple[Clip, ...]
-    held_out: tuple[HeldOut, ...]
+    activation: str  # softmax or sigmoid
+    clips: tuple[Clip, ...]  # all that were used, for training or for testing
+    held_out: tuple[HeldOut, ...]  # the most telling one comes first: a given test, then by group, then by file
+    # Recommended for each class; None where no score is good enough.
     thresholds: Mapping[str, float | None] = field(default_factory=dict)
     curve: Sequence[CurvePoint] = ()
-    history: Sequence[Mapping[str, Any]] = ()
-    findings: Sequence[Mapping[str, Any]] = ()
+    history: Sequence[Mapping[str, Any]] = ()  # of a training in epochs: epoch, loss and other numbers
+    findings: Sequence[Mapping[str, Any]] = ()  # of the check: kind, severity, message, clips
     settings: Mapping[str, Any] = field(default_factory=dict)
     timings_s: Mapping[str, float] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()  # what a reader must know before the numbers
 
     @property
     def decision(self) -> Decision:
@@ -197,14 +162,8 @@ def write_result(
     """Write the model folder with its measurements and its report, and return what ``results.json`` says.
 
     All is made beside the folder first, and moved into it at the end. A folder with ``model.json`` is complete: an
-    earlier one is taken away first, and the new one comes last.
-
-    Raises
-    ------
-    ConflictError
-        The folder holds something else.
-    OutputError
-        The disk is full, or the place does not allow it.
+    earlier one is taken away first, and the new one comes last. ConflictError if the folder holds something else;
+    OutputError if the disk is full, or the place does not allow it.
     """
     from audioset.reports.document import to_html, to_markdown
     from audioset.reports.examples import hear_examples

@@ -34,10 +34,7 @@ def define(default: Any, help: str, **bounds: Any) -> Any:
 class Settings:
     """What the tables of settings have in common.
 
-    Raises
-    ------
-    UsageError
-        A value of another type, outside its range, or at odds with another one.
+    UsageError for a value of another type, outside its range, or at odds with another one.
     """
 
     def __post_init__(self) -> None:

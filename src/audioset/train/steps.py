@@ -47,13 +47,7 @@ def digests_of(check: Check, clips: Sequence[Clip]) -> list[str]:
 
 
 def split_off_test(collection: Collection, activation: str) -> tuple[IndexArray, IndexArray]:
-    """Clips to learn from, and those that the data call test.
-
-    Raises
-    ------
-    DataError
-        The first are of one class.
-    """
+    """Clips to learn from, and those that the data call test; DataError if the first are of one class."""
     is_test = np.array([clip.split == "test" for clip in collection.clips])
     rows, test_rows = np.flatnonzero(~is_test), np.flatnonzero(is_test)
     if activation == "softmax" and collection.targets()[rows].any(axis=0).sum() < 2:

@@ -68,17 +68,10 @@ class MappedFile:
 
 
 class Variable(NamedTuple):
-    """What a checkpoint says of one tensor.
-
-    Attributes
-    ----------
-    shape : tuple of int
-    dtype : str
-        The name that the framework has for it; what cannot be read is listed too.
-    """
+    """What a checkpoint says of one tensor."""
 
     shape: tuple[int, ...]
-    dtype: str
+    dtype: str  # the name that the framework has for it; what cannot be read is listed too
 
 
 class Checkpoint(Protocol):

@@ -24,26 +24,11 @@ MAX_DEPTH = 12  # published files nest four to seven groups
 
 
 def read_keras_h5(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, FloatArray]:
-    """Read exactly the tensors that a network needs.
+    """Read exactly the tensors that a network needs from HDF5 of Keras 2 (``save_weights`` or ``save``), as float32.
 
-    Parameters
-    ----------
-    path : Path
-        Weights saved by Keras 2 (``save_weights`` or ``save``) as HDF5.
-    shapes : mapping of str to tuple of int
-        What the network needs, as ``networks.shapes.trace_shapes`` gives it: ``"layer1/conv/kernel"``
-        and so on.
-
-    Returns
-    -------
-    dict of str to ndarray, float32
-        The same names in the same order.
-
-    Raises
-    ------
-    WeightsError
-        Not an HDF5 file, a link or virtual dataset, a missing or additional layer, or a wrong shape or
-        dtype; the message names the tensor.
+    ``shapes`` are by name (``"layer1/conv/kernel"``), as ``networks.shapes.trace_shapes`` gives them; the result has
+    the same order. WeightsError, which names the tensor: not an HDF5 file, a link or virtual dataset, a missing or
+    additional layer, or a wrong shape or dtype.
     """
     import h5py
 

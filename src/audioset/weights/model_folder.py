@@ -48,48 +48,26 @@ ARGUMENTS = Kind(f"names with texts, lists of at most {MAX_ENTRIES} and numbers 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What ``model.json`` says.
+    """What ``model.json`` says."""
 
-    Attributes
-    ----------
-    network : str
-        Name of a network in ``audioset.models.cards``.
-    arguments : dict
-        Its keyword arguments.
-    frontend : str
-        Name of a frontend in ``audioset.models.cards``.
-    labels : str or list of str
-        Name of a label set, or the model's own labels, which are their own ids.
-    licence : str
-    source : dict
-        Where the weights come from: ``file``, ``digest``, ``url``, ``is_published``.
-    calibration : dict or None
-        The record of a ``Calibration``: the model's own thresholds and maps of scores.
-    backbone : str or None
-        Of a head: the published model whose embeddings it classifies; None stands for ``vggish``.
-    """
-
-    network: str
-    arguments: dict[str, Any]
-    frontend: str
-    labels: str | list[str]
+    network: str  # name of a network in ``audioset.models.cards``
+    arguments: dict[str, Any]  # its keyword arguments
+    frontend: str  # name of a frontend in ``audioset.models.cards``
+    labels: str | list[str]  # name of a label set, or the model's own labels, which are their own ids
     licence: str
-    source: dict[str, Any]
+    source: dict[str, Any]  # where the weights come from: file, digest, url, is_published
     format: int = FORMAT
     # Not shown: graphs in the cache are named by what a card shows, and do not depend on it.
+    # The record of a ``Calibration``: the model's own thresholds and maps of scores.
     calibration: dict[str, Any] | None = field(default=None, repr=False)
+    # Of a head: the published model whose embeddings it classifies; None stands for ``vggish``.
     backbone: str | None = field(default=None, repr=False)
 
 
 def write_model_folder(folder: Path, card: ModelCard, weights: Mapping[str, FloatArray]) -> None:
-    """Write a model folder. The card comes last, so a folder that has one is complete.
+    """Write a model folder, made if need be; files of the same names are replaced.
 
-    Parameters
-    ----------
-    folder : Path
-        Made if need be; files of the same names are replaced.
-    card : ModelCard
-    weights : mapping of str to float32 ndarray
+    The card comes last, so a folder that has one is complete.
     """
     from safetensors.numpy import save_file
 
@@ -105,18 +83,8 @@ def write_model_folder(folder: Path, card: ModelCard, weights: Mapping[str, Floa
 def copy_model_folder(source: Path, target: Path, card: ModelCard) -> None:
     """Write a model folder with the weights of another, or a new card if both are the same folder.
 
-    The weights are copied, not linked: a program that changes a file in place must not change two models.
-
-    Parameters
-    ----------
-    source, target : Path
-        The second is made if need be; files of the same names are replaced.
-    card : ModelCard
-
-    Raises
-    ------
-    WeightsError
-        If the source has no weights.
+    The weights are copied, not linked: a program that changes a file in place must not change two models. The target is
+    made if need be; files of the same names are replaced. WeightsError if the source has no weights.
     """
     weights = target / WEIGHTS_NAME
     if not (source / WEIGHTS_NAME).is_file():
@@ -145,13 +113,7 @@ def _write_card(folder: Path, card: ModelCard) -> None:
 
 
 def read_card(folder: Path) -> ModelCard:
-    """Read ``model.json``.
-
-    Raises
-    ------
-    WeightsError
-        If it is missing, is not JSON, or lacks a field.
-    """
+    """Read ``model.json``; WeightsError if it is missing, is not JSON, or lacks a field."""
     path = folder / CARD_NAME
     try:
         values = decode_json(read_bounded(path, WeightsError), str(path), WeightsError)
@@ -184,10 +146,7 @@ def read_card(folder: Path) -> ModelCard:
 def read_weights(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, FloatArray]:
     """Read ``model.safetensors`` and check it against what the network needs.
 
-    Raises
-    ------
-    WeightsError
-        A damaged file, a missing tensor, a wrong shape or dtype, NaN; the message names it.
+    WeightsError, which names it: a damaged file, a missing tensor, a wrong shape or dtype, NaN.
     """
     from safetensors import SafetensorError, safe_open
 

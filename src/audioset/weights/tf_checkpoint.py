@@ -57,25 +57,11 @@ DATA_FILE = re.compile(r"(.*)\.data-\d{5}-of-\d{5}")
 
 
 def read_tf_checkpoint(path: Path, shapes: Mapping[str, Shape]) -> dict[str, FloatArray]:
-    """Read exactly the tensors that a network needs.
+    """Read exactly the tensors that a network needs, as float32, in the order of ``shapes``.
 
-    Parameters
-    ----------
-    path : Path
-        A version 1 file, or the prefix or ``.index`` file of version 2.
-    shapes : mapping of str to tuple of int
-        What the network needs, under the checkpoint's names: ``"vggish/conv1/weights"`` and so on. Tensors
-        beside them, such as an optimiser's slots and ``global_step``, are left alone.
-
-    Returns
-    -------
-    dict of str to ndarray, float32
-        The same names in the same order.
-
-    Raises
-    ------
-    WeightsError
-        No checkpoint, a damaged one, a missing tensor, a wrong shape or dtype, NaN; the message names it.
+    ``path`` is a version 1 file, or the prefix or ``.index`` file of version 2. ``shapes`` are by the checkpoint's
+    names (``"vggish/conv1/weights"``). Tensors beside them, such as an optimiser's slots and ``global_step``, are left
+    alone. WeightsError, which names it: no checkpoint, a damaged one, a missing tensor, a wrong shape or dtype, NaN.
     """
     checkpoint = open_tf_checkpoint(path)
     check_variables(checkpoint, shapes, FLOAT_TYPES)
@@ -83,21 +69,9 @@ def read_tf_checkpoint(path: Path, shapes: Mapping[str, Shape]) -> dict[str, Flo
 
 
 def open_tf_checkpoint(path: Path) -> TfCheckpoint:
-    """Open a checkpoint and read its list of tensors.
+    """Open a checkpoint and read its list of tensors; WeightsError if there is none, or it is damaged.
 
-    Parameters
-    ----------
-    path : Path
-        A version 1 file, or the prefix or ``.index`` file of version 2. The file itself says which it is.
-
-    Returns
-    -------
-    TfCheckpoint
-
-    Raises
-    ------
-    WeightsError
-        No checkpoint, or a damaged one.
+    ``path`` is a version 1 file, or the prefix or ``.index`` file of version 2. The file itself says which it is.
     """
     path = _table_path(path)
     file = ChecksummedFile(path)
@@ -113,38 +87,18 @@ def open_tf_checkpoint(path: Path) -> TfCheckpoint:
 
 
 class TfCheckpoint:
-    """A checkpoint whose list of tensors has been read. Its files stay mapped as long as it lives.
-
-    Attributes
-    ----------
-    path : Path
-        The version 1 file, or the ``.index`` file of version 2.
-    variables : dict of str to Variable
-        Shape and dtype of every tensor, in the file's order.
-    """
+    """A checkpoint whose list of tensors has been read. Its files stay mapped as long as it lives."""
 
     def __init__(self, path: Path, version: _Version1 | _Version2) -> None:
-        self.path = path
+        self.path = path  # the version 1 file, or the ``.index`` file of version 2
+        # Shape and dtype of every tensor, in the file's order.
         self.variables = {name: Variable(stored.shape, stored.dtype) for name, stored in version.stored.items()}
         self._version = version
 
     def read(self, name: str) -> Array:
-        """Read one tensor.
+        """A copy of one of ``variables`` in its stored dtype.
 
-        Parameters
-        ----------
-        name : str
-            A key of ``variables``.
-
-        Returns
-        -------
-        ndarray
-            A copy in the stored dtype.
-
-        Raises
-        ------
-        WeightsError
-            No such tensor, damaged data, or a dtype that cannot be read.
+        WeightsError: no such tensor, damaged data, or a dtype that cannot be read.
         """
         return self._read(name, find_variable(self, name).dtype)
 

@@ -141,16 +141,11 @@ class TensorUnpickler:
 
     Nothing is imported, called or set but what ``KNOWN`` has. Dicts keep what has a string as its key: the rest is
     never asked for, and keys of other kinds can be made to collide.
-
-    Attributes
-    ----------
-    storages : dict of str to StoredValues
-        What the pickles referred to.
     """
 
     def __init__(self, data: memoryview, n_file_bytes: int) -> None:
         self.stream = io.BytesIO(data[:MAX_PICKLE_BYTES])
-        self.storages: dict[str, StoredValues] = {}
+        self.storages: dict[str, StoredValues] = {}  # what the pickles referred to
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}

@@ -67,28 +67,12 @@ FORMATS = (
 def read_torch_zip(
     path: Path, shapes: Mapping[str, Shape], ignored: Sequence[str] = ("*num_batches_tracked",)
 ) -> dict[str, FloatArray]:
-    """Read exactly the tensors that a network needs.
+    """Read exactly the tensors that a network needs, as float32, in the order of ``shapes``.
 
-    Parameters
-    ----------
-    path : Path
-        What ``torch.save`` wrote, in the zip format or the one before.
-    shapes : mapping of str to tuple of int
-        What the network needs, under the checkpoint's names: ``"features.0.0.weight"`` and so on.
-    ignored : sequence of str
-        Patterns, as a shell has them, of the tensors that the checkpoint may have beside these. By default, the
-        counters of batch norms.
-
-    Returns
-    -------
-    dict of str to ndarray, float32
-        The same names in the same order.
-
-    Raises
-    ------
-    WeightsError
-        No checkpoint, a damaged or a harmful one, a missing or additional tensor, a wrong shape or dtype, NaN; the
-        message names it.
+    ``path`` is what ``torch.save`` wrote, in the zip format or the one before. ``shapes`` are by the checkpoint's names
+    (``"features.0.0.weight"``). ``ignored`` are patterns, as a shell has them, of the tensors that the checkpoint may
+    have beside these: by default, the counters of batch norms. WeightsError, which names it: no checkpoint, a damaged
+    or a harmful one, a missing or additional tensor, a wrong shape or dtype, NaN.
     """
     checkpoint = open_torch_checkpoint(path)
     check_variables(checkpoint, shapes, FLOAT_TYPES)
@@ -97,22 +81,10 @@ def read_torch_zip(
 
 
 def open_torch_checkpoint(path: Path) -> TorchCheckpoint:
-    """Open a checkpoint and read its list of tensors.
+    """Open a checkpoint and read its list of tensors; WeightsError if there is none, or it is damaged or harmful.
 
-    Parameters
-    ----------
-    path : Path
-        What ``torch.save`` wrote, in the zip format or the one before. The state dict is the whole of it, or what
-        it has under ``"model"`` or ``"state_dict"``.
-
-    Returns
-    -------
-    TorchCheckpoint
-
-    Raises
-    ------
-    WeightsError
-        No checkpoint, or a damaged or harmful one.
+    ``path`` is what ``torch.save`` wrote, in the zip format or the one before. The state dict is the whole of it, or
+    what it has under ``"model"`` or ``"state_dict"``.
     """
     file = _CheckedFile(path)
     with blame(path, "PyTorch"):
@@ -120,15 +92,7 @@ def open_torch_checkpoint(path: Path) -> TorchCheckpoint:
 
 
 class TorchCheckpoint:
-    """A checkpoint whose list of tensors has been read. Its file stays mapped as long as it lives.
-
-    Attributes
-    ----------
-    path : Path
-    variables : dict of str to Variable
-        Shape and dtype of every tensor of the state dict, in the file's order. The names of nested dicts are joined
-        with dots.
-    """
+    """A checkpoint whose list of tensors has been read. Its file stays mapped as long as it lives."""
 
     def __init__(self, path: Path, file: _CheckedFile, contents: _Contents) -> None:
         self.path = path
@@ -138,27 +102,15 @@ class TorchCheckpoint:
         self._tensors = _state_dict(contents.root)
         for name, tensor in self._tensors.items():
             _check_tensor(tensor, name, len(file.bytes))
+        # Shape and dtype of every tensor, in the file's order; the names of nested dicts are joined with dots.
         self.variables = {
             name: Variable(tensor.shape, tensor.storage.dtype.name) for name, tensor in self._tensors.items()
         }
 
     def read(self, name: str) -> Array:
-        """Read one tensor.
+        """A copy of one of ``variables`` in its stored dtype; WeightsError if there is none, or it is damaged.
 
-        Parameters
-        ----------
-        name : str
-            A key of ``variables``.
-
-        Returns
-        -------
-        ndarray
-            A copy in the stored dtype; bfloat16, which numpy does not have, becomes float32, exactly.
-
-        Raises
-        ------
-        WeightsError
-            No such tensor, or damaged data.
+        bfloat16, which numpy does not have, becomes float32, exactly.
         """
         find_variable(self, name)
         return self._read(name, self._tensors[name].storage.dtype.result)

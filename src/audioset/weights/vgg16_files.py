@@ -42,20 +42,7 @@ KERAS_STYLES = ({"weight": "kernel", "bias": "bias"}, {"weight": "{layer}_W_1", 
 def read_vgg16_torch(path: Path, shapes: Mapping[str, Shape]) -> dict[str, FloatArray]:
     """Read ``vgg16-397923af.pth`` or another state dict of torchvision's network, without its last layer.
 
-    Parameters
-    ----------
-    path : Path
-    shapes : mapping of str to tuple of int
-        What the network needs, by torchvision's names.
-
-    Returns
-    -------
-    dict of str to ndarray, float32
-
-    Raises
-    ------
-    WeightsError
-        As ``read_torch_zip``.
+    ``shapes`` are by torchvision's names. Fails as ``read_torch_zip``.
     """
     weights = read_torch_zip(path, shapes, ignored=(f"{LAST}.*",))
     weight = weights[FIRST_DENSE]
@@ -67,20 +54,7 @@ def read_vgg16_torch(path: Path, shapes: Mapping[str, Shape]) -> dict[str, Float
 def read_vgg16_keras(path: Path, shapes: Mapping[str, Shape]) -> dict[str, FloatArray]:
     """Read ``vgg16_weights_tf_dim_ordering_tf_kernels.h5`` or another saving of Keras's, without its last layer.
 
-    Parameters
-    ----------
-    path : Path
-    shapes : mapping of str to tuple of int
-        What the network needs, by torchvision's names.
-
-    Returns
-    -------
-    dict of str to ndarray, float32
-
-    Raises
-    ------
-    WeightsError
-        As ``read_keras_h5``.
+    ``shapes`` are by torchvision's names. Fails as ``read_keras_h5``.
     """
     n_hidden = shapes["classifier.3.bias"][0]
     stored = {**shapes, f"{LAST}.weight": (N_PHOTOGRAPHS, n_hidden), f"{LAST}.bias": (N_PHOTOGRAPHS,)}

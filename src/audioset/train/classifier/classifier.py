@@ -48,14 +48,7 @@ MOST = 0.9  # share of clips that says how long clips are
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """A classifier that was learned: what is known of it, and its model.
-
-    Attributes
-    ----------
-    learned : Learned
-    card : ModelCard
-    weights : dict of str to ndarray
-    """
+    """A classifier that was learned: what is known of it, and its model."""
 
     learned: Learned
     card: ModelCard
@@ -68,56 +61,23 @@ class Classifier:
 
 def learn_classifier(
     collection: Collection,
-    backbone: str | os.PathLike[str] = "yamnet",
+    backbone: str | os.PathLike[str] = "yamnet",  # a published model, or a model folder
     *,
-    hidden_size: int = 0,
-    n_folds: int = 5,
+    hidden_size: int = 0,  # units of a layer between embeddings and classes; 0 for none
+    n_folds: int = 5,  # of the cross-validation, from 2; with few clips each file is a fold of its own
     seed: int = 0,
-    balances_classes: bool = False,
-    check: Check | None = None,
-    limits: Limits = LIMITS,
-    n_threads: int | None = None,
+    balances_classes: bool = False,  # whether rare classes weigh as much as frequent ones
+    check: Check | None = None,  # what ``check_collection`` has found, if it has been asked already
+    limits: Limits = LIMITS,  # what one file may cost
+    n_threads: int | None = None,  # default: one for each core
     on_progress: OnStage = lambda stage, n_done, n_all: None,
 ) -> Classifier:
     """Check the clips, embed them, and fit, choose and measure a classifier.
 
     Clips with one class each make a softmax over the classes; clips with several, or with none, as background, make
     classes that are independent of each other. The strength of L2 is chosen by cross-validation: by group where the
-    clips have groups, else by file.
-
-    Parameters
-    ----------
-    collection : Collection
-    backbone : str or path
-        A published model, or a model folder.
-    hidden_size : int
-        Units of a layer between embeddings and classes; 0 for none.
-    n_folds : int
-        Of the cross-validation, from 2. With few clips each file is a fold of its own.
-    seed : int
-    balances_classes : bool
-        Whether rare classes weigh as much as frequent ones.
-    check : Check, optional
-        What ``check_collection`` has found, if it has been asked already.
-    limits : Limits
-        What one file may cost.
-    n_threads : int, optional
-        Default: one for each core.
-    on_progress : function, optional
-        Called with the name of a stage, what is done of it, and all of it.
-
-    Returns
-    -------
-    Classifier
-
-    Raises
-    ------
-    NoInputError
-        No clip can be used.
-    DataError
-        There is nothing to tell apart.
-    UsageError, AssetError, WeightsError
-        As ``find_backbone``; and for settings outside their ranges.
+    clips have groups, else by file. NoInputError if no clip can be used; DataError if there is nothing to tell apart;
+    UsageError, AssetError or WeightsError as ``find_backbone``, and UsageError for settings outside their ranges.
     """
     if n_folds < LEAST_FOLDS:
         raise UsageError(f"n_folds is {n_folds}; expected {LEAST_FOLDS} or more")

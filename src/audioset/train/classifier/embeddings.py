@@ -91,13 +91,7 @@ def embed_collection(
 
     They are kept in the cache folder by what identifies them: the bytes of the file, the times of the clip, and the
     weights of the network. A run that is stopped has kept what it had done, up to the last few hundred clips.
-
-    Raises
-    ------
-    NoInputError
-        There is no clip, or none can be read.
-    UsageError, AssetError, WeightsError
-        As ``find_backbone``.
+    NoInputError if there is no clip, or none can be read; UsageError, AssetError or WeightsError as ``find_backbone``.
     """
     found = backbone if isinstance(backbone, Backbone) else find_backbone(backbone)
     if not len(collection):

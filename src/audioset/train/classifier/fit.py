@@ -32,37 +32,20 @@ ROUNDING = 4 * float(np.finfo(np.float32).eps)  # of embeddings, as a part of th
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a head is fitted.
+    """How a head is fitted; UsageError for values outside their ranges.
 
-    Attributes
-    ----------
-    activation : {"softmax", "sigmoid"}
-    hidden_size : int
-        Units of a layer with ReLU; 0 makes the head linear.
-    balances_classes : bool
-        Whether each class weighs the same, however many clips it has.
-    l2 : tuple of float
-        Strengths to choose from: ``l2 / 2`` times the squared norm of the weights of standardised embeddings is added
-        to the sum of the log losses. scikit-learn's ``C`` is its inverse.
-    shrinkages : tuple of float
-        In (0, 1], to choose from as well. With 1, L2 is the same in all directions. With less, it is stronger along
-        those in which clips of one class differ most from each other, as they do from voice to voice: in proportion
-        to ``shrinkage`` plus ``1 - shrinkage`` times the variance there, against the mean one.
-    seed : int
-        Of the first weights of a hidden layer.
-
-    Raises
-    ------
-    UsageError
-        For values outside these ranges.
+    ``l2 / 2`` times the squared norm of the weights of standardised embeddings is added to the sum of the log losses:
+    scikit-learn's ``C`` is its inverse. With a shrinkage of 1, L2 is the same in all directions. With less, it is
+    stronger along those in which clips of one class differ most from each other, as they do from voice to voice: in
+    proportion to ``shrinkage`` plus ``1 - shrinkage`` times the variance there, against the mean one.
     """
 
-    activation: str = "softmax"
-    hidden_size: int = 0
-    balances_classes: bool = False
-    l2: tuple[float, ...] = L2_GRID
-    shrinkages: tuple[float, ...] = SHRINKAGES
-    seed: int = 0
+    activation: str = "softmax"  # softmax or sigmoid
+    hidden_size: int = 0  # units of a layer with ReLU; 0 makes the head linear
+    balances_classes: bool = False  # whether each class weighs the same, however many clips it has
+    l2: tuple[float, ...] = L2_GRID  # strengths to choose from
+    shrinkages: tuple[float, ...] = SHRINKAGES  # in (0, 1], to choose from as well
+    seed: int = 0  # of the first weights of a hidden layer
 
     def __post_init__(self) -> None:
         if self.hidden_size < 0 or not self.l2 or min(self.l2) <= 0:

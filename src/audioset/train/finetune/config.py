@@ -18,10 +18,7 @@ HOLDOUTS = ("auto", "file", "group")
 class FinetuneConfig(Settings):
     """Settings of a run. ``docs/finetune.md`` explains each.
 
-    Raises
-    ------
-    UsageError
-        A value of another type, outside its range, or at odds with another one.
+    UsageError for a value of another type, outside its range, or at odds with another one.
     """
 
     backbone: str = define("mn04", "A published model, or a model folder.")
@@ -114,20 +111,8 @@ class FinetuneConfig(Settings):
 
 
 def read_finetune_config(path: str | os.PathLike[str] | None = None, **flags: Any) -> FinetuneConfig:
-    """Settings of a file, and of flags that overrule it.
+    """Settings of a TOML file with names of ``FinetuneConfig`` as keys, and of flags that overrule it.
 
-    Parameters
-    ----------
-    path : path, optional
-        TOML, with names of ``FinetuneConfig`` as keys.
-    **flags
-        Settings by name.
-
-    Raises
-    ------
-    NoInputError
-        There is no such file.
-    UsageError
-        It is not TOML, a name is unknown, or a value is not allowed.
+    NoInputError if there is no such file; UsageError if it is not TOML, a name is unknown, or a value is not allowed.
     """
     return read_settings(FinetuneConfig, path, flags)

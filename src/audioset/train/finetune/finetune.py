@@ -79,50 +79,22 @@ def finetune(
     output: str | os.PathLike[str],
     *,
     cross_validates: bool = False,
-    n_folds: int = 5,
-    check: Check | None = None,
+    n_folds: int = 5,  # at most so many parts
+    check: Check | None = None,  # what ``check_collection`` has found, if it has been asked already
     on_stage: OnStage = lambda stage, n_done, n_all: None,
-    on_line: OnLine | None = None,
+    on_line: OnLine | None = None,  # is told each line of the measurements
 ) -> Record:
     """Check the clips, train the network on them, measure it, and write model, measurements and report.
 
-    A run that was stopped goes on where it stood, and ends with the same weights.
+    A run that was stopped goes on where it stood, and ends with the same weights. ``output`` becomes a model folder,
+    with ``report.html``, ``results.json``, whose record is returned, and the runs' own folders. With
+    ``cross_validates``, each group, or each part of the files where there are no groups, is also held out in turn, in a
+    training of its own. This takes so many times longer.
 
-    Parameters
-    ----------
-    collection : Collection
-    config : FinetuneConfig
-    output : path
-        Folder of the result: a model folder, with ``report.html``, ``results.json``, and the runs' own folders.
-    cross_validates : bool
-        Whether each group, or each part of the files where there are no groups, is also held out in turn, in a
-        training of its own. This takes so many times longer.
-    n_folds : int
-        At most so many parts.
-    check : Check, optional
-        What ``check_collection`` has found, if it has been asked already.
-    on_stage : function, optional
-        Called with the name of a stage, what is done of it, and all of it.
-    on_line : function of dict, optional
-        Is told each line of the measurements.
-
-    Returns
-    -------
-    dict
-        What ``results.json`` says.
-
-    Raises
-    ------
-    NoInputError, DataError
-        No clip can be used; there is nothing to tell apart.
-    UsageError, AssetError, WeightsError
-        As ``find_backbone``; settings that cannot be used; a loss that is no number.
-    ConflictError
-        ``output`` holds something else, or a run with other settings or data.
-    OutputError
-        It cannot be written.
-    KeyboardInterrupt
-        A signal asked to stop; a checkpoint was written.
+    NoInputError if no clip can be used; DataError if there is nothing to tell apart; UsageError, AssetError or
+    WeightsError as ``find_backbone``, and UsageError for settings that cannot be used or a loss that is no number;
+    ConflictError if ``output`` holds something else, or a run with other settings or data; OutputError if it cannot be
+    written; KeyboardInterrupt if a signal asked to stop: a checkpoint was written.
     """
     folder = Path(output)
     check_output(folder, OWN_NAMES)

@@ -86,18 +86,10 @@ def train(
 ) -> Weights:
     """Train on the clips ``rows``, or go on with a run that was stopped, and measure on ``held_out`` after each pass.
 
-    Raises
-    ------
-    UsageError
-        Settings that cannot be used; a loss that is no number, because the training diverged.
-    DataError
-        Log-mels that are no numbers after augmentation.
-    ConflictError
-        ``output`` holds a run with other settings or data.
-    OutputError
-        It cannot be written.
-    KeyboardInterrupt
-        A signal asked to stop; a checkpoint was written after the iteration.
+    UsageError for settings that cannot be used, or a loss that is no number, because the training diverged; DataError
+    for log-mels that are no numbers after augmentation; ConflictError if ``output`` holds a run with other settings or
+    data; OutputError if it cannot be written; KeyboardInterrupt if a signal asked to stop: a checkpoint was written
+    after the iteration.
     """
     digest = _digest(task, rows, held_out)
     folder = RunFolder(output, config, digest, is_writer=processes.is_first, is_logged=config.tensorboard)

@@ -92,12 +92,8 @@ class Data:
 def load_data(config: TrainConfig) -> Data:
     """Find the clips of a run; features in a folder of arrays are mapped, not read.
 
-    Raises
-    ------
-    UsageError
-        No features are named, or the same clips are to be trained and measured on.
-    NoInputError, DataError
-        As ``audioset.dataset.features.reading.read``; soft targets of another shape.
+    UsageError if no features are named, or the same clips are to be trained and measured on; NoInputError or DataError
+    as ``audioset.dataset.features.reading.read``; DataError for soft targets of another shape.
     """
     if not config.features:
         raise UsageError("there is nothing to train on. Next step: --features PATH, or features in the settings")
