@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import numpy as np
 import pytest
-from conftest import read_cases, reference_file
+from originals import read_cases, reference_file
 
 from audioset import load_model, tag_files
 from audioset.cache import Graph

@@ -345,8 +345,9 @@ def running(long_recording: Path, random_checkpoint: Path, tmp_path: Path) -> An
 
 
 def children(process: subprocess.Popen[bytes]) -> list[int]:
-    path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    return [int(pid) for pid in path.read_text().split()] if path.exists() else []
+    """Those that any of its threads has started."""
+    paths = Path(f"/proc/{process.pid}/task").glob("*/children")
+    return [int(pid) for path in paths for pid in path.read_text().split()]
 
 
 def is_alive(pid: int) -> bool:

@@ -36,7 +36,7 @@ from checkpoints import (
     write_v1,
     write_v2,
 )
-from conftest import ASSETS
+from originals import ASSETS
 from sounds import noise
 
 from audioset.errors import WeightsError

@@ -16,7 +16,7 @@ import zlib
 
 import numpy as np
 import pytest
-from conftest import ASSETS
+from originals import ASSETS
 
 from audioset.errors import WeightsError
 from audioset.weights.torch_zip import open_torch_checkpoint, read_torch_zip
