@@ -6,7 +6,7 @@
 >>> @click.command()
 ... @takes(search=Search)
 ... def find(search: Search) -> None:
-...     click.echo(search.n)
+...     echo(search.n)
 """
 
 from __future__ import annotations
