@@ -49,7 +49,7 @@ class IsolatedAudio:
         self.warnings: tuple[str, ...] = ()
 
     def blocks(self) -> Iterator[FloatArray]:
-        """Mono float32 blocks, those of ``audio.mono_blocks``.
+        """Mono float32 blocks, those of ``reading.mono_blocks``.
 
         Raises
         ------
