@@ -164,6 +164,16 @@ def test_the_terminal_shows_the_numbers_and_the_clips(folder: Path) -> None:
     assert "audioset: comparing 40 clips with their labels, 20 resamples" in result.stderr
 
 
+def test_the_output_may_be_called_as_the_published_list(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUDIOSET_ASSETS", str(folder))
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        done("--scores", folder / "strong.npz", "--labels", "eval", "--output", "eval/", *QUICK)
+    assert Path("eval/evaluation.json").is_file()
+
+
 def test_a_name_may_be_given_to_scores(folder: Path) -> None:
     found = record_of(
         "theirs", "--scores", folder / "strong.npz", "--labels", folder / "eval_segments.csv", "--resamples", 0

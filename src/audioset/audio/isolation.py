@@ -36,7 +36,7 @@ class IsolatedAudio:
         self.warnings: tuple[str, ...] = ()  # what the file promised and did not keep; known after its last block
 
     def blocks(self) -> Iterator[FloatArray]:
-        """Mono float32 blocks, those of ``audio.mono_blocks``.
+        """Mono float32 blocks, those of ``reading.mono_blocks``.
 
         ``AudioError``: those of ``open_audio`` and ``checked_blocks``; ``timeout``, ``worker_died`` or
         ``out_of_memory``. ``EngineError`` with code ``worker``, if no process can be started.

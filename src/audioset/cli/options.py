@@ -262,12 +262,14 @@ def load_chosen(name: str, weights: Path | None, engine: EngineOptions) -> Model
 
 def files_read(*inputs: str | os.PathLike[str]) -> set[tuple[int, int]]:
     """``file_ids`` of a command's inputs, and of all that its options name to be read: the model, lists, tables."""
+    from audioset.dataset.lists.published import SUBSET_FILES
     from audioset.formats.output import file_ids
 
     params = click.get_current_context().params
     named: list[str | os.PathLike[str]] = [*inputs, *model_files(params.get("model") or "")]
     for value in filter(None, map(params.get, READ)):
-        named += [value] if isinstance(value, (str, Path)) else value
+        values = [value] if isinstance(value, (str, Path)) else value
+        named += [name for name in values if name not in SUBSET_FILES]  # "eval" is the published list, not ./eval
     return file_ids(named)
 
 

@@ -55,8 +55,8 @@ def read_targets(path: str | os.PathLike[str], labels: LabelSet) -> Targets:
     ----------
     path : path
         A list such as ``eval_segments.csv``; the name of a published one, such as ``eval``; or a table as
-        ``clip_labels.read_label_table`` reads it. The targets of a table are of the labels that occur in it: whoever
-        wrote it did not listen for others.
+        ``calibration.clips.read_label_table`` reads it. The targets of a table are of the labels that occur in it:
+        whoever wrote it did not listen for others.
     labels : LabelSet
         Of the model. A table may also name those of AudioSet that the model does not have.
 

@@ -29,7 +29,7 @@ class Format:
         Of the file.
     module : str
         Module of ``audioset.export`` with two functions: ``write(job, path)``, and ``load(path)``, which returns a
-        ``check.Runner``.
+        ``runner.Runner``.
     inputs : tuple of str
         Those of ``INPUTS`` that it supports.
     has_clip_batch : bool

@@ -73,7 +73,7 @@ def mobilenet(
     ops : Ops
         The executor.
     patches : tensor, shape (n_patches, n_frames, n_mels)
-        Log-mel powers of ``frontend.EFFICIENTAT`` or one of its variants, any number of frames.
+        Log-mel powers of ``frontend.published.EFFICIENTAT`` or one of its variants, any number of frames.
     width : float
         Factor of all numbers of channels: 0.4 for ``mn04_as``, 1.0 for ``mn10_as``.
     n_classes : int or None

@@ -73,7 +73,7 @@ def panns_cnn(
     ops : Ops
         The executor.
     patches : tensor, shape (n_patches, n_frames, n_mels)
-        Log-mel powers of ``frontend.PANNS`` or one of its variants; 32 frames at least, 16 with four blocks.
+        Log-mel powers of ``frontend.published.PANNS`` or one of its variants; 32 frames at least, 16 with four blocks.
     channels : sequence of int
         One for each block.
     n_classes : int or None
@@ -148,7 +148,7 @@ def panns_wavegram_logmel(
     ops : Ops
         The executor.
     patches : tensor, shape (n_patches, n_frames, n_mels)
-        Log-mel powers of ``frontend.PANNS``, 32 frames at least, twice as many bands as ``WAVE_COLUMNS``.
+        Log-mel powers of ``frontend.published.PANNS``, 32 frames at least, twice as many bands as ``WAVE_COLUMNS``.
     waveforms : tensor, shape (n_patches, n_samples)
         Samples of each patch, as ``frontend.cutting.patch_waveforms`` gives them, so that both make as many rows.
     channels : sequence of int
@@ -184,7 +184,7 @@ def panns_resnet(
     ops : Ops
         The executor.
     patches : tensor, shape (n_patches, n_frames, n_mels)
-        Log-mel powers of ``frontend.PANNS``, 32 frames at least.
+        Log-mel powers of ``frontend.published.PANNS``, 32 frames at least.
     n_blocks : sequence of four int
         Residual blocks of each width: (2, 2, 2, 2) for ResNet22.
     n_classes : int or None
@@ -233,7 +233,7 @@ def panns_mobilenet(ops: Ops[Tensor], patches: Tensor, n_classes: int | None = 5
     ops : Ops
         The executor.
     patches : tensor, shape (n_patches, n_frames, n_mels)
-        Log-mel powers of ``frontend.PANNS``, 32 frames at least.
+        Log-mel powers of ``frontend.published.PANNS``, 32 frames at least.
     n_classes : int or None
         527 in the published network; None for one that only embeds.
 
@@ -261,7 +261,7 @@ def panns_mobilenet_v2(ops: Ops[Tensor], patches: Tensor, n_classes: int | None 
     ops : Ops
         The executor.
     patches : tensor, shape (n_patches, n_frames, n_mels)
-        Log-mel powers of ``frontend.PANNS``, 32 frames at least.
+        Log-mel powers of ``frontend.published.PANNS``, 32 frames at least.
     n_classes : int or None
         527 in the published network; None for one that only embeds.
 

@@ -2,7 +2,7 @@
 
 Source: Simonyan and Zisserman 2014 (arXiv 1409.1556), table 1, column D; torchvision, models/vgg.py; Keras,
 applications/vgg16.py. With the same weights, embeddings in OpenVINO, ONNX Runtime and PyTorch are within 5e-6 of
-their largest value from the layers as PyTorch's own modules (``tests/test_vgg16.py``).
+their largest value from the layers as PyTorch's own modules (``tests/networks/test_vgg16.py``).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def vgg16(
     ops : Ops
         The executor.
     patches : tensor, shape (n_patches, 224, 224)
-        Log-mel pictures of ``frontend.VGG16``, grey and from 0 to 1; what is outside is cut off.
+        Log-mel pictures of ``frontend.published.VGG16``, grey and from 0 to 1; what is outside is cut off.
     n_classes : int or None
         None for a network that only embeds: the published classes are of photographs.
     hidden_size : int

@@ -27,7 +27,7 @@ def vggish(ops: Ops[Tensor], patches: Tensor, activation: str | None = None) -> 
     ops : Ops
         The executor.
     patches : tensor, shape (n_patches, 96, 64)
-        Natural log-mel magnitudes of ``frontend.VGGISH``.
+        Natural log-mel magnitudes of ``frontend.published.VGGISH``.
     activation : {None, "relu"}
         Of the embedding. None, as in the current original: the released AudioSet features and the
         postprocessor's principal components are of this kind. ``"relu"``, as in its older versions and in

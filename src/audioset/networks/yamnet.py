@@ -35,7 +35,7 @@ def yamnet(ops: Ops[Tensor], patches: Tensor, n_classes: int | None = 521) -> Ou
     ops : Ops
         The executor.
     patches : tensor, shape (n_patches, 96, 64)
-        Natural log-mel magnitudes of ``frontend.YAMNET``.
+        Natural log-mel magnitudes of ``frontend.published.YAMNET``.
     n_classes : int or None
         521 in the published network; None for one that only embeds.
 

@@ -25,7 +25,7 @@ N_CLASSES = YOUTUBE8M.n_classes
 def read(path: str | os.PathLike[str], on_error: str = "raise") -> Iterator[FeatureClip]:
     """Read a frame-level TFRecord file of YouTube-8M.
 
-    Unlike ``features.read``, which takes such records too, labels may be any of YouTube-8M's 3,862 classes.
+    Unlike ``features.reading.read``, which takes such records too, labels may be any of YouTube-8M's 3,862 classes.
 
     Parameters
     ----------

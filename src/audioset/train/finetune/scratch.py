@@ -26,7 +26,7 @@ DRAWN = ("vgg16", "vgg16_keras")  # published for photographs: their weights are
 
 
 def prepare_or_draw(name: str, arguments: Mapping[str, Any] | None = None) -> tuple[ModelCard, Path]:
-    """As ``models.prepare_model``; a network of ``DRAWN`` may also begin from scratch, with a warning."""
+    """As ``models.folders.prepare_model``; a network of ``DRAWN`` may also begin from scratch, with a warning."""
     try:
         return prepare_model(name, arguments=arguments)
     except AssetError as error:
