@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import runpy
 import shutil
 import socket
@@ -14,6 +13,7 @@ import h5py
 import numpy as np
 import pytest
 from checkpoints import write_v1
+from reference_data import ASSETS, YAMNET_SHAPES, Cases, keras_name, read_cases, reference_file
 
 from audioset import Model, load_model
 from audioset.errors import EngineError
@@ -21,12 +21,7 @@ from audioset.models.cards import NETWORKS
 from audioset.networks.shapes import trace_shapes
 from audioset.weights.model_folder import ModelCard, write_model_folder
 
-Cases = dict[str, dict[str, np.ndarray]]
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-ASSETS = Path(
-    os.environ.get("AUDIOSET_ASSETS", "").split(os.pathsep)[0] or Path(__file__).parents[2] / "shared" / "assets"
-)
-YAMNET_SHAPES, _ = trace_shapes(NETWORKS["yamnet"], (96, 64), {"n_classes": 521})
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -154,30 +149,6 @@ def random_checkpoint(random_weights: dict[str, np.ndarray], tmp_path_factory: p
 def model(random_checkpoint: Path) -> Model:
     """YAMNet with random weights, for what does not depend on the published ones."""
     return load_model("yamnet", weights=random_checkpoint, n_threads=2)
-
-
-def reference_file(name: str) -> Path:
-    """A file of the reference data, or the test is skipped."""
-    path = ASSETS.parent / "reference" / name
-    if not path.is_file():
-        pytest.skip(f"no reference data: there is no {path}")
-    return path
-
-
-def read_cases(name: str) -> Cases:
-    """Arrays named ``case/quantity`` as ``cases[case][quantity]``."""
-    cases: Cases = {}
-    with np.load(reference_file(name)) as arrays:
-        for key, value in arrays.items():
-            case, quantity = key.split("/")
-            cases.setdefault(case, {})[quantity] = value
-    return cases
-
-
-def keras_name(name: str) -> str:
-    """Where Keras 2 puts a tensor: ``layer1/conv/kernel`` is ``layer1/conv/layer1/conv/kernel:0``."""
-    layer = name.rpartition("/")[0]
-    return f"{layer}/{name}:0"
 
 
 def _random_tensor(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -7,9 +7,9 @@ from functools import reduce
 
 import numpy as np
 import pytest
-from conftest import reference_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference_data import reference_file
 from sounds import noise
 
 from audioset.errors import AudioError, UsageError

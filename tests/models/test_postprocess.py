@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ASSETS
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from reference_data import ASSETS
 
 from audioset.errors import UsageError, WeightsError
 from audioset.models.postprocess import Postprocessor, dequantize

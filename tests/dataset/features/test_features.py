@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from conftest import ASSETS
 from feature_clips import CLIPS, clip, key
 from feature_files import (
     LENGTHS,
@@ -28,6 +27,7 @@ from feature_files import (
     same,
     written,
 )
+from reference_data import ASSETS
 from tfrecords import parsed, records
 
 from audioset.cli.data_features import features as command

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ASSETS
 from hypothesis import given
 from hypothesis import strategies as st
+from reference_data import ASSETS
 from tfrecords import crc32c, embeddings_of, parsed, records
 
 from audioset.dataset.features.examples import encode_clip
