@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 from checkpoints import write_v1
-from originals import ASSETS, YAMNET_SHAPES, Cases, keras_name, read_cases, reference_file
+from reference_data import ASSETS, YAMNET_SHAPES, Cases, keras_name, read_cases, reference_file
 
 from audioset import Model, load_model
 from audioset.errors import EngineError

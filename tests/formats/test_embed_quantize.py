@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from originals import ASSETS
+from reference_data import ASSETS
 from tfrecords import embeddings_of, parsed, records
 
 REFERENCE = ASSETS.parent / "reference"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from originals import reference_file
+from reference_data import reference_file
 from sounds import noise
 
 from audioset.errors import AudioError, UsageError

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from originals import reference_file
+from reference_data import reference_file
 
 import audioset
 from audioset import load_model

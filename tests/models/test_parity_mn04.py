@@ -7,7 +7,7 @@ from pathlib import Path
 import exactness
 import numpy as np
 import pytest
-from originals import read_cases
+from reference_data import read_cases
 from runners import make_runner
 
 from audioset.frontend.cutting import patches, slabs

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from originals import reference_file
+from reference_data import reference_file
 from runners import make_runner
 
 from audioset import LabelSet

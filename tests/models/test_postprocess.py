@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from originals import ASSETS
+from reference_data import ASSETS
 
 from audioset.errors import UsageError, WeightsError
 from audioset.models.postprocess import Postprocessor, dequantize

@@ -12,7 +12,7 @@ from fnmatch import fnmatch
 import numpy as np
 import pytest
 import soundfile
-from originals import reference_file
+from reference_data import reference_file
 from sounds import noise
 
 from audioset import load_model, tag_files

@@ -246,7 +246,7 @@ def test_pyplot_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     prediction, samples = made_up(1.0)
     plot_prediction(prediction, samples, YAMNET.sample_rate, tmp_path / "a.png")
-    assert (tmp_path / "a.png").exists()
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG\r\n")
 
 
 def test_what_cannot_be_drawn_says_why(tmp_path: Path) -> None:

@@ -122,7 +122,10 @@ def test_hostile_names_are_shown_as_they_are(documents, index):
 @pytest.mark.parametrize("index", [0, 1])
 def test_every_element_of_a_page_is_closed(documents, index):
     body = re.search(r"<main>.*</main>", to_html(documents[index]), re.DOTALL)[0]
-    ElementTree.fromstring(body)  # a page whose body is also XML
+    main = ElementTree.fromstring(body)  # a page whose body is also XML
+    assert main.tag == "main"
+    n_pictures = sum(isinstance(block, Picture) for block in documents[index].blocks)
+    assert len([element for element in main.iter() if element.tag.rpartition("}")[2] == "svg"]) == n_pictures
 
 
 @pytest.mark.parametrize("index", [0, 1])

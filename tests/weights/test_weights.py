@@ -9,7 +9,7 @@ import shutil
 import h5py
 import numpy as np
 import pytest
-from originals import YAMNET_SHAPES, keras_name
+from reference_data import YAMNET_SHAPES, keras_name
 from sounds import noise
 
 from audioset import load_model

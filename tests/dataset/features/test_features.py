@@ -27,7 +27,7 @@ from feature_files import (
     same,
     written,
 )
-from originals import ASSETS
+from reference_data import ASSETS
 from tfrecords import parsed, records
 
 from audioset.cli.data_features import features as command

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from originals import ASSETS
+from reference_data import ASSETS
 from tfrecords import crc32c, embeddings_of, parsed, records
 
 from audioset.dataset.features.examples import encode_clip

@@ -145,6 +145,8 @@ def test_resume_refuses_to_begin(config, tmp_path):
     (tmp_path / "run.toml").write_text(config.to_toml())
     result = invoke("--config", tmp_path / "run.toml", "--output", tmp_path / "out", "--resume")
     assert isinstance(result.exception, ConflictError)
+    assert f"--resume: {tmp_path / 'out'} holds no run. Next step: check the path" in str(result.exception)
+    assert not (tmp_path / "out").exists()  # nothing was begun
 
 
 def test_the_heads_are_listed():

@@ -1,4 +1,4 @@
-"""The published files and the reference data: where they are, and how they are read."""
+"""Where the published files and the stored outputs lie, and how the tests read them."""
 
 from __future__ import annotations
 
