@@ -82,6 +82,7 @@ def test_a_full_disk_costs_only_the_next_run(backbone, tmp_path, monkeypatch):
     def fill(*_args, **_kwargs):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    monkeypatch.setenv("AUDIOSET_CACHE", str(tmp_path / "cache"))  # in which nothing is kept of other tests
     monkeypatch.setattr(embedding_module.np, "savez", fill)
     found = embed_collection(tones(tmp_path, n=2, classes=("low", "high")), backbone)
     assert len(found.collection) == 4
