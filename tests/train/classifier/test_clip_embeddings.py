@@ -103,7 +103,8 @@ def test_a_damaged_shard_is_computed_again(backbone, tmp_path, session_cache, ca
     np.testing.assert_array_equal(first.means, again.means)
 
 
-def test_a_run_that_is_stopped_keeps_what_it_had_done(backbone, tmp_path):
+def test_a_run_that_is_stopped_keeps_what_it_had_done(backbone, tmp_path, monkeypatch):
+    monkeypatch.setenv("AUDIOSET_CACHE", str(tmp_path / "cache"))
     collection = tones(tmp_path, n=4)
 
     def stop(n_done, _n_all):
