@@ -131,7 +131,7 @@ class KerasOps(Ops[Any]):
         return self.numbered([x, y], layers.Add, "add")
 
     def multiply(self, x: Any, y: Any) -> Any:
-        return self.numbered([x, y], layers.Multiply, "multiply")
+        return self.numbered([x, y], layers.Multiply, "product")  # Keras names its own operations multiply_1, ...
 
     def scale(self, x: Any, gains: Any, axis: str) -> Any:
         shape = [gains.shape[-1] if name == axis else 1 for name in AXES]
