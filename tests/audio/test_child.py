@@ -129,6 +129,14 @@ def test_a_package_in_the_current_folder_is_found_behind_all_others(
     assert measure_files([(write_sound(tmp_path / "a.wav"), [])])[0].duration_s == 1
 
 
+def test_what_is_above_a_link_is_above_its_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "place" / "inner").mkdir(parents=True)
+    write_sound(tmp_path / "place" / "a.wav")
+    (tmp_path / "link").symlink_to(tmp_path / "place" / "inner")
+    monkeypatch.chdir(tmp_path)
+    assert measure_files([(Path("link/../a.wav"), [])])[0].duration_s == 1
+
+
 def test_children_start_from_a_zip(tmp_path: Path) -> None:
     archive = tmp_path / "packages.zip"
     with zipfile.ZipFile(archive, "w") as file:

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -144,8 +145,8 @@ class Child:
 
 
 def _absolute(path: os.PathLike[str]) -> str:
-    """A process that is kept may have been started in another folder; links stay links."""
-    return os.path.abspath(path)  # noqa: PTH100
+    """A process that is kept may have been started in another folder; links stay links, ``..`` what is above them."""
+    return str(Path(path).absolute())
 
 
 def _stopped() -> EngineError:
