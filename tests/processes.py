@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 COMMAND = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
 ABORTED = "terminate called without an active exception"
 
@@ -36,3 +38,11 @@ def ask_to_stop() -> None:
     """Send this process a signal to stop, which must be waited for: it would end all tests."""
     assert callable(signal.getsignal(signal.SIGTERM)), "nothing waits for SIGTERM"
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def children_of(pid: int) -> set[int]:
+    """The processes that any thread of one has started; where the system does not list them, the test is skipped."""
+    listings = list(Path(f"/proc/{pid}/task").glob("*/children"))
+    if not listings:
+        pytest.skip("this system does not list child processes")
+    return {int(child) for listing in listings for child in listing.read_text().split()}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from processes import python_that
+from processes import children_of, python_that
 from sounds import noise, sine, wav_bytes
 
 from audioset import Limits, Model
@@ -162,13 +162,13 @@ def test_workers_are_renewed(model: Model, recordings: list[str], monkeypatch: p
 
 
 def test_abandoned_run_leaves_no_process(model: Model, recordings: list[str]) -> None:
-    before, others = threading.active_count(), _children()
+    before, others = threading.active_count(), children_of(os.getpid())
     results = tag_files(recordings, model, n_workers=2)
     next(results)
-    children = _children() - others
+    children = children_of(os.getpid()) - others
     assert children
     results.close()
-    assert not children & _children()
+    assert not children & children_of(os.getpid())
     assert threading.active_count() <= before
 
 
@@ -202,11 +202,3 @@ def test_names_of_any_bytes(model: Model, tmp_path: Path) -> None:
     paths = [write_sound(tmp_path, name) for name in names]
     results = list(tag_files(paths, model))
     assert [(result.path, result.error) for result in results] == [(path, None) for path in paths]
-
-
-def _children() -> set[str]:
-    """Those that any thread of this process has started."""
-    listings = list(Path("/proc/self/task").glob("*/children"))
-    if not listings:
-        pytest.skip("this system does not list child processes")
-    return {pid for listing in listings for pid in listing.read_text().split()}

@@ -17,6 +17,7 @@ import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from processes import children_of
 from sounds import noise, wav_bytes
 
 from audioset.cli import cli
@@ -344,12 +345,6 @@ def running(long_recording: Path, random_checkpoint: Path, tmp_path: Path) -> An
         process.communicate()
 
 
-def children(process: subprocess.Popen[bytes]) -> list[int]:
-    """Those that any of its threads has started."""
-    paths = Path(f"/proc/{process.pid}/task").glob("*/children")
-    return [int(pid) for path in paths for pid in path.read_text().split()]
-
-
 def is_alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -376,7 +371,7 @@ def test_a_second_run_with_one_output_is_refused(running: Any, tmp_path: Path) -
 @pytest.mark.parametrize("number", [signal.SIGINT, *ASKING])
 def test_a_signal_ends_a_run_calmly(running: Any, tmp_path: Path, number: int) -> None:
     process, _ = running
-    pids = children(process)
+    pids = children_of(process.pid)
     process.send_signal(number)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 128 + number
@@ -389,7 +384,7 @@ def test_a_signal_ends_a_run_calmly(running: Any, tmp_path: Path, number: int) -
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
 def test_a_killed_run_leaves_no_children_and_what_it_leaves_goes_with_the_next(running: Any, tmp_path: Path) -> None:
     process, command = running
-    pids = children(process)
+    pids = children_of(process.pid)
     assert pids
     process.kill()
     process.communicate()
